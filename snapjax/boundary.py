@@ -1,0 +1,361 @@
+"""The boundary: where an activation leaves one device for another.
+
+    x -> [project] -> encode -> symbols =(one uint8 buffer)=> value -> decode -> [project] -> x^
+         '----------- sender -----------'                     '-------- receiver --------'
+
+`apply` does it on one device, `send` over a permutation of devices and `all_gather` over all of
+them; the three compute the same function of the same parameters.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snapjax import wire as formats
+from snapjax.code import CODES, SPIKE_CODES, Code, Params, SpikeCode, make_code, per_feature
+from snapjax.errors import unknown_name
+from snapjax.surrogate import Surrogate
+from snapjax.transport import Gather, Hop, Link, Permute, Stay, most_spikes, transport
+from snapjax.varying import match_varying
+
+WIRES = ("planes", "events")
+
+
+class BoundaryStats(NamedTuple):
+    """What a boundary sent, as float32 scalars of this device.
+
+    Attributes:
+      spike_rate: spikes over planned planes and tokens, in [0, 1]; differentiable. 1 for the dense
+        codes, which send every feature.
+      bits: bits a token on the wire, padding and scales included.
+    """
+
+    spike_rate: jax.Array
+    bits: jax.Array
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A cut between devices: what is sent over it, and in which form.
+
+    Attributes:
+      features: width of the activation.
+      code: one of `snapjax.code.CODES`.
+      steps: T, the most spike steps of a feature.
+      budget: bits a token; None sends every step of every feature.
+      surrogate: gradient of the spikes.
+      rank: width r of a learned projection features -> r -> features around the code, or None.
+      wire: "planes" (a bit per planned spike) or "events" (spike indices, fixed capacity, bit
+        planes whenever a device has more spikes than fit).
+      event_capacity: spikes a token that an event message has room for, on average.
+      gradient_wire: format of the cotangent on the way back, one of `snapjax.wire.GRADIENT_FORMATS`.
+      kept: how many features may be kept by the plan, which is the width of the cotangent on the
+        wire; None allows as many as the budget could reach. See `tighten`.
+      debug: raise FloatingPointError when an activation is not finite.
+
+    Raises:
+      ValueError: for an unknown name or an argument out of range, when constructed.
+
+    Example:
+      >>> boundary = Boundary(features=64, code="phase", steps=4, budget=64)
+      >>> params = boundary.init(jax.random.key(0))
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16, 64))
+      >>> decoded, stats = boundary.apply(params, x)
+      >>> decoded.shape, boundary.bytes_per_token, float(stats.bits)
+      ((2, 16, 64), 8, 64.0)
+    """
+
+    features: int
+    code: str = "phase"
+    steps: int = 4
+    budget: int | None = None
+    surrogate: Surrogate = field(default_factory=Surrogate)
+    rank: int | None = None
+    wire: str = "planes"
+    event_capacity: int = 0
+    gradient_wire: str = "float32"
+    kept: int | None = None
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise unknown_name("code", self.code, CODES)
+        if self.features < 1:
+            raise ValueError(f"Boundary: features={self.features} must be at least 1")
+        if self.rank is not None and not 1 <= self.rank <= self.features:
+            raise ValueError(
+                f"Boundary: rank={self.rank} must be between 1 and features={self.features}, "
+                "or None for no projection"
+            )
+        if self.wire not in WIRES:
+            raise unknown_name("wire", self.wire, WIRES)
+        if self.gradient_wire not in formats.GRADIENT_FORMATS:
+            raise unknown_name("gradient wire", self.gradient_wire, formats.GRADIENT_FORMATS)
+        if self.wire == "events" and self.code not in SPIKE_CODES:
+            raise ValueError(
+                f"Boundary: wire='events' needs a spike code, got code={self.code!r}; "
+                f"use one of {', '.join(SPIKE_CODES)} or wire='planes'"
+            )
+        if (self.wire == "events") != (self.event_capacity > 0):
+            raise ValueError(
+                f"Boundary: event_capacity={self.event_capacity} spikes a token must be positive "
+                f"with wire='events' and 0 with wire='planes', got wire={self.wire!r}"
+            )
+        code = make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
+        if self.kept is not None and not 1 <= self.kept <= _reach(code):
+            raise ValueError(
+                f"Boundary: kept={self.kept} features must be between 1 and {_reach(code)}, "
+                "which is all that the width and the budget allow"
+            )
+
+    @property
+    def width(self) -> int:
+        """Features that the code sees: the projection's rank, or all."""
+        return self.rank or self.features
+
+    @property
+    def spike_code(self) -> Code:
+        return make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
+
+    @property
+    def spiking(self) -> bool:
+        return self.code in SPIKE_CODES
+
+    @property
+    def gradient_features(self) -> int:
+        """r: gradient values a token on the way back."""
+        return self.kept or _reach(self.spike_code)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes a token of the bit-plane or dense wire. Events pool a message: `message_bytes`."""
+        return self.message_bytes(1, wire="planes")
+
+    def message_bytes(self, tokens: int, wire: str | None = None) -> int:
+        """Bytes of the uint8 buffer that carries `tokens` tokens over one hop."""
+        code = self.spike_code
+        if not isinstance(code, SpikeCode):
+            return formats.dense_bytes(tokens, self.width, self.code)
+        if (wire or self.wire) == "events":
+            return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
+        return formats.bit_plane_bytes(tokens, code.budget)
+
+    def gradient_message_bytes(self, tokens: int) -> int:
+        """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
+        return formats.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+
+    def init(self, key: jax.Array) -> dict[str, Params]:
+        """Parameters {"encoder", "decoder"} for activations of mean 0 and variance 1.
+
+        Each end holds all it needs, its copy of the plan ("steps", int32, not trained) included, so
+        the encoder can live on the sender and the decoder on the receiver.
+        """
+        params = self.spike_code.init()
+        if self.rank is not None:
+            basis = jax.random.orthogonal(key, self.features, dtype=jnp.float32)[:, : self.rank]
+            _set_projection(params, basis, jnp.zeros(self.features, jnp.float32))
+        return params
+
+    def calibrate(
+        self,
+        params: dict[str, Params],
+        activations: jax.Array,
+        sensitivity: np.ndarray | None = None,
+    ) -> dict[str, Params]:
+        """Parameters and plan fitted to a few activations; nothing is trained.
+
+        Args:
+          params: from `init`.
+          activations: (..., features), at least 2 samples.
+          sensitivity: (features,) weight of each feature's squared error in the plan (of the
+            projected features when there is a rank, whose axes are the principal ones).
+
+        Returns:
+          new parameters of the same structure.
+        """
+        x = np.asarray(activations, np.float32).reshape(-1, self.features)
+        if self.rank is None:
+            return self.spike_code.calibrate(params, jnp.asarray(x), sensitivity)
+        mean = x.mean(0)
+        covariance = np.cov(x - mean, rowvar=False).reshape(self.features, self.features)
+        _, vectors = np.linalg.eigh(covariance)  # ascending
+        basis = np.ascontiguousarray(vectors[:, ::-1][:, : self.rank]).astype(np.float32)
+        inner = self.spike_code.calibrate(params, jnp.asarray(x @ basis), sensitivity)
+        # What the code sends has mean `mean @ basis`; the rest of the mean is the receiver's.
+        rest = mean - basis @ (basis.T @ mean)
+        _set_projection(inner, jnp.asarray(basis), jnp.asarray(rest))
+        return inner
+
+    def tighten(self, params: dict[str, Params]) -> "Boundary":
+        """This boundary with `kept` as small as the plans in `params` allow.
+
+        Args:
+          params: parameters of one boundary, or of several stacked along a leading axis.
+        """
+        if not self.spiking:
+            return self
+        kept = (np.asarray(params["encoder"]["steps"]) > 0).sum(-1).max()
+        return replace(self, kept=max(1, int(kept)))
+
+    def apply(
+        self, params: dict[str, Params], x: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, BoundaryStats]:
+        """What the receiver would see of x, on one device.
+
+        Args:
+          params: {"encoder", "decoder"}.
+          x: (..., features) float.
+          key: PRNG key, needed to differentiate with an int8 or int4 gradient wire.
+
+        Returns:
+          (..., features) in x's dtype, and what was sent.
+        """
+        return self._over(Stay(), params, x, key)
+
+    def send(
+        self,
+        params: dict[str, Params],
+        x: jax.Array,
+        axis: str,
+        pairs: tuple[tuple[int, int], ...] | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, BoundaryStats]:
+        """x to the next device along a mesh axis; call it inside `jax.shard_map`.
+
+        Args:
+          params: {"encoder": of this device's outgoing hop, "decoder": of its incoming one}.
+          x: (..., features), what this device sends.
+          axis: name of the mesh axis.
+          pairs: (source, destination) of each hop; None for i -> i + 1 with no wrap-around.
+          key: as in `apply`.
+
+        Returns:
+          what arrives here, (..., features), and what was sent from here. A device that no pair
+          sends to decodes zeros; a device that sends to none still reports the spikes it made.
+        """
+        if pairs is None:
+            pairs = tuple((i, i + 1) for i in range(jax.lax.axis_size(axis) - 1))
+        return self._over(Permute(axis, tuple(pairs)), params, x, key)
+
+    def all_gather(
+        self,
+        params: dict[str, Params],
+        x: jax.Array,
+        axis: str,
+        dimension: int = 0,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, BoundaryStats]:
+        """Every device's x on every device; call it inside `jax.shard_map`.
+
+        Args:
+          params: {"encoder", "decoder"}, equal on all devices of the axis.
+          x: (..., features), this device's shard.
+          axis: name of the mesh axis, of size n.
+          dimension: the axis of x along which the shards are joined; not the features.
+          key: as in `apply`.
+
+        Returns:
+          x with `dimension` n times as long, varying over `axis`; and what was sent from here.
+        """
+        if not 0 <= dimension < x.ndim - 1:
+            raise ValueError(
+                f"all_gather: dimension={dimension} must be in [0, {x.ndim - 2}] for x of shape "
+                f"{x.shape}; the features cannot be joined"
+            )
+        gathered, stats = self._over(Gather(axis), params, x, key)
+        shape = (*x.shape[:dimension], -1, *x.shape[dimension + 1 :])
+        return jnp.moveaxis(gathered, 0, dimension).reshape(shape), stats
+
+    def _over(
+        self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, BoundaryStats]:
+        self._check(x)
+        encoder, decoder = params["encoder"], params["decoder"]
+        code = self.spike_code
+        h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if isinstance(hop, Permute | Gather) and hop.axis not in jax.typeof(h).mat.varying:
+            h = jax.lax.pcast(h, hop.axis, to="varying")
+        if self.rank is not None:
+            h = h @ encoder["projection"]
+        symbols = code.encode(encoder, h)
+        link = Link(
+            code,
+            hop,
+            symbols[..., 0, 0].size * self.event_capacity if self.wire == "events" else None,
+            self.gradient_wire,
+            self.gradient_features,
+        )
+        symbols, encoder, decoder, key = match_varying(symbols, encoder, decoder, key)
+        value = transport(link, symbols, encoder, decoder, key)
+        decoded = code.decode(decoder, value)
+        if self.rank is not None:
+            decoded = decoded @ decoder["projection"]
+            decoded = decoded + per_feature(decoder["bias"], decoded)
+        return decoded.astype(x.dtype), self._stats(link, encoder, symbols)
+
+    def _stats(self, link: Link, encoder: Params, symbols: jax.Array) -> BoundaryStats:
+        if not isinstance(link.code, SpikeCode):
+            one = jnp.float32(1)
+            return BoundaryStats(one, one * (8 * self.bytes_per_token))
+        bits = link.code.to_bits(encoder, symbols).astype(jnp.float32)
+        tokens = bits.reshape(-1, link.code.budget)
+        count = max(tokens.shape[0], 1)
+        planned = jnp.maximum(encoder["steps"].sum() * link.code.planes_per_step, 1)
+        rate = bits.sum() / (count * planned.astype(jnp.float32))
+        sent = jnp.float32(8 * self.message_bytes(count, wire="planes") / count)
+        if link.events is not None:
+            fits = most_spikes(tokens) <= link.events
+            sent = jnp.where(fits, jnp.float32(8 * self.message_bytes(count) / count), sent)
+        return BoundaryStats(rate, sent)
+
+    def _check(self, x: jax.Array) -> None:
+        if x.ndim < 2 or x.shape[-1] != self.features:
+            raise ValueError(
+                f"Boundary: x has shape {x.shape}, needs (..., features={self.features}) with at "
+                "least one leading dimension"
+            )
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"Boundary: x has dtype {x.dtype}, needs a floating-point one")
+        if self.debug:
+            jax.debug.callback(_raise_if_not_finite, jnp.isfinite(x).all())
+
+
+def split_plan(params: Any) -> tuple[Any, Any]:
+    """Parameters as (trainable, plans): two trees of the same structure, None where the other has
+    the leaf. Plans are the integer leaves; `merge_plan` puts the two together again.
+    """
+    trainable = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return (
+        jax.tree.map(lambda leaf: leaf if trainable(leaf) else None, params),
+        jax.tree.map(lambda leaf: None if trainable(leaf) else leaf, params),
+    )
+
+
+def merge_plan(trainable: Any, plans: Any) -> Any:
+    """The inverse of `split_plan`."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, trainable, plans, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def _reach(code: Code) -> int:
+    """The most features that a plan within the budget can keep."""
+    if isinstance(code, SpikeCode):
+        return min(code.features, code.budget // code.planes_per_step)
+    return code.features
+
+
+def _set_projection(params: dict[str, Params], basis: jax.Array, bias: jax.Array) -> None:
+    params["encoder"] = {**params["encoder"], "projection": basis}
+    params["decoder"] = {**params["decoder"], "projection": basis.T, "bias": bias}
+
+
+def _raise_if_not_finite(finite: np.ndarray) -> None:
+    if not finite:
+        raise FloatingPointError(
+            "Boundary: the activation that reaches this boundary is not finite; look for a loss "
+            "that diverged or bad input data (debug=True made this check)"
+        )

@@ -1,0 +1,186 @@
+"""Symbols over a link and back: one custom_vjp around pack -> collective -> unpack.
+
+Without it a straight-through estimator would send the float tensor too (it is a residual that both
+sides need). With it, the forward pass sends the packed symbols and nothing else, and the backward
+pass sends the cotangent of the decoded *values*, one number per kept feature and token in the
+gradient wire's format, never one per spike; the sender applies the local derivative of its encoder.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from snapjax import plan, wire
+from snapjax.code import Code, Params, SpikeCode
+
+
+class Hop(Protocol):
+    """Who sends to whom. `forward` moves a buffer, `backward` a cotangent the other way."""
+
+    def forward(self, buffer: jax.Array) -> jax.Array: ...
+
+    def backward(self, buffer: jax.Array) -> jax.Array: ...
+
+    def accumulate(self, cotangent: jax.Array) -> jax.Array:
+        """Sums what several receivers returned to one sender."""
+
+
+@dataclass(frozen=True)
+class Stay:
+    """No link: one device plays both ends, and computes exactly what two would."""
+
+    def forward(self, buffer: jax.Array) -> jax.Array:
+        return buffer
+
+    def backward(self, buffer: jax.Array) -> jax.Array:
+        return buffer
+
+    def accumulate(self, cotangent: jax.Array) -> jax.Array:
+        return cotangent
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Each (source, destination) of `pairs` is a hop; devices without a source receive zeros."""
+
+    axis: str
+    pairs: tuple[tuple[int, int], ...]
+
+    def forward(self, buffer: jax.Array) -> jax.Array:
+        return jax.lax.ppermute(buffer, self.axis, self.pairs)
+
+    def backward(self, buffer: jax.Array) -> jax.Array:
+        return jax.lax.ppermute(buffer, self.axis, [(b, a) for a, b in self.pairs])
+
+    def accumulate(self, cotangent: jax.Array) -> jax.Array:
+        return cotangent
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Every device receives every device's buffer, stacked along a new leading axis.
+
+    The way back is an all-to-all in the gradient wire's format and a sum on arrival, because
+    quantised codes cannot be summed on the way (a reduce-scatter of uint8 would wrap around).
+    """
+
+    axis: str
+
+    def forward(self, buffer: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(buffer, self.axis)
+
+    def backward(self, buffer: jax.Array) -> jax.Array:
+        return jax.lax.all_to_all(buffer, self.axis, split_axis=0, concat_axis=0)
+
+    def accumulate(self, cotangent: jax.Array) -> jax.Array:
+        return cotangent.sum(0)
+
+
+class Link(NamedTuple):
+    """What `transport` needs to know and cannot differentiate; hashable.
+
+    Attributes:
+      code: packs symbols and unpacks values.
+      hop: the collective.
+      events: capacity in spikes of one message, or None for bit planes.
+      gradient_format: one of `wire.GRADIENT_FORMATS`.
+      gradient_features: r, the static width of the cotangent on the wire; at least the number of
+        features that the plan keeps.
+    """
+
+    code: Code
+    hop: Hop
+    events: int | None
+    gradient_format: str
+    gradient_features: int
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def transport(
+    link: Link, symbols: jax.Array, encoder: Params, decoder: Params, key: jax.Array | None
+) -> jax.Array:
+    """Symbols of this device -> values that arrive here.
+
+    Args:
+      link: the static part.
+      symbols: what `code.encode` returned.
+      encoder: parameters of the code on the sender; only its plan is read, and nothing of it
+        receives a gradient here.
+      decoder: likewise on the receiver.
+      key: PRNG key for the stochastic rounding of an int8 or int4 gradient, else None.
+
+    Returns:
+      values (..., features), with a leading device axis under `Gather`.
+    """
+    if link.events is not None and isinstance(link.code, SpikeCode):
+        return _send_events(link, link.code, link.events, symbols, encoder, decoder)
+    buffer = link.hop.forward(link.code.to_wire(encoder, symbols))
+    return link.code.from_wire(decoder, buffer, symbols.dtype)
+
+
+def _forward(
+    link: Link, symbols: jax.Array, encoder: Params, decoder: Params, key: jax.Array | None
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    return transport(link, symbols, encoder, decoder, key), (encoder, decoder, key)
+
+
+def _backward(
+    link: Link, residuals: tuple[Any, ...], cotangent: jax.Array
+) -> tuple[jax.Array, None, None, None]:
+    encoder, decoder, key = residuals
+    code, dtype = link.code, cotangent.dtype
+    kept = plan.gather(cotangent, code.kept(decoder), link.gradient_features)
+    buffer = link.hop.backward(wire.pack_gradient(kept, link.gradient_format, key))
+    received = wire.unpack_gradient(buffer, link.gradient_features, link.gradient_format, dtype)
+    received = plan.scatter(link.hop.accumulate(received), code.kept(encoder))
+    return code.spread(encoder, received), None, None, None
+
+
+transport.defvjp(_forward, _backward)
+
+
+def _send_events(
+    link: Link,
+    code: SpikeCode,
+    capacity: int,
+    symbols: jax.Array,
+    encoder: Params,
+    decoder: Params,
+) -> jax.Array:
+    """Spike indices when every device's spikes fit the capacity, bit planes when any one's do not.
+
+    All devices must take the same branch, or the collectives of the two would wait for each other
+    for ever; one scalar maximum over the mesh settles it.
+    """
+    bits = code.to_bits(encoder, symbols)
+    tokens = bits.reshape(-1, code.budget)
+
+    def planes() -> jax.Array:
+        buffer = link.hop.forward(wire.pack_bits(bits))
+        return wire.unpack_bits(buffer, code.budget, bits.dtype)
+
+    def events() -> jax.Array:
+        buffer = link.hop.forward(wire.pack_events(tokens, capacity))
+        unpack: Callable[[jax.Array], jax.Array] = lambda row: wire.unpack_events(
+            row, tokens.shape[0], code.budget, capacity, bits.dtype
+        )
+        rows = jax.vmap(unpack)(buffer) if buffer.ndim == 2 else unpack(buffer)
+        return rows.reshape(buffer.shape[:-1] + bits.shape)
+
+    fits = most_spikes(tokens) <= capacity
+    return code.from_bits(decoder, jax.lax.cond(fits, events, planes))
+
+
+def most_spikes(bits: jax.Array) -> jax.Array:
+    """The spikes of the busiest device's message: int32 scalar, the same on every device.
+
+    A device without a hop out of it counts too: its spikes cost nothing, but leaving it out would
+    take a second collective.
+    """
+    count = wire.event_count(bits)
+    axes = tuple(sorted(jax.typeof(count).mat.varying))
+    return jax.lax.pmax(count, axes) if axes else count

@@ -1,0 +1,175 @@
+"""What the multi-device tests share: a tiny pipelined model, and readers of compiled programs."""
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snapjax.boundary import Boundary, merge_plan, split_plan
+from snapjax.pipeline import Pipeline
+from snapjax.sharding import make_mesh, place, put_placed, stack, unplace
+
+FEATURES, TOKENS = 10, 3  # neither divides by 8, nor the features by the tokens
+
+
+def toy_params(boundary: Boundary, stages: int, seed: int = 0) -> dict:
+    """Canonical parameters of a residual tanh network, one layer a stage, cut `stages - 1` times."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    draw = lambda key, *shape: 0.5 * jax.random.normal(key, shape)
+    width = boundary.features
+    return {
+        "embed": {"kernel": draw(keys[0], 4, width)},
+        "blocks": {"kernel": draw(keys[1], stages, width, width)},
+        "head": {"kernel": draw(keys[2], width)},
+        "boundaries": stack(
+            [boundary.init(jax.random.fold_in(keys[0], i)) for i in range(stages - 1)]
+        ),
+    }
+
+
+def toy_batch(size: int, seed: int = 1) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "x": jnp.asarray(rng.standard_normal((size, TOKENS, 4)), jnp.float32),
+        "target": jnp.asarray(rng.standard_normal((size,)), jnp.float32),
+    }
+
+
+def embed(params, batch):
+    return batch["x"] @ params["kernel"]
+
+
+def run_stage(params, x):
+    layer = lambda x, kernel: (x + jnp.tanh(x @ kernel), None)
+    return jax.lax.scan(layer, x, params["kernel"])[0]
+
+
+def head(params, x, batch):
+    prediction = x.mean(1) @ params["kernel"]
+    return {"loss": ((prediction - batch["target"]) ** 2).sum()}, {"prediction": prediction}
+
+
+class Pass(NamedTuple):
+    loss: float
+    prediction: np.ndarray
+    gradients: dict
+    rate: np.ndarray
+    bits: np.ndarray
+
+
+def on_one_device(boundary: Boundary, params: dict, batch: dict, stages: int, key=None) -> Pass:
+    """The cut model without a mesh: the reference every mesh must agree with."""
+    trainable, plans = split_plan(params)
+
+    def loss(trainable):
+        params = merge_plan(trainable, plans)
+        x, stats = embed(params["embed"], batch), []
+        for stage in range(stages):
+            x = run_stage(jax.tree.map(lambda leaf: leaf[stage : stage + 1], params["blocks"]), x)
+            if stage < stages - 1:
+                ends = jax.tree.map(lambda leaf: leaf[stage], params["boundaries"])
+                x, sent = boundary.apply(ends, x, key)
+                stats.append(sent)
+        sums, samples = head(params["head"], x, batch)
+        return sums["loss"], (samples["prediction"], stack(stats))
+
+    (value, (prediction, stats)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        trainable
+    )
+    return Pass(value, np.asarray(prediction), gradients, stats.spike_rate, stats.bits)
+
+
+def toy_pipeline(boundary: Boundary, data: int, stages: int, microbatches: int, remat=False):
+    mesh = make_mesh(data, stages)
+    return Pipeline(embed, run_stage, head, boundary, mesh, microbatches, remat)
+
+
+def step_function(pipeline: Pipeline, params: dict):
+    """(jitted value_and_grad, placed trainable parameters) of the pipelined toy."""
+    placed = put_placed(pipeline.mesh, place(params, pipeline.stages))
+    trainable, plans = split_plan(placed)
+
+    def loss(trainable, batch, key=None):
+        outputs = pipeline(merge_plan(trainable, plans), batch, key)
+        return outputs.sums["loss"], outputs
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True)), trainable
+
+
+def on_mesh(pipeline: Pipeline, params: dict, batch: dict, key=None) -> Pass:
+    step, trainable = step_function(pipeline, params)
+    (value, outputs), gradients = step(trainable, batch, key)
+    _, plans = split_plan(params)
+    canonical = unplace(merge_plan(gradients, split_plan(place(params, pipeline.stages))[1]))
+    return Pass(
+        value,
+        np.asarray(outputs.samples["prediction"])[-1],
+        split_plan(canonical)[0],
+        np.asarray(outputs.stats.spike_rate)[:-1],
+        np.asarray(outputs.stats.bits)[:-1],
+    )
+
+
+def largest_gap(a, b) -> float:
+    """The largest absolute difference between two trees, over the largest absolute entry of `a`."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    assert pairs
+    scale = max(float(np.abs(np.asarray(x)).max()) for x, _ in pairs)
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs) / scale
+
+
+class Collective(NamedTuple):
+    """A collective of a compiled program: its kind, what it moves, and who with whom."""
+
+    kind: str
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of each operand
+    pairs: tuple[tuple[int, int], ...]  # of a collective-permute
+    groups: tuple[tuple[int, ...], ...]  # of the others
+
+    def crosses(self, stage_of: dict[int, int]) -> bool:
+        """Whether it connects devices of different stages."""
+        sets = self.pairs or self.groups
+        return any(len({stage_of[device] for device in members}) > 1 for members in sets)
+
+    @property
+    def scalar(self) -> bool:
+        return all(shape == () for _, shape in self.arrays)
+
+
+KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+
+
+def collectives(compiled_text: str, devices: int) -> list[Collective]:
+    """Every collective in a compiled program's HLO text; an unreadable one is an error."""
+    found = []
+    for line in compiled_text.splitlines():
+        match = re.search(rf"= (.*?) ({KINDS})(-start)?\(", line)
+        if not match:
+            assert not re.search(rf"= .* (send|recv|ragged-all-to-all)\(", line), line
+            continue
+        arrays = tuple(
+            (dtype, tuple(int(n) for n in shape.split(",") if n))
+            for dtype, shape in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", match[1])
+        )
+        pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line)
+        groups = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", line)
+        iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+        numbers = lambda text: [
+            tuple(int(n) for n in group.split(","))
+            for group in re.findall(r"\{([\d,]+)\}", text)
+        ]
+        if iota:
+            shape, dims = ([int(n) for n in iota[i].split(",")] for i in (1, 2))
+            order = np.arange(np.prod(dims)).reshape(dims)
+            if iota[3]:
+                order = order.transpose([int(n) for n in iota[3].split(",")])
+            members = tuple(map(tuple, order.reshape(shape).tolist()))
+        elif groups is not None:
+            members = tuple(numbers(groups[1])) or (tuple(range(devices)),)
+        else:
+            members = ()
+        assert pairs or members, line
+        found.append(Collective(match[2], arrays, tuple(numbers(pairs[1])) if pairs else (), members))
+    return found

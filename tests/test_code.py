@@ -1,0 +1,244 @@
+"""Codes against independent numpy encoders, known quantiser errors, and a smooth model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snapjax.code import CODES, SPIKE_CODES, make_code
+from snapjax.surrogate import Surrogate
+
+# Mean squared error of the best uniform quantiser of a unit Gaussian (Max 1960, table II).
+UNIFORM_GAUSSIAN = {1: 0.363, 2: 0.119, 3: 0.037, 4: 0.012}
+
+
+def spikes_of(code, v):
+    """Spikes of v (n, features) through the code's public encode, with gain 1 and offset 0."""
+    encoder = dict(code.init()["encoder"])
+    encoder["gain"] = jnp.ones(code.features)
+    encoder["offset"] = jnp.zeros(code.features)
+    return np.asarray(code.encode(encoder, jnp.asarray(v, jnp.float32)))
+
+
+def reference_spikes(name, v, steps):
+    """The codes written again, one float64 number at a time."""
+    out = np.zeros((v.shape[0], steps * (2 if name == "ternary" else 1), v.shape[1]))
+    for n, d in np.ndindex(*v.shape):
+        value = float(v[n, d])
+        if name == "phase":
+            for t in range(steps):
+                if value >= 2.0**-t:
+                    out[n, t, d], value = 1, value - 2.0**-t
+        elif name == "rate":
+            membrane = 0.5
+            for t in range(steps):
+                membrane += value
+                if membrane >= 1:
+                    out[n, t, d], membrane = 1, membrane - 1
+        elif name == "latency":
+            for t in range(steps):
+                if value >= (steps - t) / steps:
+                    out[n, t, d] = 1
+                    break
+        else:
+            for t in range(steps):
+                for sign, plane in ((1, 2 * t), (-1, 2 * t + 1)):
+                    if sign * value >= 3.0**-t / 2:
+                        out[n, plane, d] = 1
+                value -= 3.0**-t * (out[n, 2 * t, d] - out[n, 2 * t + 1, d])
+    return out
+
+
+@pytest.mark.parametrize("name", SPIKE_CODES)
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_encode_equals_the_code_written_out(name, steps):
+    rng = np.random.default_rng(steps)
+    v = rng.uniform(-2.2, 2.5, (40, 5)).astype(np.float32)
+    code = make_code(name, 5, steps)
+    np.testing.assert_array_equal(spikes_of(code, v), reference_spikes(name, v, steps))
+
+
+@pytest.mark.parametrize("name", SPIKE_CODES)
+def test_values_are_the_amplitude_weighted_sum_of_the_planned_spikes(name):
+    rng = np.random.default_rng(3)
+    steps, features = 4, 6
+    code = make_code(name, features, steps, budget=12)
+    plan = np.array([0, 1, 2, 3, 0, 0], np.int32)
+    if name == "ternary":
+        plan = np.array([0, 1, 2, 3, 0, 0], np.int32) // 2 + 0
+    params = code.init()
+    encoder = {**params["encoder"], "steps": jnp.asarray(plan)}
+    decoder = {**params["decoder"], "steps": jnp.asarray(plan)}
+    spikes = np.asarray(code.encode(encoder, jnp.asarray(rng.standard_normal((7, features), np.float32))))
+    buffer = code.to_wire(encoder, jnp.asarray(spikes))
+    assert buffer.dtype == jnp.uint8
+    assert buffer.shape == (7, 2)
+    value = code.from_wire(decoder, buffer, jnp.float32)
+    per_step = {
+        "phase": [1, 0.5, 0.25, 0.125],
+        "rate": [0.25] * 4,
+        "latency": [1, 0.75, 0.5, 0.25],
+        "ternary": [1, 1 / 3, 1 / 9, 1 / 27],
+    }[name]
+    expected = np.zeros((7, features))
+    for i, n in enumerate(plan):
+        for t in range(n):
+            if name == "ternary":
+                expected[:, i] += per_step[t] * (spikes[:, 2 * t, i] - spikes[:, 2 * t + 1, i])
+            else:
+                expected[:, i] += per_step[t] * spikes[:, t, i]
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_calibrated_phase_code_reaches_the_uniform_quantiser_of_a_gaussian(steps):
+    key = jax.random.key(steps)
+    mean, deviation = np.array([0.0, 3.0, -40.0, 1e-3]), np.array([1.0, 0.1, 7.0, 1e-4])
+    draw = lambda k: np.asarray(jax.random.normal(k, (60_000, 4))) * deviation + mean
+    code = make_code("phase", 4, steps)
+    params = code.calibrate(code.init(), jnp.asarray(draw(key), jnp.float32), None)
+    np.testing.assert_array_equal(params["encoder"]["steps"], [steps] * 4)
+    fresh = draw(jax.random.fold_in(key, 1)).astype(np.float32)
+    spikes = code.encode(params["encoder"], jnp.asarray(fresh))
+    value = code.from_wire(params["decoder"], code.to_wire(params["encoder"], spikes), jnp.float32)
+    decoded = np.asarray(code.decode(params["decoder"], value), np.float64)
+    error = ((decoded - fresh) ** 2).mean(0) / deviation**2
+    assert (error <= 1.05 * UNIFORM_GAUSSIAN[steps]).all(), error
+
+
+@pytest.mark.parametrize("name", SPIKE_CODES)
+def test_calibration_spends_the_budget_where_the_variance_is(name):
+    rng = np.random.default_rng(0)
+    deviation = np.array([10, 10, 1, 1, 1, 1, 0.01, 0.01], np.float32)
+    x = (rng.standard_normal((4000, 8)) * deviation + 1).astype(np.float32)
+    code = make_code(name, 8, steps=4, budget=8)
+    start = code.init()
+    params = code.calibrate(start, jnp.asarray(x), None)
+    steps = np.asarray(params["encoder"]["steps"])
+    np.testing.assert_array_equal(steps, params["decoder"]["steps"])
+    assert steps.sum() * code.planes_per_step <= 8
+    assert steps[:2].min() > steps[2:].max()
+    assert steps[6:].max() == 0
+
+    def error(params):
+        value = code.from_wire(
+            params["decoder"],
+            code.to_wire(params["encoder"], code.encode(params["encoder"], jnp.asarray(x))),
+            jnp.float32,
+        )
+        return float(((np.asarray(code.decode(params["decoder"], value)) - x) ** 2).sum(1).mean())
+
+    assert error(params) < 0.35 * (deviation**2).sum()
+    weight = 1 / deviation**2  # all features matter alike: no feature is starved for another
+    balanced = code.calibrate(start, jnp.asarray(x), weight)
+    spread = np.asarray(balanced["encoder"]["steps"])
+    assert spread[6:].sum() > 0 or code.planes_per_step == 2
+
+
+@pytest.mark.parametrize("name", SPIKE_CODES)
+def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth_spikes(
+    name, monkeypatch
+):
+    """With the Heaviside replaced by a smooth step whose derivative is the surrogate, autodiff of
+    the code must agree with finite differences in float64; with the Heaviside in place, the same
+    program must use exactly that derivative, which `test_surrogate` pins to the peers.
+    """
+    from snapjax import code as code_module
+    from snapjax import neuron as neuron_module
+
+    smooth = lambda v, surrogate: 0.5 + jnp.arctan(jnp.pi * surrogate.alpha / 2 * v) / jnp.pi
+    features, steps = 3, 3
+    code = make_code(name, features, steps, surrogate=Surrogate("atan", 2.0))
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, features))
+    weights = rng.standard_normal((4, code.planes, features))
+    with jax.enable_x64(True):
+        encoder = {
+            k: v if k == "steps" else jnp.asarray(rng.uniform(0.6, 1.2, features))
+            for k, v in code.init()["encoder"].items()
+        }
+        trainable = {k: v for k, v in encoder.items() if k != "steps"}
+
+        def loss(trainable, x):
+            spikes = code.encode({**trainable, "steps": encoder["steps"]}, x)
+            return (spikes * weights).sum()
+
+        if name == "rate":  # the neuron's backward pass is written by hand; see test_neuron
+            def run(cell, membrane, currents, threshold, leak):
+                spikes = []
+                row = lambda p: p.reshape(1, -1)
+                for current in currents:
+                    membrane = row(leak) * membrane + current
+                    spikes.append(smooth(membrane - row(threshold), cell.surrogate))
+                    membrane = membrane - row(threshold) * spikes[-1]
+                return membrane, jnp.stack(spikes)
+
+            monkeypatch.setattr(neuron_module, "run", run)
+        monkeypatch.setattr(code_module, "spike", smooth)
+        gradients = jax.grad(loss, argnums=(0, 1))(trainable, jnp.asarray(x))
+        step = 1e-6
+        for k in trainable:
+            for i in range(features):
+                up = {**trainable, k: trainable[k].at[i].add(step)}
+                down = {**trainable, k: trainable[k].at[i].add(-step)}
+                difference = (loss(up, x) - loss(down, x)) / (2 * step)
+                np.testing.assert_allclose(gradients[0][k][i], difference, rtol=1e-6, atol=1e-7)
+        for n, d in np.ndindex(*x.shape):
+            bump = np.zeros_like(x)
+            bump[n, d] = step
+            difference = (loss(trainable, x + bump) - loss(trainable, x - bump)) / (2 * step)
+            np.testing.assert_allclose(gradients[1][n, d], difference, rtol=1e-6, atol=1e-7)
+
+
+def test_straight_through_phase_code_has_slope_one():
+    code = make_code("phase", 2, 4, surrogate=Surrogate("straight_through"))
+    encoder = code.init()["encoder"]
+    value = lambda x: jnp.einsum("p,npd->nd", code.amplitudes(), code.encode(encoder, x)).sum()
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 2)), jnp.float32)
+    np.testing.assert_allclose(jax.grad(value)(x), np.full((5, 2), 0.5), rtol=1e-6)  # the gain
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_every_code_honours_the_protocol(name):
+    code = make_code(name, 10)
+    params = code.init()
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 10)), jnp.float32)
+    params = code.calibrate(params, x, None)
+    buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
+    assert buffer.dtype == jnp.uint8
+    assert buffer.shape == (6, -(-code.bits // 8))
+    value = code.from_wire(params["decoder"], buffer, jnp.float32)
+    decoded = code.decode(params["decoder"], value)
+    assert decoded.shape == x.shape
+    # Every code at its full budget (4 steps or 2 bits and more) explains most of the variance.
+    assert float(((decoded - x) ** 2).mean()) < 0.2 * float((x**2).mean())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "phse"}, "did you mean 'phase'"),
+        ({"steps": 0}, "steps=0"),
+        ({"features": 0}, "features=0"),
+        ({"budget": 0}, "budget=0"),
+        ({"budget": 41}, "budget=41 .* 40"),
+        ({"name": "ternary", "budget": 1}, "budget=1"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_code(**{"name": "phase", "features": 10, **arguments})
+
+
+def test_bad_calibration_input():
+    code = make_code("phase", 3)
+    good = jnp.ones((5, 3)) * jnp.arange(5.0)[:, None]
+    for x, message in (
+        (good[:, :2], "features=3"),
+        (good[:1], "samples >= 2"),
+        (good.at[0, 0].set(jnp.nan), "non-finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            code.calibrate(code.init(), x, None)
+    with pytest.raises(ValueError, match="sensitivity"):
+        code.calibrate(code.init(), good, np.array([1.0, -1.0, 1.0]))

@@ -1,0 +1,161 @@
+"""The same function on one device and on every mesh: outputs, gradients, statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meshes import (
+    FEATURES,
+    largest_gap,
+    on_mesh,
+    on_one_device,
+    toy_batch,
+    toy_params,
+    toy_pipeline,
+)
+
+from snapjax.boundary import Boundary
+from snapjax.code import CODES, SPIKE_CODES
+
+STAGES = 4
+MESHES = {"1x4": (1, 4), "2x4": (2, 4)}
+
+
+def assert_same(one, mesh, gradient_tolerance=1e-5):
+    np.testing.assert_allclose(mesh.loss, one.loss, rtol=1e-5)
+    assert largest_gap(one.prediction, mesh.prediction) < 1e-5
+    assert largest_gap(one.gradients, mesh.gradients) < gradient_tolerance
+    np.testing.assert_allclose(mesh.rate, one.rate, atol=1e-6)
+    np.testing.assert_allclose(mesh.bits, one.bits)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_code_on_every_mesh(code, mesh):
+    data, stages = MESHES[mesh]
+    budget = 13 if code in SPIKE_CODES else None  # 13 bits: the last byte is padded
+    boundary = Boundary(FEATURES, code, steps=3, budget=budget)
+    params, batch = toy_params(boundary, STAGES), toy_batch(12)
+    one = on_one_device(boundary, params, batch, STAGES)
+    pipeline = toy_pipeline(boundary, data, stages, microbatches=3)
+    assert_same(one, on_mesh(pipeline, params, batch))
+
+
+@pytest.mark.parametrize("microbatches", [1, 5])
+def test_two_by_two_with_odd_microbatches(microbatches):
+    boundary = Boundary(FEATURES, "phase", steps=2, budget=FEATURES)
+    params, batch = toy_params(boundary, 2), toy_batch(20)
+    one = on_one_device(boundary, params, batch, 2)
+    assert_same(one, on_mesh(toy_pipeline(boundary, 2, 2, microbatches), params, batch))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": 5, "budget": 9},
+        {"wire": "events", "event_capacity": 2},  # too few at the initial rate: falls back
+        {"wire": "events", "event_capacity": 30},  # always fits
+        {"kept": 4, "budget": 4, "steps": 3},
+    ],
+    ids=["projection", "events-overflow", "events", "few-kept"],
+)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_options(options, mesh):
+    data, stages = MESHES[mesh]
+    boundary = Boundary(FEATURES, "phase", **options)
+    params, batch = toy_params(boundary, STAGES), toy_batch(12)
+    one = on_one_device(boundary, params, batch, STAGES)
+    many = on_mesh(toy_pipeline(boundary, data, stages, microbatches=3), params, batch)
+    if "wire" in options:
+        # Messages differ in size (microbatches against the whole batch), so bits a token do too.
+        one, many = one._replace(bits=0), many._replace(bits=0)
+    assert_same(one, many)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_calibrated_plans_and_remat(remat):
+    boundary = Boundary(FEATURES, "phase", steps=4, budget=FEATURES)
+    params, batch = toy_params(boundary, STAGES), toy_batch(12)
+    rng = np.random.default_rng(0)
+    fitted = []
+    for i in range(STAGES - 1):
+        ends = jax.tree.map(lambda leaf, i=i: leaf[i], params["boundaries"])
+        samples = rng.standard_normal((500, FEATURES)) * rng.exponential(size=FEATURES) ** 2
+        fitted.append(boundary.calibrate(ends, samples))
+    params["boundaries"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
+    assert len({tuple(plan) for plan in np.asarray(params["boundaries"]["encoder"]["steps"])}) == 3
+    one = on_one_device(boundary, params, batch, STAGES)
+    tight = boundary.tighten(params["boundaries"])
+    assert tight.gradient_features < FEATURES
+    assert_same(one, on_mesh(toy_pipeline(tight, 1, 4, 3, remat), params, batch))
+
+
+@pytest.mark.parametrize(
+    ("gradient_wire", "error"),
+    # Relative to the largest gradient: three hops, each within half a bfloat16 ulp (2^-9) of every
+    # value, or within one level of the token's largest value (1/127, 1/7), which the layers behind
+    # spread and dampen. Four times the single-hop error bounds what this seed can reach.
+    [("float32", 1e-5), ("bfloat16", 4 * 2**-9), ("int8", 4 / 127), ("int4", 4 / 7)],
+)
+def test_gradient_wires_within_their_error(gradient_wire, error):
+    exact = Boundary(FEATURES, "phase", steps=2)
+    params, batch = toy_params(exact, STAGES), toy_batch(12)
+    one = on_one_device(exact, params, batch, STAGES)
+    rough = Boundary(FEATURES, "phase", steps=2, gradient_wire=gradient_wire)
+    pipeline = toy_pipeline(rough, 1, 4, microbatches=3)
+    many = on_mesh(pipeline, params, batch, jax.random.key(5))
+    assert_same(one, many, gradient_tolerance=error)
+    if gradient_wire != "float32":
+        assert largest_gap(one.gradients, many.gradients) > 1e-6  # it is really used
+
+
+def test_stochastic_gradient_wire_is_unbiased_over_the_pipeline():
+    exact = Boundary(FEATURES, "float32")
+    params, batch = toy_params(exact, 2), toy_batch(4)
+    one = on_one_device(exact, params, batch, 2)
+    pipeline = toy_pipeline(Boundary(FEATURES, "float32", gradient_wire="int4"), 1, 2, 2)
+    from meshes import step_function
+
+    step, trainable = step_function(pipeline, params)
+    draws = [
+        np.asarray(step(trainable, batch, jax.random.key(i))[1]["embed"]["kernel"][0])
+        for i in range(400)
+    ]
+    mean, spread = np.mean(draws, 0), np.std(draws, 0) / np.sqrt(len(draws))
+    # 40 entries, each within 4.5 standard errors of the exact gradient (p < 3e-4 for any of them).
+    assert (np.abs(mean - one.gradients["embed"]["kernel"]) < 4.5 * spread + 1e-6).all()
+
+
+def test_one_stage_needs_no_boundary():
+    boundary = Boundary(FEATURES, "phase")
+    params, batch = toy_params(boundary, 2), toy_batch(6)
+    whole = {name: params[name] for name in ("embed", "head")}
+    whole["blocks"] = params["blocks"]
+    outputs = toy_pipeline(boundary, 2, 1, 3)(
+        jax.tree.map(lambda leaf: leaf[None], whole), batch
+    )
+    from meshes import embed, head, run_stage
+
+    sums, _ = head(params["head"], run_stage(whole["blocks"], embed(params["embed"], batch)), batch)
+    np.testing.assert_allclose(outputs.sums["loss"], sums["loss"], rtol=1e-5)
+
+
+def test_bad_input_is_refused_before_anything_is_compiled():
+    boundary = Boundary(FEATURES, "phase")
+    params, batch = toy_params(boundary, 4), toy_batch(12)
+    with pytest.raises(ValueError, match="microbatches=0"):
+        toy_pipeline(boundary, 1, 4, 0)
+    with pytest.raises(ValueError, match=r"stage=9 .* needs 9 devices, found 8"):
+        toy_pipeline(boundary, 1, 9, 1)
+    pipeline = toy_pipeline(boundary, 1, 4, 5)
+    from snapjax.sharding import place
+
+    with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(12, 3, 4\) .* multiple of 5"):
+        pipeline(place(params, 4), batch)
+    with pytest.raises(ValueError, match="not placed on stages=4"):
+        pipeline(params, batch)
+    with pytest.raises(ValueError, match=r"stages=3 must divide layers=4; use one of \[1, 2, 4\]"):
+        place(params, 3)
+    with pytest.raises(ValueError, match="stochastic rounding"):
+        rough = toy_pipeline(Boundary(FEATURES, gradient_wire="int8"), 1, 4, 3)
+        on_mesh(rough, params, batch)

@@ -1,0 +1,137 @@
+"""Files that are either whole or absent: atomic writes, JSON, and the metrics log of a run.
+
+JSON has no NaN and no infinity. Every non-finite number is written as `null`, so that a diverged
+run still leaves a log that any JSON reader accepts.
+"""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Replaces the file at `path` by `data`; readers see the old file or the new one, no mixture.
+
+    The data go to a hidden file in the same folder (made if absent), are synced to the disk and
+    take the name in one rename. Any exception, KeyboardInterrupt included, removes the hidden file
+    and leaves the old one as it was. Text is written as UTF-8.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(hidden, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], obj: object) -> None:
+    """Writes `obj` as indented JSON, atomically; see `to_json` for what it may hold."""
+    write_atomic(path, json.dumps(to_json(obj), indent=2, allow_nan=False) + "\n")
+
+
+def to_json(obj: object, where: str = "object") -> object:
+    """`obj` in JSON's own types: dict, list, str, int, float, bool and None.
+
+    Tuples become lists, numpy and jax arrays become numbers or nested lists, and NaN and infinities
+    become None. `where` is the name of `obj` in errors.
+
+    Raises:
+      ValueError: a key is not a string (JSON would turn it into one), or a value has another type.
+
+    Example:
+      >>> to_json({"loss": float("nan"), "shape": (2, 3), "rate": np.float32(0.25)})
+      {'loss': None, 'shape': [2, 3], 'rate': 0.25}
+    """
+    if obj is None or isinstance(obj, str | bool | int):
+        return obj
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, Mapping):
+        for key in obj:
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is not a string; JSON keys are strings")
+        return {key: to_json(value, f"{where}[{key!r}]") for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [to_json(value, f"{where}[{index}]") for index, value in enumerate(obj)]
+    if isinstance(obj, np.generic | np.ndarray) or hasattr(obj, "__array__"):
+        array = np.asarray(obj)
+        if array.dtype.kind in "fV":  # V: bfloat16 and the other floats that numpy lacks
+            array = array.astype(np.float64)
+        if array.dtype.kind in "biuf":
+            return to_json(array.tolist(), where)
+    raise ValueError(
+        f"{where}: {type(obj).__name__} cannot be written as JSON; "
+        "give a dict, list, string, number, bool, None or array of numbers"
+    )
+
+
+class MetricsLog:
+    """Appends one JSON object a line to the file at `path` (made if absent, with its folder).
+
+    Every line reaches the operating system in one write before `write` returns, so that a killed
+    run loses nothing it reported, and a line is either whole or absent: a last line without its
+    newline, left by a machine that died, is dropped when the log is opened again. Non-finite
+    numbers are written as null. One writer at a time.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+      >>> with MetricsLog(path) as log:
+      ...     log.write({"step": 1, "loss": np.float32(0.5)})
+      >>> path.read_text()
+      '{"step": 1, "loss": 0.5}\\n'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: one line is one system call, and nothing waits in the process.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        if self._file.tell():
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            self._file.truncate(whole)
+
+    def write(self, metrics: Mapping[str, object]) -> None:
+        """Appends `metrics` as one line.
+
+        Raises:
+          ValueError: `metrics` is not a mapping, holds what JSON cannot (see `to_json`), or the log
+            is closed.
+          OSError: the disk took only a part of the line, which is then removed again.
+        """
+        if not isinstance(metrics, Mapping):
+            raise ValueError(f"metrics must be a mapping of names to values, got {metrics!r}")
+        line = json.dumps(to_json(metrics, "metrics"), allow_nan=False).encode() + b"\n"
+        written = self._file.write(line)
+        if written != len(line):
+            self._file.truncate(self._file.tell() - written)
+            raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
+
+    def close(self) -> None:
+        """Closes the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,69 @@
+"""Models by name, as in timm: `create_model`, `list_models`."""
+
+import fnmatch
+from dataclasses import replace
+
+from snapjax.boundary import Boundary
+from snapjax.errors import unknown_name
+from snapjax.surrogate import Surrogate
+from zoo.hybrid import Model
+from zoo.vit import modeling as vit
+
+FAMILIES = (vit,)
+VARIANTS = ("ann", "hnn")
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell-style pattern, sorted.
+
+    Example:
+      >>> list_models("vit_nano*")
+      ['vit_nano_patch2_8']
+    """
+    return sorted(
+        name for family in FAMILIES for name in family.PRESETS if fnmatch.fnmatch(name, pattern)
+    )
+
+
+def default_boundary(features: int, variant: str) -> Boundary:
+    """Float32 for an "ann"; for an "hnn" phase-coded spikes at 1 bit a feature."""
+    if variant not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    if variant == "ann":
+        return Boundary(features, code="float32")
+    return Boundary(features, code="phase", steps=4, budget=features, surrogate=Surrogate("atan"))
+
+
+def create_model(
+    name: str,
+    variant: str = "ann",
+    stages: int = 4,
+    boundary: Boundary | str | None = None,
+) -> Model:
+    """The model called `name`, cut into `stages` stages.
+
+    Args:
+      name: one of `list_models()`.
+      variant: "ann" (dense boundaries) or "hnn" (spiking boundaries, dense inside the stages).
+      stages: how many devices it is cut over; must divide its layers.
+      boundary: what lies between the stages, instead of the variant's default: a `Boundary`, or
+        the name of a code with default settings.
+
+    Raises:
+      ValueError: for an unknown name, variant or code, or stages that do not divide the layers.
+
+    Example:
+      >>> model = create_model("vit_nano_patch2_8", variant="hnn", stages=4)
+      >>> model.boundary.bytes_per_token
+      8
+    """
+    for family in FAMILIES:
+        if name in family.PRESETS:
+            config = family.PRESETS[name]()
+            break
+    else:
+        raise unknown_name("model", name, list_models())
+    default = default_boundary(config.width, variant)
+    if isinstance(boundary, str):
+        boundary = Boundary(config.width, code=boundary)
+    return Model(family, replace(config, stages=stages, boundary=boundary or default))

@@ -1,0 +1,184 @@
+"""Training and evaluation of a model on images, on a mesh or on one device."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from snapjax.boundary import BoundaryStats, merge_plan, split_plan
+from snapjax.sharding import path_name, place, put_placed, unplace
+from zoo import data, losses
+from zoo.hybrid import Batch, Model, Params
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+      epochs: passes over the training split.
+      batch_size: samples a step, over all devices.
+      learning_rate: peak of AdamW's warm-up and cosine schedule.
+      warmup: share of all steps spent warming up.
+      weight_decay: on matrices only; norms, biases, positions and boundaries have none.
+      clip: largest global gradient norm.
+      microbatches: how many the pipeline splits each device's part of the batch into.
+      shift: augmentation, images moved by up to so many pixels.
+      seed: of the initial parameters, the data order and the augmentation.
+    """
+
+    epochs: int = 60
+    batch_size: int = 96
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    microbatches: int = 4
+    shift: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "microbatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"TrainConfig: learning_rate={self.learning_rate} must be greater than 0"
+            )
+
+
+class State(NamedTuple):
+    """What training carries from step to step; `trainable` and `plans` as in `split_plan`."""
+
+    trainable: Any
+    plans: Any
+    optimiser: Any
+    step: int
+
+
+class Scores(NamedTuple):
+    """Means over a split. `spike_rate` and `bits` are (stages - 1,), one entry a boundary."""
+
+    loss: float
+    accuracy: float
+    spike_rate: np.ndarray
+    bits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs one model; `mesh` None means one device, which computes the same function.
+
+    Attributes:
+      model: what to train.
+      config: how.
+      steps_per_epoch: of the training split.
+      mesh: where; its "stage" axis has the model's number of stages.
+    """
+
+    model: Model
+    config: TrainConfig
+    steps_per_epoch: int
+    mesh: Mesh | None = None
+
+    def start(self, params: Params) -> State:
+        """The state before the first step, from canonical parameters."""
+        if self.mesh is not None:
+            params = put_placed(self.mesh, place(params, self.model.config.stages))
+        trainable, plans = split_plan(params)
+        return State(trainable, plans, jax.jit(self.optimiser.init)(trainable), 0)
+
+    def params(self, state: State) -> Params:
+        """Canonical parameters of a state."""
+        params = merge_plan(state.trainable, state.plans)
+        return params if self.mesh is None else unplace(params)
+
+    @cached_property
+    def optimiser(self) -> optax.GradientTransformation:
+        config, steps = self.config, self.config.epochs * self.steps_per_epoch
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, config.learning_rate, int(config.warmup * steps), steps
+        )
+        decays = lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, _: path_name(path).endswith("kernel"), params
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(config.clip),
+            optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
+        )
+
+    def train_epoch(
+        self, state: State, split: data.Arrays, epoch: int, on_step: Callable[[], None]
+    ) -> Iterator[tuple[State, dict[str, float]]]:
+        """Yields the state and the mean training loss and accuracy so far, after every step."""
+        rng = np.random.Generator(np.random.Philox(key=[self.config.seed, epoch]))
+        totals = []
+        order = data.batches(split, self.config.batch_size, seed=self.config.seed, epoch=epoch)
+        for batch in order:
+            batch["image"] = data.augment_shift(batch["image"], rng, self.config.shift)
+            key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+            trainable, optimiser, sums = self._step(
+                state.trainable, state.plans, state.optimiser, batch, key
+            )
+            state = State(trainable, state.plans, optimiser, state.step + 1)
+            totals.append(sums)
+            on_step()
+            yield state, totals
+
+    def evaluate(self, params: Any, split: data.Arrays) -> Scores:
+        """Scores of a split; `params` canonical."""
+        if self.mesh is not None:
+            params = put_placed(self.mesh, place(params, self.model.config.stages))
+        totals, stats = [], []
+        for batch in data.eval_batches(split, self.config.batch_size):
+            sums, sent = self._forward(params, batch)
+            totals.append(sums)
+            stats.append(sent)
+        mean = means(totals)
+        # The pipeline's entry for the last stage is of no boundary; it is cut off here and not
+        # inside jit, where slicing a sharded array would be one more collective.
+        cuts = self.model.config.stages - 1
+        rate, bits = (np.mean([np.asarray(s[i]) for s in stats], axis=0)[:cuts] for i in range(2))
+        return Scores(mean["loss"], mean["accuracy"], rate, bits)
+
+    @cached_property
+    def _forward(self) -> Callable[..., tuple[dict[str, jax.Array], BoundaryStats]]:
+        return jax.jit(self._run)
+
+    def _run(
+        self, params: Any, batch: Batch, key: jax.Array | None = None
+    ) -> tuple[dict[str, jax.Array], BoundaryStats]:
+        if self.mesh is None:
+            logits, result = self.model.apply(params, batch, key)
+            return losses.classification(logits, batch)[0], result.stats
+        pipeline = self.model.pipeline(self.mesh, self.config.microbatches)
+        outputs = pipeline(params, batch, key)
+        return outputs.sums, outputs.stats
+
+    @cached_property
+    def _step(self) -> Callable[..., Any]:
+        def step(trainable: Any, plans: Any, optimiser: Any, batch: Batch, key: jax.Array) -> Any:
+            def loss(trainable: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+                sums, _ = self._run(merge_plan(trainable, plans), batch, key)
+                return sums["loss"] / sums["weight"], sums
+
+            grads, sums = jax.grad(loss, has_aux=True)(trainable)
+            updates, optimiser = self.optimiser.update(grads, optimiser, trainable)
+            return optax.apply_updates(trainable, updates), optimiser, sums
+
+        return jax.jit(step)
+
+
+def means(totals: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Loss and accuracy of several batches' sums."""
+    total = jax.tree.map(lambda *leaves: float(np.sum([np.asarray(x) for x in leaves])), *totals)
+    return {
+        "loss": total["loss"] / total["weight"],
+        "accuracy": total["correct"] / total["weight"],
+    }
