@@ -1,7 +1,5 @@
 """Times the wire formats of `snapjax.wire`, and the ways to write them that were not chosen.
 
-    python scripts/bench_wire.py --json wire.json
-
 Every figure is the median of interleaved repeats; the ratio is to the first row of its table.
 """
 
@@ -102,7 +100,6 @@ def main() -> None:
     planes = wire.pack_bits(spikes)
     capacity = int(wire.event_count(spikes))
     events = wire.pack_events(spikes, capacity)
-    key = jax.random.key(0)
     results: dict[str, dict[str, float]] = {}
 
     def table(title: str, variants: Variants, x: jax.Array) -> None:
@@ -130,10 +127,10 @@ def main() -> None:
     }
     table("spikes: pack, then unpack", both, spikes)
     dense: Variants = {}
+    key = jax.random.key(0)
     for f, rounding in [(f, None) for f in wire.DENSE_FORMATS] + [("int8", key), ("int4", key)]:
-        dense[
-            f"{f}{' stochastic' * (rounding is not None)}, {wire.dense_bytes(tokens, k, f)} bytes"
-        ] = (
+        name = f if rounding is None else f"{f} stochastic"
+        dense[f"{name}, {wire.dense_bytes(tokens, k, f)} bytes"] = (
             lambda v, f=f, rounding=rounding: wire.pack_dense(v, f, rounding),
             lambda b, f=f: wire.unpack_dense(b, k, f, x.dtype),
         )

@@ -213,7 +213,8 @@ class Boundary:
         Returns:
           (..., features) in x's dtype, and what was sent.
         """
-        return self._over(Stay(), params, x, key)
+        value, stats = self._transmit(Stay(), params, x, key)
+        return self.receive(params["decoder"], value, x.dtype), stats
 
     def send(
         self,
@@ -236,9 +237,36 @@ class Boundary:
           what arrives here, (..., features), and what was sent from here. A device that no pair
           sends to decodes zeros; a device that sends to none still reports the spikes it made.
         """
+        value, stats = self.transmit(params, x, axis, pairs, key)
+        return self.receive(params["decoder"], value, x.dtype), stats
+
+    def transmit(
+        self,
+        params: dict[str, Params],
+        x: jax.Array,
+        axis: str,
+        pairs: tuple[tuple[int, int], ...] | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, BoundaryStats]:
+        """The first half of `send`: values that arrived here, not yet decoded.
+
+        A schedule that decodes them a tick later, outside the `jax.checkpoint` of this one, keeps
+        the backward pass from sending again: nothing in this half needs what arrived.
+
+        Returns:
+          (..., width) in float32 or wider, and what was sent from here.
+        """
         if pairs is None:
             pairs = tuple((i, i + 1) for i in range(jax.lax.axis_size(axis) - 1))
-        return self._over(Permute(axis, tuple(pairs)), params, x, key)
+        return self._transmit(Permute(axis, tuple(pairs)), params, x, key)
+
+    def receive(self, decoder: Params, value: jax.Array, dtype: Any) -> jax.Array:
+        """The second half of `send`: values (..., width) -> (..., features) in `dtype`."""
+        decoded = self.spike_code.decode(decoder, value)
+        if self.rank is not None:
+            decoded = decoded @ decoder["projection"]
+            decoded = decoded + per_feature(decoder["bias"], decoded)
+        return decoded.astype(dtype)
 
     def all_gather(
         self,
@@ -265,17 +293,19 @@ class Boundary:
                 f"all_gather: dimension={dimension} must be in [0, {x.ndim - 2}] for x of shape "
                 f"{x.shape}; the features cannot be joined"
             )
-        gathered, stats = self._over(Gather(axis), params, x, key)
+        value, stats = self._transmit(Gather(axis), params, x, key)
+        gathered = self.receive(params["decoder"], value, x.dtype)
         shape = (*x.shape[:dimension], -1, *x.shape[dimension + 1 :])
         return jnp.moveaxis(gathered, 0, dimension).reshape(shape), stats
 
-    def _over(
+    def _transmit(
         self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, BoundaryStats]:
         self._check(x)
         encoder, decoder = params["encoder"], params["decoder"]
         code = self.spike_code
-        h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        # Spikes turn on small differences: the code works in float32 or wider.
+        h = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
         if isinstance(hop, Permute | Gather) and hop.axis not in jax.typeof(h).mat.varying:
             h = jax.lax.pcast(h, hop.axis, to="varying")
         if self.rank is not None:
@@ -290,11 +320,7 @@ class Boundary:
         )
         symbols, encoder, decoder, key = match_varying(symbols, encoder, decoder, key)
         value = transport(link, symbols, encoder, decoder, key)
-        decoded = code.decode(decoder, value)
-        if self.rank is not None:
-            decoded = decoded @ decoder["projection"]
-            decoded = decoded + per_feature(decoder["bias"], decoded)
-        return decoded.astype(x.dtype), self._stats(link, encoder, symbols)
+        return value, self._stats(link, encoder, symbols)
 
     def _stats(self, link: Link, encoder: Params, symbols: jax.Array) -> BoundaryStats:
         if not isinstance(link.code, SpikeCode):

@@ -234,7 +234,7 @@ def _run_backward(neuron: Neuron, residuals: Any, cotangents: Any) -> Any:
         d_threshold -= _sum_to(d_step, threshold.shape)
         return (leak * d_charge, d_charge, d_threshold, d_leak), d_charge
 
-    zeros = jnp.zeros_like(d_last), jnp.zeros(threshold.shape, wide), jnp.zeros(leak.shape, wide)
+    zeros = jnp.zeros_like(d_last), jnp.zeros_like(threshold, wide), jnp.zeros_like(leak, wide)
     carry, inputs = match_varying((d_last, *zeros), (charges, d_spikes))
     unroll = charges.shape[0] <= UNROLLED_STEPS
     (d_first, d_charge, d_threshold, d_leak), d_currents = lax.scan(

@@ -133,28 +133,37 @@ class Pipeline:
             index = time - stage
             busy = (index >= 0) & (index < self.microbatches)
             microbatch = take(jnp.clip(index, 0, self.microbatches - 1))
+            # What arrived is decoded here and not in the tick that received it: the backward pass
+            # of a tick then needs nothing that came over the link, and remat sends nothing twice.
+            receive = lambda: _varying(
+                self.boundary.receive(params["boundaries"]["decoder"], arrived, example.dtype)
+                if self.stages > 1
+                else arrived
+            )
             # Idle stages skip their work: on fake devices, which share cores, that is time saved.
             x = jax.lax.cond(
-                first & busy, lambda: _varying(self.embed(params["embed"], microbatch)),
-                lambda: arrived,
-            )  # fmt: skip
+                first, lambda: _varying(self.embed(params["embed"], microbatch)), receive
+            )
             y = jax.lax.cond(busy, lambda: _varying(self.stage(params["blocks"], x)), lambda: x)
             head = lambda: _varying(self.head(params["head"], y, microbatch))
             new_sums, samples = jax.lax.cond(last & busy, head, lambda: _zeros(head))
             sums = jax.tree.map(jnp.add, sums, new_sums)
             if self.stages > 1:
                 tick_key = None if key is None else jax.random.fold_in(key, time * self.stages + stage)
-                y, sent = self.boundary.send(params["boundaries"], y, "stage", key=tick_key)
+                y, sent = self.boundary.transmit(params["boundaries"], y, "stage", key=tick_key)
                 counts = (busy & ~last).astype(jnp.float32)
                 stats = jax.tree.map(lambda total, new: total + counts * new, stats, sent)
             return (y, sums, stats), samples
 
-        activation = _zeros(self.embed, params["embed"], take(0))
-        sums = _zeros(lambda: self.head(params["head"], activation, take(0))[0])
+        example = jax.eval_shape(self.embed, params["embed"], take(0))
+        sums = _zeros(lambda x: self.head(params["head"], x, take(0))[0], example)
+        # Before anything has arrived the carry holds zeros of what a boundary delivers.
+        value = lambda x: self.boundary.transmit(params["boundaries"], x, "stage")[0]
+        arrived = _zeros(value if self.stages > 1 else lambda x: x, example)
         nothing = _varying(BoundaryStats(jnp.float32(0), jnp.float32(0)))
         (_, sums, stats), samples = jax.lax.scan(
             jax.checkpoint(tick) if self.remat else tick,
-            (activation, sums, nothing),
+            (arrived, sums, nothing),
             jnp.arange(self.ticks, dtype=jnp.int32),
         )
         # The last stage's sample outputs start when the first microbatch reaches it.

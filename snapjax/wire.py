@@ -148,8 +148,7 @@ def unpack_events(
     counts = _from_bytes(buffer[:split], count_dtype)
     column = _from_bytes(buffer[split:], index_dtype)
     row = _owner(jnp.cumsum(counts), capacity)  # past the last spike: `tokens`, dropped
-    spikes = jnp.zeros((tokens, k), dtype)
-    return spikes.at[row, column].set(jnp.ones((), dtype), mode="drop")
+    return jnp.zeros((tokens, k), dtype).at[row, column].set(jnp.ones((), dtype), mode="drop")
 
 
 def _owner(ends: jax.Array, slots: int) -> jax.Array:
@@ -202,12 +201,12 @@ def pack_dense(x: jax.Array, format: str, key: jax.Array | None = None) -> jax.A
     `float32` and `bfloat16` are the bytes of the rounded values. The integer formats are a bfloat16
     scale for each token, then its codes c of 8, 4 or 2 bits, 1, 2 or 4 a byte, padded with zeros:
 
-        int8, int4   c = round(x / scale) + zero     scale = absmax / 127, absmax / 7
-        int2         c = floor(x / scale) + 2        scale = absmax / 2
-        decoded      (c - zero) * scale              zero = 128, 8, 1.5
+        int8, int4   c = round(x / scale) + zero             scale = absmax / 127, absmax / 7
+        int2         c = min(floor(x / scale) + 2, 3)        scale = absmax / 2
+        decoded      (c - zero) * scale                      zero = 128, 8, 1.5
 
-    The stored scale is the smallest bfloat16 that is not below this quotient, so that nothing clips
-    and the error is at most scale / 2. With a `key`, int8 and int4 round up with a probability
+    The stored scale is the smallest bfloat16 that is not below this quotient, so the error is at
+    most scale / 2. With a `key`, int8 and int4 round up with a probability
     equal to the fraction (to 2^-17): unbiased, and the error is below one scale.
 
     In the integer formats a token of zeros, or one whose scale would be below 2^-126, decodes to

@@ -268,6 +268,20 @@ class TestTransforms:
         expected = reference_gradients(model, arguments, weights)
         assert_close(actual, (expected[0].sum(axis=0), *expected[1:]), 5e-6)
 
+    @pytest.mark.parametrize("steps", [4, 12])
+    def test_explicitly_sharded_arrays(self, steps):
+        mesh = jax.make_mesh((1, 5), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+        arguments, weights = random_arguments(steps, dtype=np.float32)
+        split = PartitionSpec(None, None, "model"), PartitionSpec(None, None, None, "model")
+        specs = (*split, PartitionSpec("model"), PartitionSpec())
+        with jax.set_mesh(mesh):
+            put = partial(jax.tree.map, jax.device_put)
+            _, actual = outputs_and_gradients(
+                neuron.run, self.model, put(arguments, specs), put(weights, split)
+            )
+        assert actual[2].sharding.spec == specs[2]
+        assert_close(actual, reference_gradients(self.model, arguments, weights), 5e-6)
+
     @pytest.mark.parametrize("steps", [3, 10])
     def test_vmap_of_the_gradient(self, steps):
         arguments, weights = random_arguments(steps, dtype=np.float32)

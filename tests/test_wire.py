@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec
@@ -96,9 +96,8 @@ def test_events_of_every_feature_and_of_none(size):
 def check_events(bits: np.ndarray, capacity: int, count_bytes: int, index_bytes: int) -> None:
     tokens, k = bits.shape
     buffer = pack_events(jnp.asarray(bits), capacity)
-    assert buffer.dtype == jnp.uint8
     assert bytes(np.asarray(buffer)) == events_by_hand(bits, capacity, count_bytes, index_bytes)
-    assert buffer.shape == (wire.event_bytes(tokens, k, capacity),)
+    assert (buffer.shape, buffer.dtype) == ((wire.event_bytes(tokens, k, capacity),), jnp.uint8)
     assert int(wire.event_count(jnp.asarray(bits))) == bits.sum() <= capacity
     for dtype in (jnp.float32, jnp.bool_):
         unpacked = unpack_events(buffer, tokens, k, capacity, dtype)
@@ -152,8 +151,7 @@ def test_bfloat16_rounds_float32_to_nearest_even(x):
     np.testing.assert_array_equal(packed, expected.view(np.uint8))
     np.testing.assert_array_equal(wire.pack_gradient(jnp.asarray(x), "bfloat16", None), expected)
     back = unpack_dense(packed, x.shape[-1], "bfloat16", jnp.float32)
-    widened = (expected.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_array_equal(back, widened)
+    np.testing.assert_array_equal(back, (expected.astype(np.uint32) << 16).view(np.float32))
 
 
 def read_int_rows(packed: np.ndarray, d: int, format: str) -> tuple[np.ndarray, np.ndarray]:
@@ -181,15 +179,20 @@ def smallest_scale(absmax: np.ndarray, reach: int) -> np.ndarray:
     return guess
 
 
+# Tokens of one feature at, just below and just above every product of a scale and its reach.
+EDGES = np.outer([2, 7, 127], np.arange(128, 256)).astype(np.float32).reshape(-1, 1)
+EDGES = np.concatenate([np.nextafter(EDGES, np.float32(side)) for side in (0, np.inf)] + [EDGES])
+
+
 @pytest.mark.parametrize("format", INT_BITS)
 @few
+@example(x=EDGES)
 @given(x=arrays(np.float32, st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_integer_rows_hold_the_nearest_levels(format, x):
     x = np.where(np.abs(x) < 2.0**-100, np.float32(0), x)
     d, reach = x.shape[-1], REACH[format]
     packed = pack_dense(jnp.asarray(x), format)
     assert packed.dtype == jnp.uint8
-    assert packed.shape == (*x.shape[:-1], wire.dense_bytes(1, d, format))
     scale, level = read_int_rows(np.asarray(packed), d, format)
     absmax = np.abs(x.astype(np.float64)).max(axis=-1, keepdims=True)
     np.testing.assert_array_equal(scale, np.where(absmax > 0, smallest_scale(absmax, reach), 0))
@@ -338,8 +341,7 @@ def test_transformations_change_no_bit():
     expected = {name: np.stack([one[name] for one in alone]) for name in alone[0]}
     mapped = jax.jit(jax.vmap(stay))(x)
     mesh = jax.make_mesh((8,), ("stage",), axis_types=(jax.sharding.AxisType.Auto,))
-    ring = [(i, (i + 1) % 8) for i in range(8)]
-    spec = PartitionSpec("stage")
+    ring, spec = [(i, (i + 1) % 8) for i in range(8)], PartitionSpec("stage")
 
     def hop_once(shard: jax.Array) -> dict[str, jax.Array]:
         results = there_and_back(shard[0], lambda buffer: lax.ppermute(buffer, "stage", ring))
@@ -365,8 +367,7 @@ def test_transformations_change_no_bit():
     assert sorted(dtype for dtype, _ in sent) == sorted(["u8"] * 9 + ["u16", "f32"])
 
 
-X, BYTES = jnp.ones((2, 3)), jnp.zeros((2, 3), jnp.uint8)
-EMPTY = jnp.ones((3, 0))
+X, BYTES, EMPTY = jnp.ones((2, 3)), jnp.zeros((2, 3), jnp.uint8), jnp.ones((3, 0))
 
 
 @pytest.mark.parametrize(

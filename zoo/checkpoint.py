@@ -44,7 +44,7 @@ def save(folder: PathLike, params: dict, record: dict[str, Any], *, keep: int = 
 
     An interrupt at any moment (an exception, KeyboardInterrupt, a killed process) leaves the
     checkpoints that were there, or those and the new one. What it leaves besides is hidden, and
-    removed by the next save.
+    removed by the next save. KeyboardInterrupt waits for the arrays that are being written.
 
     Args:
       folder: the run's folder; made if absent.
@@ -70,7 +70,7 @@ def save(folder: PathLike, params: dict, record: dict[str, Any], *, keep: int = 
     for debris in folder.glob(_PARTIAL + "*"):
         shutil.rmtree(debris, ignore_errors=True)
 
-    partial = folder / (_PARTIAL + uuid.uuid4().hex)
+    partial = _hidden(folder)
     partial.mkdir()
     try:
         _write_params(partial / _PARAMS, params)
@@ -83,8 +83,9 @@ def save(folder: PathLike, params: dict, record: dict[str, Any], *, keep: int = 
         raise
     for old in checkpoints(folder)[:-keep]:
         # Renamed first: a removal that stops halfway must not leave half a checkpoint under a name.
-        os.rename(old, partial)
-        shutil.rmtree(partial, ignore_errors=True)  # the next save tries again
+        removed = _hidden(folder)
+        os.rename(old, removed)
+        shutil.rmtree(removed, ignore_errors=True)  # the next save tries again
     return path
 
 
@@ -173,6 +174,11 @@ def _without_empty(tree: dict) -> dict:
     """The tree without its empty dicts (a code with no parameters), which Orbax would compare."""
     full = {k: _without_empty(v) if isinstance(v, dict) else v for k, v in tree.items()}
     return {k: v for k, v in full.items() if not isinstance(v, dict) or v}
+
+
+def _hidden(folder: Path) -> Path:
+    """A new name that no reader takes for a checkpoint."""
+    return folder / (_PARTIAL + uuid.uuid4().hex)
 
 
 def _number(paths: list[Path]) -> int:
