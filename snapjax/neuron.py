@@ -230,7 +230,7 @@ def _run_backward(neuron: Neuron, residuals: Any, cotangents: Any) -> Any:
             d_over = (d_spike - charge * d_membrane) * neuron.surrogate.gradient(over)
             d_charge = d_over + (1 - spikes) * d_membrane
             d_step = d_over.astype(wide)
-        # Summed in every step: whole-sequence sums after the loop took 4 times as long on a CPU.
+        # Summed in every step: whole-sequence sums after the loop took 4 to 6 times as long.
         d_threshold -= _sum_to(d_step, threshold.shape)
         return (leak * d_charge, d_charge, d_threshold, d_leak), d_charge
 

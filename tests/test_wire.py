@@ -166,10 +166,7 @@ def read_int_rows(packed: np.ndarray, d: int, format: str) -> tuple[np.ndarray, 
 
 
 def smallest_scale(absmax: np.ndarray, reach: int) -> np.ndarray:
-    """The smallest bfloat16 whose product with `reach` is not below absmax, for normal numbers.
-
-    A bfloat16 has 8 significant bits: round quotient / 2^(exponent - 8) up, in float64.
-    """
+    """The smallest bfloat16 (8 significant bits) whose product with `reach` is not below absmax."""
     quotient = absmax / reach
     _, exponent = np.frexp(quotient)
     guess = np.ldexp(np.ceil(np.ldexp(quotient, 8 - exponent)) - 1, exponent - 8)

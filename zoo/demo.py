@@ -1,0 +1,216 @@
+"""The main job: a ViT cut over four devices learns real images, dense and with spikes."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from snapjax.boundary import Boundary
+from snapjax.sharding import make_mesh
+from snapjax.surrogate import Surrogate
+from zoo import checkpoint, compare, data, plots
+from zoo.files import MetricsLog, write_json
+from zoo.hybrid import Model, Params
+from zoo.registry import create_model
+from zoo.train import State, TrainConfig, Trainer, means
+
+CALIBRATION_IMAGES = 256
+BASELINES = ("bfloat16", "int8", "int4", "int2")  # dense formats the ANN's weights are tried with
+
+
+def run(
+    *,
+    model: str,
+    stages: int,
+    code: str,
+    gradient_wire: str,
+    epochs: int,
+    seed: int,
+    out: Path,
+    debug: bool = False,
+) -> list[compare.Row]:
+    """Trains both variants, prints the table and writes the results folder.
+
+    Args:
+      model: name of a model for 8x8 grey images.
+      stages: devices the model is cut over.
+      code: spike code of the hybrid, at 1 bit a feature.
+      gradient_wire: format of the hybrid's gradients on the links.
+      epochs: of each run.
+      seed: of parameters, order and augmentation.
+      out: folder for metrics.jsonl, table.json, demo.png and the checkpoints ann/ and hnn/.
+      debug: stop at the first activation that is not finite.
+
+    Returns:
+      the table's rows.
+    """
+    console = Console()
+    ann = create_model(model, "ann", stages)
+    width = ann.config.width
+    spiking = Boundary(
+        width,
+        code,
+        budget=width,
+        surrogate=Surrogate("atan"),
+        gradient_wire=gradient_wire,
+        debug=debug,
+    )
+    ann = ann.with_boundary(replace(ann.boundary, debug=debug))
+    hnn = ann.with_boundary(spiking)
+    config = TrainConfig(epochs=epochs, noise=0.2, seed=seed)
+    splits = data.digits()
+    mesh = pick_mesh(stages)
+    console.print(describe(ann, mesh, stages))
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.jsonl").unlink(missing_ok=True)
+    records: dict[str, list[dict[str, Any]]] = {}
+    trained: dict[str, Params] = {}
+    with MetricsLog(out / "metrics.jsonl") as log:
+        for name, cut in (("ann", ann), ("hnn", hnn)):
+            trainer, params = prepare(cut, config, splits, mesh)
+            trained[name], records[name] = train(trainer, params, splits, name, out, log, console)
+
+    rows = score(ann, hnn, trained, config, splits, mesh)
+    console.print(compare.table(rows, f"{model} on digits, {splits.validation.samples} held out"))
+    write_json(
+        out / "table.json",
+        {
+            "model": model,
+            "stages": stages,
+            "devices": 1 if mesh is None else mesh.size,
+            "platform": jax.devices()[0].platform,
+            "jax": jax.__version__,
+            "train": asdict(config),
+            "rows": [row.record() for row in rows],
+        },
+    )
+    plots.training(
+        out / "demo.png", records, {row.boundary.code: row.bytes_per_token for row in rows}
+    )
+    console.print(f"written to {out}: table.json, metrics.jsonl, demo.png, ann/, hnn/")
+    return rows
+
+
+def pick_mesh(stages: int) -> Mesh | None:
+    """A mesh over the first `stages` devices of the best kind, or None for a single device."""
+    return make_mesh(stage=stages) if len(jax.devices()) >= stages else None
+
+
+def describe(model: Model, mesh: Mesh | None, stages: int) -> str:
+    """One line on what runs where."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    kind = jax.devices()[0].device_kind
+    where = f"{stages} {kind} devices" if mesh else f"1 {kind} (cuts computed, no link crossed)"
+    return f"{model.config.name}: {count:,} parameters, {stages} stages on {where}"
+
+
+def prepare(
+    model: Model, config: TrainConfig, splits: data.Splits, mesh: Mesh | None
+) -> tuple[Trainer, Params]:
+    """A trainer, and first parameters whose boundaries fit the untrained model's activations."""
+    params = model.init(jax.random.key(config.seed))
+    sample = next(data.batches(splits.train, CALIBRATION_IMAGES, seed=config.seed, epoch=0))
+    params = model.calibrate(params, sample)
+    if "boundaries" in params:
+        model = model.with_boundary(model.boundary.tighten(params["boundaries"]))
+    steps = data.steps_per_epoch(splits.train, config.batch_size)
+    return Trainer(model, config, steps, mesh), params
+
+
+def train(
+    trainer: Trainer,
+    params: Params,
+    splits: data.Splits,
+    name: str,
+    out: Path,
+    log: MetricsLog,
+    console: Console,
+) -> tuple[Params, list[dict[str, Any]]]:
+    """Trains one variant; returns its parameters and one record an epoch.
+
+    A checkpoint is saved after every tenth epoch, after the last, and on interrupt.
+    """
+    config, model = trainer.config, trainer.model
+    state, records = trainer.start(params), []
+
+    def save(state: State) -> None:
+        record = {
+            "model": model.config.name,
+            "variant": name,
+            "stages": model.config.stages,
+            "boundary": asdict(model.boundary),
+            "train": asdict(config),
+            "step": state.step,
+            "metrics": records[-1] if records else None,
+        }
+        checkpoint.save(out / name, trainer.params(state), record)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            total = config.epochs * trainer.steps_per_epoch
+            task = progress.add_task(f"{name} ({model.boundary.code})", total=total, shown="")
+            for epoch in range(config.epochs):
+                sums = []
+                for state, step_sums in trainer.steps(state, splits.train, epoch):
+                    sums.append(step_sums)
+                    progress.advance(task)
+                scores = trainer.evaluate(trainer.params(state), splits.validation)
+                records.append(
+                    {
+                        "run": name,
+                        "epoch": epoch + 1,
+                        "step": state.step,
+                        **{f"train_{key}": value for key, value in means(sums).items()},
+                        **scores._asdict(),
+                    }
+                )
+                log.write(records[-1])
+                progress.update(task, shown=f"accuracy {scores.accuracy:.4f}")
+                if (epoch + 1) % 10 == 0 and epoch + 1 < config.epochs:
+                    save(state)
+    except KeyboardInterrupt:
+        save(state)
+        raise
+    save(state)
+    return trainer.params(state), records
+
+
+def score(
+    ann: Model,
+    hnn: Model,
+    trained: dict[str, Params],
+    config: TrainConfig,
+    splits: data.Splits,
+    mesh: Mesh | None,
+) -> list[compare.Row]:
+    """The table: each dense format and calibrated spikes on the ANN's weights, and the HNN."""
+
+    def row(model: Model, params: Params, weights: str) -> compare.Row:
+        scores = Trainer(model, config, 1, mesh).evaluate(params, splits.validation)
+        rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
+        return compare.Row(model.boundary, weights, scores.accuracy, rate)
+
+    dense = trained["ann"]
+    rows = [row(ann, dense, "trained dense")]
+    for name in BASELINES:
+        other = ann.with_boundary(Boundary(ann.config.width, name))
+        rows.append(row(other, dense, "trained dense"))
+    sample = next(data.batches(splits.train, CALIBRATION_IMAGES, seed=config.seed, epoch=0))
+    fresh = hnn.with_new_boundaries(dense, jax.random.key(config.seed))
+    rows.append(row(hnn, hnn.calibrate(fresh, sample), "dense, calibrated"))
+    rows.append(row(hnn, trained["hnn"], "trained with spikes"))
+    return rows
