@@ -51,7 +51,8 @@ class Boundary:
       wire: "planes" (a bit per planned spike) or "events" (spike indices, fixed capacity, bit
         planes whenever a device has more spikes than fit).
       event_capacity: spikes a token that an event message has room for, on average.
-      gradient_wire: format of the cotangent on the way back, one of `snapjax.wire.GRADIENT_FORMATS`.
+      gradient_wire: format of the cotangent on the way back, one of
+        `snapjax.wire.GRADIENT_FORMATS`.
       kept: how many features may be kept by the plan, which is the width of the cotangent on the
         wire; None allows as many as the budget could reach. See `tighten`.
       debug: raise FloatingPointError when an activation is not finite.

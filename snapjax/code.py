@@ -38,7 +38,9 @@ def per_feature(vector: jax.Array, like: jax.Array) -> jax.Array:
 class Code(Protocol):
     """What a boundary needs of a code. `x` and `value` are (..., features)."""
 
-    features: int
+    @property
+    def features(self) -> int:
+        """Width of x."""
 
     @property
     def bits(self) -> int:
@@ -152,13 +154,13 @@ class SpikeCode:
 
     def to_bits(self, encoder: Params, symbols: jax.Array) -> jax.Array:
         """The planned spikes as 0/1 (..., budget), steps first, features in order."""
-        flat = symbols.reshape(symbols.shape[:-2] + (-1,))
+        flat = symbols.reshape(*symbols.shape[:-2], -1)
         return plan.gather(flat, self._sent(encoder).reshape(-1), self.budget)
 
     def from_bits(self, decoder: Params, bits: jax.Array) -> jax.Array:
         """0/1 (..., budget) -> values (..., features)."""
         spikes = plan.scatter(bits, self._sent(decoder).reshape(-1))
-        spikes = spikes.reshape(bits.shape[:-1] + (self.planes, self.features))
+        spikes = spikes.reshape(*bits.shape[:-1], self.planes, self.features)
         return jnp.einsum("p,...pd->...d", jnp.asarray(self.amplitudes(), bits.dtype), spikes)
 
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:

@@ -105,15 +105,12 @@ class Pipeline:
           key: PRNG key for the stochastic rounding of an int8 or int4 gradient wire.
         """
         self.check(placed, batch)
+        by_stage: Any = PartitionSpec("stage")
         run = jax.shard_map(
             self._on_device,
             mesh=self.mesh,
-            in_specs=(PartitionSpec("stage"), PartitionSpec("data"), PartitionSpec()),
-            out_specs=Outputs(
-                sums=PartitionSpec(),
-                samples=PartitionSpec("stage", "data"),
-                stats=PartitionSpec("stage"),
-            ),
+            in_specs=(by_stage, PartitionSpec("data"), PartitionSpec()),
+            out_specs=Outputs(PartitionSpec(), PartitionSpec("stage", "data"), stats=by_stage),
         )
         return run(placed, batch, key)
 
@@ -149,7 +146,8 @@ class Pipeline:
             new_sums, samples = jax.lax.cond(last & busy, head, lambda: _zeros(head))
             sums = jax.tree.map(jnp.add, sums, new_sums)
             if self.stages > 1:
-                tick_key = None if key is None else jax.random.fold_in(key, time * self.stages + stage)
+                place = time * self.stages + stage
+                tick_key = None if key is None else jax.random.fold_in(key, place)
                 y, sent = self.boundary.transmit(params["boundaries"], y, "stage", key=tick_key)
                 counts = (busy & ~last).astype(jnp.float32)
                 stats = jax.tree.map(lambda total, new: total + counts * new, stats, sent)

@@ -6,8 +6,8 @@ Parameters have one stable layout, the canonical one, and one that a pipeline ru
 |---|---|---|
 | embed, head | (...) | (S, ...): the first (last) slot is used, the others are spare copies |
 | blocks | (layers, ...) | (S, layers / S, ...) |
-| boundaries.encoder | (S - 1, ...) | (S, ...): slot s sends to s + 1; the last slot is spare |
-| boundaries.decoder | (S - 1, ...) | (S, ...): slot s receives from s - 1; the first slot is spare |
+| boundaries.encoder | (S - 1, ...) | (S, ...): slot s sends to s + 1; the last is spare |
+| boundaries.decoder | (S - 1, ...) | (S, ...): slot s receives from s - 1; the first is spare |
 
 Placed arrays are sharded over "stage" along their first axis, so no parameter's gradient ever
 crosses a stage boundary. Spare slots hold copies and not zeros: whatever is computed on them and
@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "stage", "model")
@@ -75,8 +74,8 @@ def stack(layers: Sequence[Any]) -> Any:
 
 def unstack(tree: Any) -> list[Any]:
     """The inverse of `stack`."""
-    leaves = jax.tree.leaves(tree)
-    return [jax.tree.map(lambda leaf: leaf[i], tree) for i in range(leaves[0].shape[0])]
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, layer) for layer in zip(*leaves, strict=True)]
 
 
 def place(params: dict[str, Any], stages: int) -> dict[str, Any]:

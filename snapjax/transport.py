@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from snapjax import plan, wire
 from snapjax.code import Code, Params, SpikeCode

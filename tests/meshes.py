@@ -15,7 +15,7 @@ FEATURES, TOKENS = 10, 3  # neither divides by 8, nor the features by the tokens
 
 
 def toy_params(boundary: Boundary, stages: int, seed: int = 0) -> dict:
-    """Canonical parameters of a residual tanh network, one layer a stage, cut `stages - 1` times."""
+    """Canonical parameters of a residual tanh network of one layer a stage."""
     keys = jax.random.split(jax.random.key(seed), 3)
     draw = lambda key, *shape: 0.5 * jax.random.normal(key, shape)
     width = boundary.features
@@ -67,9 +67,9 @@ def on_one_device(boundary: Boundary, params: dict, batch: dict, stages: int, ke
         params = merge_plan(trainable, plans)
         x, stats = embed(params["embed"], batch), []
         for stage in range(stages):
-            x = run_stage(jax.tree.map(lambda leaf: leaf[stage : stage + 1], params["blocks"]), x)
+            x = run_stage({"kernel": params["blocks"]["kernel"][stage : stage + 1]}, x)
             if stage < stages - 1:
-                ends = jax.tree.map(lambda leaf: leaf[stage], params["boundaries"])
+                ends = jax.tree.map(lambda leaf, i=stage: leaf[i], params["boundaries"])
                 x, sent = boundary.apply(ends, x, key)
                 stats.append(sent)
         sums, samples = head(params["head"], x, batch)
@@ -101,7 +101,6 @@ def step_function(pipeline: Pipeline, params: dict):
 def on_mesh(pipeline: Pipeline, params: dict, batch: dict, key=None) -> Pass:
     step, trainable = step_function(pipeline, params)
     (value, outputs), gradients = step(trainable, batch, key)
-    _, plans = split_plan(params)
     canonical = unplace(merge_plan(gradients, split_plan(place(params, pipeline.stages))[1]))
     return Pass(
         value,
@@ -147,7 +146,7 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
     for line in compiled_text.splitlines():
         match = re.search(rf"= (.*?) ({KINDS})(-start)?\(", line)
         if not match:
-            assert not re.search(rf"= .* (send|recv|ragged-all-to-all)\(", line), line
+            assert not re.search(r"= .* (send|recv|ragged-all-to-all)\(", line), line
             continue
         arrays = tuple(
             (dtype, tuple(int(n) for n in shape.split(",") if n))
@@ -157,8 +156,7 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
         groups = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", line)
         iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
         numbers = lambda text: [
-            tuple(int(n) for n in group.split(","))
-            for group in re.findall(r"\{([\d,]+)\}", text)
+            tuple(int(n) for n in group.split(",")) for group in re.findall(r"\{([\d,]+)\}", text)
         ]
         if iota:
             shape, dims = ([int(n) for n in iota[i].split(",")] for i in (1, 2))
@@ -171,5 +169,7 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
         else:
             members = ()
         assert pairs or members, line
-        found.append(Collective(match[2], arrays, tuple(numbers(pairs[1])) if pairs else (), members))
+        found.append(
+            Collective(match[2], arrays, tuple(numbers(pairs[1])) if pairs else (), members)
+        )
     return found

@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from meshes import largest_gap
 
+from snapjax import code as code_module
 from snapjax import transport as transport_module
 from snapjax.boundary import Boundary, merge_plan, split_plan
 from snapjax.code import CODES, SPIKE_CODES
@@ -124,8 +125,6 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
     """Smooth spikes in float64, values carried over the link unpacked: then the loss is smooth, and
     the cotangents that the real backward pass sends must be its derivative.
     """
-    from snapjax import code as code_module
-
     smooth = lambda v, surrogate: 0.5 + jnp.arctan(jnp.pi * surrogate.alpha / 2 * v) / jnp.pi
     monkeypatch.setattr(code_module, "spike", smooth)
 
@@ -147,9 +146,11 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
         boundary = Boundary(4, "phase", steps=3, budget=7)
         rng = np.random.default_rng(0)
         params = jax.tree.map(
-            lambda leaf: leaf
-            if jnp.issubdtype(leaf.dtype, jnp.integer)
-            else jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape)),
+            lambda leaf: (
+                leaf
+                if jnp.issubdtype(leaf.dtype, jnp.integer)
+                else jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape))
+            ),
             boundary.init(jax.random.key(0)),
         )
         x = jnp.asarray(rng.standard_normal((4, 1, 2, 4)))
@@ -253,9 +254,13 @@ def test_debug_reports_activations_that_are_not_finite():
     params, x = boundary.init(jax.random.key(0)), draw(8, 4, FEATURES)
     jax.block_until_ready(jax.jit(boundary.apply)(params, x))
     jax.effects_barrier()
-    with pytest.raises(Exception, match="not finite"):
+
+    def run():
         jax.block_until_ready(jax.jit(boundary.apply)(params, x.at[0, 0].set(jnp.nan)))
         jax.effects_barrier()
+
+    with pytest.raises(Exception, match="not finite"):
+        run()
 
 
 @pytest.mark.parametrize(

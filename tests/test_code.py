@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from snapjax import code as code_module
+from snapjax import neuron as neuron_module
 from snapjax.code import CODES, SPIKE_CODES, make_code
 from snapjax.surrogate import Surrogate
 
@@ -62,14 +64,13 @@ def test_encode_equals_the_code_written_out(name, steps):
 def test_values_are_the_amplitude_weighted_sum_of_the_planned_spikes(name):
     rng = np.random.default_rng(3)
     steps, features = 4, 6
-    code = make_code(name, features, steps, budget=12)
+    code = make_code(name, features, steps, budget=12)  # 6 steps a token, or 12 binary ones
     plan = np.array([0, 1, 2, 3, 0, 0], np.int32)
-    if name == "ternary":
-        plan = np.array([0, 1, 2, 3, 0, 0], np.int32) // 2 + 0
     params = code.init()
     encoder = {**params["encoder"], "steps": jnp.asarray(plan)}
     decoder = {**params["decoder"], "steps": jnp.asarray(plan)}
-    spikes = np.asarray(code.encode(encoder, jnp.asarray(rng.standard_normal((7, features), np.float32))))
+    x = jnp.asarray(rng.standard_normal((7, features)), jnp.float32)
+    spikes = np.asarray(code.encode(encoder, x))
     buffer = code.to_wire(encoder, jnp.asarray(spikes))
     assert buffer.dtype == jnp.uint8
     assert buffer.shape == (7, 2)
@@ -143,9 +144,6 @@ def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth
     the code must agree with finite differences in float64; with the Heaviside in place, the same
     program must use exactly that derivative, which `test_surrogate` pins to the peers.
     """
-    from snapjax import code as code_module
-    from snapjax import neuron as neuron_module
-
     smooth = lambda v, surrogate: 0.5 + jnp.arctan(jnp.pi * surrogate.alpha / 2 * v) / jnp.pi
     features, steps = 3, 3
     code = make_code(name, features, steps, surrogate=Surrogate("atan", 2.0))
@@ -164,6 +162,7 @@ def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth
             return (spikes * weights).sum()
 
         if name == "rate":  # the neuron's backward pass is written by hand; see test_neuron
+
             def run(cell, membrane, currents, threshold, leak):
                 spikes = []
                 row = lambda p: p.reshape(1, -1)

@@ -7,7 +7,7 @@ import pytest
 from meshes import FEATURES, TOKENS, collectives, step_function, toy_batch, toy_params, toy_pipeline
 
 from snapjax.boundary import Boundary
-from snapjax.sharding import place, put_placed
+from snapjax.sharding import make_mesh, place, put_placed
 from zoo.registry import create_model
 
 CHAIN = tuple((i, i + 1) for i in range(3))
@@ -111,8 +111,6 @@ def test_events_send_a_uint8_buffer_in_either_branch_and_one_scalar():
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_vit_of_the_demo(remat):
     model = create_model("vit_nano_patch2_8", variant="hnn", stages=4)
-    from snapjax.sharding import make_mesh
-
     pipeline = model.pipeline(make_mesh(2, 4), microbatches=2, remat=remat)
     params = jax.eval_shape(lambda: place(model.init(jax.random.key(0)), 4))
     shape = lambda *dims, dtype=jnp.float32: jax.ShapeDtypeStruct(dims, dtype)

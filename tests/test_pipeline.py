@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from meshes import (
     FEATURES,
+    embed,
+    head,
     largest_gap,
     on_mesh,
     on_one_device,
+    run_stage,
+    step_function,
     toy_batch,
     toy_params,
     toy_pipeline,
@@ -16,6 +20,7 @@ from meshes import (
 
 from snapjax.boundary import Boundary
 from snapjax.code import CODES, SPIKE_CODES
+from snapjax.sharding import place
 
 STAGES = 4
 MESHES = {"1x4": (1, 4), "2x4": (2, 4)}
@@ -114,8 +119,6 @@ def test_stochastic_gradient_wire_is_unbiased_over_the_pipeline():
     params, batch = toy_params(exact, 2), toy_batch(4)
     one = on_one_device(exact, params, batch, 2)
     pipeline = toy_pipeline(Boundary(FEATURES, "float32", gradient_wire="int4"), 1, 2, 2)
-    from meshes import step_function
-
     step, trainable = step_function(pipeline, params)
     draws = [
         np.asarray(step(trainable, batch, jax.random.key(i))[1]["embed"]["kernel"][0])
@@ -131,11 +134,7 @@ def test_one_stage_needs_no_boundary():
     params, batch = toy_params(boundary, 2), toy_batch(6)
     whole = {name: params[name] for name in ("embed", "head")}
     whole["blocks"] = params["blocks"]
-    outputs = toy_pipeline(boundary, 2, 1, 3)(
-        jax.tree.map(lambda leaf: leaf[None], whole), batch
-    )
-    from meshes import embed, head, run_stage
-
+    outputs = toy_pipeline(boundary, 2, 1, 3)(jax.tree.map(lambda leaf: leaf[None], whole), batch)
     sums, _ = head(params["head"], run_stage(whole["blocks"], embed(params["embed"], batch)), batch)
     np.testing.assert_allclose(outputs.sums["loss"], sums["loss"], rtol=1e-5)
 
@@ -148,14 +147,12 @@ def test_bad_input_is_refused_before_anything_is_compiled():
     with pytest.raises(ValueError, match=r"stage=9 .* needs 9 devices, found 8"):
         toy_pipeline(boundary, 1, 9, 1)
     pipeline = toy_pipeline(boundary, 1, 4, 5)
-    from snapjax.sharding import place
-
     with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(12, 3, 4\) .* multiple of 5"):
         pipeline(place(params, 4), batch)
     with pytest.raises(ValueError, match="not placed on stages=4"):
         pipeline(params, batch)
     with pytest.raises(ValueError, match=r"stages=3 must divide layers=4; use one of \[1, 2, 4\]"):
         place(params, 3)
+    rough = toy_pipeline(Boundary(FEATURES, gradient_wire="int8"), 1, 4, 3)
     with pytest.raises(ValueError, match="stochastic rounding"):
-        rough = toy_pipeline(Boundary(FEATURES, gradient_wire="int8"), 1, 4, 3)
         on_mesh(rough, params, batch)

@@ -165,7 +165,8 @@ def train(
             task = progress.add_task(f"{name} ({model.boundary.code})", total=total, shown="")
             for epoch in range(config.epochs):
                 sums = []
-                for state, step_sums in trainer.steps(state, splits.train, epoch):
+                for batch in trainer.batches(splits.train, epoch):
+                    state, step_sums = trainer.step(state, batch)
                     sums.append(step_sums)
                     progress.advance(task)
                 scores = trainer.evaluate(trainer.params(state), splits.validation)

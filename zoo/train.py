@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -15,7 +14,6 @@ from snapjax.boundary import BoundaryStats, merge_plan, split_plan
 from snapjax.sharding import path_name, place, put_placed, unplace
 from zoo import data, losses
 from zoo.hybrid import Batch, Model, Params
-
 
 Sums = dict[str, jax.Array]  # scalars "loss", "correct", "weight"; see zoo.losses
 
@@ -118,23 +116,26 @@ class Trainer:
             optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
         )
 
-    def steps(self, state: State, split: data.Arrays, epoch: int) -> Iterator[tuple[State, Sums]]:
-        """Runs one epoch; yields the state after every step and the step's sums."""
+    def batches(self, split: data.Arrays, epoch: int) -> Iterator[data.Batch]:
+        """The augmented batches of one epoch."""
         config = self.config
-        for batch in data.batches(split, config.batch_size, seed=config.seed, epoch=epoch):
-            rng = data.step_rng(config.seed, epoch, state.step)
+        batches = data.batches(split, config.batch_size, seed=config.seed, epoch=epoch)
+        for step, batch in enumerate(batches):
+            rng, images = data.step_rng(config.seed, epoch, step), batch["image"]
             if config.shift:
-                batch["image"] = data.augment_shift(batch["image"], rng, config.shift)
+                images = data.augment_shift(images, rng, config.shift)
             if config.noise:
-                batch["image"] += config.noise * rng.standard_normal(
-                    batch["image"].shape, dtype=np.float32
-                )
-            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-            trainable, optimiser, sums = self._step(
-                state.trainable, state.plans, state.optimiser, batch, key
-            )
-            state = State(trainable, state.plans, optimiser, state.step + 1)
-            yield state, sums
+                noise = rng.standard_normal(images.shape, dtype=np.float32)
+                images = images + np.float32(config.noise) * noise
+            yield {**batch, "image": images}
+
+    def step(self, state: State, batch: data.Batch) -> tuple[State, Sums]:
+        """One update; returns the next state and the sums before the update."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+        trainable, optimiser, sums = self._update(
+            state.trainable, state.plans, state.optimiser, batch, key
+        )
+        return State(trainable, state.plans, optimiser, state.step + 1), sums
 
     def evaluate(self, params: Any, split: data.Arrays) -> Scores:
         """Scores of a split; `params` canonical."""
@@ -167,8 +168,8 @@ class Trainer:
         return outputs.sums, outputs.stats
 
     @cached_property
-    def _step(self) -> Callable[..., Any]:
-        def step(trainable: Any, plans: Any, optimiser: Any, batch: Batch, key: jax.Array) -> Any:
+    def _update(self) -> Callable[..., Any]:
+        def update(trainable: Any, plans: Any, optimiser: Any, batch: Batch, key: jax.Array) -> Any:
             def loss(trainable: Any) -> tuple[jax.Array, Sums]:
                 sums, _ = self._run(merge_plan(trainable, plans), batch, key)
                 return sums["loss"] / sums["weight"], sums
@@ -177,7 +178,7 @@ class Trainer:
             updates, optimiser = self.optimiser.update(grads, optimiser, trainable)
             return optax.apply_updates(trainable, updates), optimiser, sums
 
-        return jax.jit(step)
+        return jax.jit(update)
 
 
 def means(totals: Sequence[Sums]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""ViT-style classifiers (Dosovitskiy et al. 2021, arXiv 2010.11929) that can be cut over devices."""
+"""ViT-style classifiers (Dosovitskiy et al. 2021, arXiv 2010.11929), to be cut over devices."""
 
 from dataclasses import dataclass
 

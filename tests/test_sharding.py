@@ -1,0 +1,108 @@
+"""Meshes, rules, and converters between layouts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from snapjax.boundary import Boundary
+from snapjax.sharding import (
+    make_mesh,
+    match_rules,
+    place,
+    put_placed,
+    shardings,
+    split_layers,
+    stack,
+    unplace,
+    unstack,
+)
+from zoo.registry import create_model
+from zoo.transformer import SHARDING_RULES
+
+
+def assert_equal_trees(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize("variant", ["ann", "hnn"])
+def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(stages, variant):
+    model = create_model("vit_nano_patch2_8", variant, stages)
+    params = model.init(jax.random.key(0))
+    placed = place(params, stages)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {stages}
+    assert_equal_trees(unplace(placed), params)
+    per_stage = 4 // stages
+    kernel = params["blocks"]["mlp"]["up"]["kernel"]
+    for s in range(stages):
+        np.testing.assert_array_equal(
+            placed["blocks"]["mlp"]["up"]["kernel"][s], kernel[s * per_stage : (s + 1) * per_stage]
+        )
+    if stages > 1 and variant == "hnn":
+        for s in range(stages - 1):
+            for end, slot in (("encoder", s), ("decoder", s + 1)):
+                np.testing.assert_array_equal(
+                    placed["boundaries"][end]["steps"][slot], params["boundaries"][end]["steps"][s]
+                )
+
+
+def test_placed_parameters_live_on_their_stage_alone():
+    model = create_model("vit_nano_patch2_8", "hnn", 4)
+    mesh = make_mesh(2, 4)
+    placed = put_placed(mesh, place(model.init(jax.random.key(0)), 4))
+    for leaf in jax.tree.leaves(placed):
+        assert leaf.sharding.spec == P("stage")
+        assert leaf.addressable_shards[0].data.shape == (1, *leaf.shape[1:])
+
+
+def test_per_layer_and_stacked_are_inverse():
+    layers = [{"a": np.full(3, i), "b": {"c": np.full((2, 2), -i)}} for i in range(3)]
+    stacked = stack(layers)
+    assert stacked["b"]["c"].shape == (3, 2, 2)
+    for before, after in zip(layers, unstack(stacked), strict=True):
+        assert_equal_trees(before, after)
+
+
+def test_rules_are_ordered_and_tell_what_is_missing():
+    params = {"a": {"kernel": jnp.zeros((2, 4)), "bias": jnp.zeros(4)}, "b": jnp.zeros(())}
+    rules = [("a/kernel", P(None, "model")), ("a/", P("model")), ("", P())]
+    assert match_rules(rules, params) == {
+        "a": {"kernel": P(None, "model"), "bias": P("model")},
+        "b": P(),
+    }
+    with pytest.raises(ValueError, match="no sharding rule matches 'b'"):
+        match_rules(rules[:2], params)
+    with pytest.raises(ValueError, match="more axes than 'b' of shape"):
+        match_rules([("", P("model"))], params)
+    with pytest.raises(ValueError, match="axis 'modle' is not in the mesh"):
+        shardings(make_mesh(model=2), {"a": P("modle")})
+
+
+def test_tensor_parallel_rules_shard_the_blocks_and_keep_the_function():
+    model = create_model("vit_nano_patch2_8", "ann", 2)
+    params = model.init(jax.random.key(0))
+    images = np.random.default_rng(0).standard_normal((8, 8, 8, 1)).astype(np.float32)
+    mesh = make_mesh(data=2, model=4)
+    spread = jax.device_put(params, shardings(mesh, match_rules(SHARDING_RULES, params)))
+    kernel = spread["blocks"]["mlp"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (4, 64, 128 // 4)
+    split = jax.device_put({"image": images}, shardings(mesh, {"image": P("data")}))
+    apply = jax.jit(lambda params, batch: model.apply(params, batch)[0])
+    expected = apply(params, {"image": jnp.asarray(images)})
+    np.testing.assert_allclose(apply(spread, split), expected, atol=1e-5)
+
+
+def test_bad_meshes():
+    with pytest.raises(ValueError, match="data=0 must be at least 1"):
+        make_mesh(data=0)
+    with pytest.raises(ValueError, match="data=3 x stage=4 x model=1 needs 12 devices, found 8"):
+        make_mesh(3, 4)
+    with pytest.raises(ValueError, match=r"stages=0 must divide layers=6; use one of \[1, 2, 3, 6"):
+        split_layers(6, 0)
+    model = create_model("vit_nano_patch2_8", "hnn", 4)
+    with pytest.raises(ValueError, match=r"stages=4 needs a mesh .* got 2"):
+        model.pipeline(make_mesh(stage=2), 1)
+    with pytest.raises(ValueError, match=r"boundary.features=32 must equal .* width=64"):
+        create_model("vit_nano_patch2_8", boundary=Boundary(32))
