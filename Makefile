@@ -1,6 +1,8 @@
-# Two commands: `make demo` and `make test`. PYTHON picks the interpreter the environment is made with.
+# Two commands: `make demo` and `make test`. PYTHON picks the interpreter of the environment, VENV
+# its folder; PYTEST_ARGS is passed on.
 PYTHON ?= python3
 VENV ?= .venv
+PYTEST_ARGS ?=
 RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint clean
@@ -9,7 +11,7 @@ demo: $(VENV)/.installed
 	$(RUN) scripts/demo.py
 
 test: $(VENV)/.installed-dev lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -17,7 +19,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'snapjax needs Python 3.11 or newer: make PYTHON=python3.12')"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'snapjax needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q -e .
 	touch $@

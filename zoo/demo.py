@@ -12,11 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from snapjax.boundary import Boundary
 from snapjax.sharding import make_mesh
-from snapjax.surrogate import Surrogate
 from zoo import checkpoint, compare, data, plots
 from zoo.files import MetricsLog, write_json
 from zoo.hybrid import Model, Params
-from zoo.registry import create_model
+from zoo.registry import create_model, default_boundary
 from zoo.train import State, TrainConfig, Trainer, means
 
 CALIBRATION_IMAGES = 256
@@ -51,15 +50,8 @@ def run(
     """
     console = Console()
     ann = create_model(model, "ann", stages)
-    width = ann.config.width
-    spiking = Boundary(
-        width,
-        code,
-        budget=width,
-        surrogate=Surrogate("atan"),
-        gradient_wire=gradient_wire,
-        debug=debug,
-    )
+    default = default_boundary(ann.config.width, "hnn")
+    spiking = replace(default, code=code, gradient_wire=gradient_wire, debug=debug)
     ann = ann.with_boundary(replace(ann.boundary, debug=debug))
     hnn = ann.with_boundary(spiking)
     config = TrainConfig(epochs=epochs, noise=0.2, seed=seed)

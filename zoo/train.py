@@ -50,6 +50,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "microbatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be at least 1")
+        for name in ("warmup", "weight_decay", "noise", "shift"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must not be negative")
         if not self.learning_rate > 0:
             raise ValueError(
                 f"TrainConfig: learning_rate={self.learning_rate} must be greater than 0"

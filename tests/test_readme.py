@@ -1,0 +1,26 @@
+"""The README's example runs as pasted, and its figures are those of the committed result."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    sent, dense, error = re.match(
+        r"(\d+) bytes a token, float32 takes (\d+); error ([\d.]+) of the variance", done.stdout
+    ).groups()
+    assert int(dense) == 32 * int(sent)
+    assert 0.3 < float(error) < 0.4  # one bit a feature of a Gaussian: 0.363 (Max 1960)
