@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from snapjax import wire as formats
-from snapjax.code import CODES, SPIKE_CODES, Code, Params, SpikeCode, make_code, per_feature
+from snapjax.code import CODES, SPIKE_CODES, Code, Params, make_code
 from snapjax.errors import unknown_name
+from snapjax.spike_code import SpikeCode, per_feature
 from snapjax.surrogate import Surrogate
 from snapjax.transport import Gather, Hop, Link, Permute, Stay, most_spikes, transport
 from snapjax.varying import match_varying
@@ -118,7 +119,7 @@ class Boundary:
         return self.rank or self.features
 
     @property
-    def spike_code(self) -> Code:
+    def codec(self) -> Code:
         return make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
 
     @property
@@ -128,7 +129,7 @@ class Boundary:
     @property
     def gradient_features(self) -> int:
         """r: gradient values a token on the way back."""
-        return self.kept or _reach(self.spike_code)
+        return self.kept or _reach(self.codec)
 
     @property
     def bytes_per_token(self) -> int:
@@ -137,9 +138,9 @@ class Boundary:
 
     def message_bytes(self, tokens: int, wire: str | None = None) -> int:
         """Bytes of the uint8 buffer that carries `tokens` tokens over one hop."""
-        code = self.spike_code
+        code = self.codec
         if not isinstance(code, SpikeCode):
-            return formats.dense_bytes(tokens, self.width, self.code)
+            return tokens * code.bits // 8
         if (wire or self.wire) == "events":
             return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
         return formats.bit_plane_bytes(tokens, code.budget)
@@ -154,7 +155,7 @@ class Boundary:
         Each end holds all it needs, its copy of the plan ("steps", int32, not trained) included, so
         the encoder can live on the sender and the decoder on the receiver.
         """
-        params = self.spike_code.init()
+        params = self.codec.init()
         if self.rank is not None:
             basis = jax.random.orthogonal(key, self.features, dtype=jnp.float32)[:, : self.rank]
             _set_projection(params, basis, jnp.zeros(self.features, jnp.float32))
@@ -179,12 +180,12 @@ class Boundary:
         """
         x = np.asarray(activations, np.float32).reshape(-1, self.features)
         if self.rank is None:
-            return self.spike_code.calibrate(params, jnp.asarray(x), sensitivity)
+            return self.codec.calibrate(params, jnp.asarray(x), sensitivity)
         mean = x.mean(0)
         covariance = np.cov(x - mean, rowvar=False).reshape(self.features, self.features)
         _, vectors = np.linalg.eigh(covariance)  # ascending
         basis = np.ascontiguousarray(vectors[:, ::-1][:, : self.rank]).astype(np.float32)
-        inner = self.spike_code.calibrate(params, jnp.asarray(x @ basis), sensitivity)
+        inner = self.codec.calibrate(params, jnp.asarray(x @ basis), sensitivity)
         # What the code sends has mean `mean @ basis`; the rest of the mean is the receiver's.
         rest = mean - basis @ (basis.T @ mean)
         _set_projection(inner, jnp.asarray(basis), jnp.asarray(rest))
@@ -263,7 +264,7 @@ class Boundary:
 
     def receive(self, decoder: Params, value: jax.Array, dtype: Any) -> jax.Array:
         """The second half of `send`: values (..., width) -> (..., features) in `dtype`."""
-        decoded = self.spike_code.decode(decoder, value)
+        decoded = self.codec.decode(decoder, value)
         if self.rank is not None:
             decoded = decoded @ decoder["projection"]
             decoded = decoded + per_feature(decoder["bias"], decoded)
@@ -304,7 +305,7 @@ class Boundary:
     ) -> tuple[jax.Array, BoundaryStats]:
         self._check(x)
         encoder, decoder = params["encoder"], params["decoder"]
-        code = self.spike_code
+        code = self.codec
         # Spikes turn on small differences: the code works in float32 or wider.
         h = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
         if isinstance(hop, Permute | Gather) and hop.axis not in jax.typeof(h).mat.varying:

@@ -16,7 +16,7 @@ import numpy as np
 from snapjax import plan
 
 if TYPE_CHECKING:
-    from snapjax.code import Params, SpikeCode
+    from snapjax.spike_code import Params, SpikeCode
 
 # The optimal uniform quantisers of a Gaussian at 1 to 5 bits span 1.6, 2.0, 2.3, 2.7 and 3.0
 # deviations (Max 1960); heavier tails want more. The first entry wins ties (one step has many).

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from snapjax import plan, wire
-from snapjax.code import Code, Params, SpikeCode
+from snapjax.code import Code, Params
+from snapjax.spike_code import SpikeCode
 
 
 class Hop(Protocol):

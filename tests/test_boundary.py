@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from meshes import largest_gap
 
-from snapjax import code as code_module
+from snapjax import spike_code as spike_code_module
 from snapjax import transport as transport_module
 from snapjax.boundary import Boundary, merge_plan, split_plan
 from snapjax.code import CODES, SPIKE_CODES
@@ -126,16 +126,16 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
     the cotangents that the real backward pass sends must be its derivative.
     """
     smooth = lambda v, surrogate: 0.5 + jnp.arctan(jnp.pi * surrogate.alpha / 2 * v) / jnp.pi
-    monkeypatch.setattr(code_module, "spike", smooth)
+    monkeypatch.setattr(spike_code_module, "spike", smooth)
 
-    class SmoothPhase(code_module.PhaseCode):
+    class SmoothPhase(spike_code_module.PhaseCode):
         def to_wire(self, encoder, symbols):  # nothing to pack: spikes are fractions here
             return self.to_bits(encoder, symbols)
 
         def from_wire(self, decoder, buffer, dtype):
             return self.from_bits(decoder, buffer)
 
-    monkeypatch.setitem(code_module.SPIKE_CODES, "phase", SmoothPhase)
+    monkeypatch.setitem(SPIKE_CODES, "phase", SmoothPhase)
     monkeypatch.setattr(
         transport_module.wire, "pack_gradient", lambda gradient, name, key: gradient
     )
@@ -187,7 +187,7 @@ def test_stats_count_the_spikes_and_bits_that_were_sent(code):
     if code not in SPIKE_CODES:
         assert float(stats.spike_rate) == 1
         return
-    spike_code = boundary.spike_code
+    spike_code = boundary.codec
     symbols = spike_code.encode(params["encoder"], x)
     buffer = np.asarray(spike_code.to_wire(params["encoder"], symbols))
     planned = int(params["encoder"]["steps"].sum()) * spike_code.planes_per_step

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snapjax import code as code_module
 from snapjax import neuron as neuron_module
+from snapjax import spike_code as spike_code_module
 from snapjax.code import CODES, SPIKE_CODES, make_code
 from snapjax.surrogate import Surrogate
 
@@ -173,7 +173,7 @@ def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth
                 return membrane, jnp.stack(spikes)
 
             monkeypatch.setattr(neuron_module, "run", run)
-        monkeypatch.setattr(code_module, "spike", smooth)
+        monkeypatch.setattr(spike_code_module, "spike", smooth)
         gradients = jax.grad(loss, argnums=(0, 1))(trainable, jnp.asarray(x))
         step = 1e-6
         for k in trainable:
@@ -213,9 +213,31 @@ def test_every_code_honours_the_protocol(name):
     assert float(((decoded - x) ** 2).mean()) < 0.2 * float((x**2).mean())
 
 
+@pytest.mark.parametrize("features", [1, 10, 256, 300])
+def test_top_k_sends_the_largest_features_and_zeros_the_rest(features):
+    pair = 3 if features <= 256 else 4  # bytes of an index and a bfloat16 value
+    count = min(3, features)
+    code = make_code("topk", features, budget=8 * pair * count + 7)
+    assert code.bits == 8 * pair * count
+    x = np.random.default_rng(features).standard_normal((5, features)).astype(np.float32)
+    symbols = code.encode({}, jnp.asarray(x))
+    buffer = code.to_wire({}, symbols)
+    assert buffer.shape == (5, pair * count)
+    decoded = np.asarray(code.from_wire({}, buffer, jnp.float32))
+    expected = np.zeros_like(x)
+    for row, values in enumerate(x):
+        for i in sorted(range(features), key=lambda i: -abs(values[i]))[:count]:
+            expected[row, i] = jnp.float32(jnp.bfloat16(values[i]))
+    np.testing.assert_array_equal(decoded, expected)
+    slope = jax.grad(lambda x: code.encode({}, x).sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(slope, expected != 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"name": "topk", "budget": 23}, "budget=23 .* at least 24"),
+        ({"name": "topk", "features": 70000}, "features=70000"),
         ({"name": "phse"}, "did you mean 'phase'"),
         ({"steps": 0}, "steps=0"),
         ({"features": 0}, "features=0"),

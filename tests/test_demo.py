@@ -41,9 +41,8 @@ def test_table_and_files(finished):
     rows = {(row["code"], row["weights"]): row for row in table["rows"]}
     assert table["devices"] == 4
     sizes = {code: row["bytes_per_token_and_hop"] for (code, _), row in rows.items()}
-    assert sizes == {
-        "float32": 256, "bfloat16": 128, "int8": 66, "int4": 34, "int2": 18, "phase": 8
-    }  # fmt: skip
+    dense = {"float32": 256, "bfloat16": 128, "int8": 66, "int4": 34, "int2": 18}
+    assert sizes == {**dense, "topk": 6, "phase": 8}
     spikes = rows["phase", "trained with spikes"]
     assert spikes["times_fewer_than_float32"] == 32
     assert spikes["times_fewer_than_bfloat16"] == 16

@@ -1,67 +1,69 @@
-"""One table for a cut model: what each boundary sends, and how well the model then does."""
+"""One table for a cut model: what each boundary sends, and how well the model then does.
 
-from dataclasses import asdict, dataclass
+A row is a plain record, so that the table in the terminal, the one in a document and the JSON file
+are the same figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
 from snapjax.boundary import Boundary
 
+Record = dict[str, Any]
 
-@dataclass(frozen=True)
-class Row:
-    """One boundary's line.
+# Column title -> how it is shown.
+COLUMNS = {
+    "boundary": lambda record: record["code"],
+    "weights": lambda record: record["weights"],
+    "accuracy": lambda record: f"{record['accuracy']:.4f}",
+    "bytes a token and hop": lambda record: str(record["bytes_per_token_and_hop"]),
+    "fewer than float32": lambda record: f"{record['times_fewer_than_float32']:.3g}x",
+    "than bfloat16": lambda record: f"{record['times_fewer_than_bfloat16']:.3g}x",
+    "spike rate": lambda record: (
+        "-" if record["spike_rate"] is None else f"{record['spike_rate']:.3f}"
+    ),
+}
 
-    Attributes:
+
+def record(boundary: Boundary, weights: str, accuracy: float, spike_rate: float | None) -> Record:
+    """One boundary's row, JSON-able.
+
+    Args:
       boundary: what lies between the stages.
       weights: which training the weights come from.
       accuracy: on the held-out split, in [0, 1].
       spike_rate: mean over the cuts; None for dense boundaries.
     """
-
-    boundary: Boundary
-    weights: str
-    accuracy: float
-    spike_rate: float | None = None
-
-    @property
-    def bytes_per_token(self) -> int:
-        return self.boundary.bytes_per_token
-
-    def record(self) -> dict[str, Any]:
-        """The row as JSON-able values."""
-        return {
-            "code": self.boundary.code,
-            "weights": self.weights,
-            "accuracy": self.accuracy,
-            "spike_rate": self.spike_rate,
-            "bits_per_feature": 8 * self.bytes_per_token / self.boundary.features,
-            "bytes_per_token_and_hop": self.bytes_per_token,
-            "times_fewer_than_float32": self._ratio("float32"),
-            "times_fewer_than_bfloat16": self._ratio("bfloat16"),
-            "boundary": asdict(self.boundary),
-        }
-
-    def _ratio(self, dense: str) -> float:
-        return Boundary(self.boundary.features, dense).bytes_per_token / self.bytes_per_token
+    sent = boundary.bytes_per_token
+    ratio = lambda dense: Boundary(boundary.features, dense).bytes_per_token / sent
+    return {
+        "code": boundary.code,
+        "weights": weights,
+        "accuracy": accuracy,
+        "spike_rate": spike_rate,
+        "bits_per_feature": 8 * sent / boundary.features,
+        "bytes_per_token_and_hop": sent,
+        "times_fewer_than_float32": ratio("float32"),
+        "times_fewer_than_bfloat16": ratio("bfloat16"),
+        "boundary": asdict(boundary),
+    }
 
 
-def table(rows: list[Row], title: str) -> Table:
-    """The rows for a terminal."""
+def table(records: Sequence[Record], title: str) -> Table:
+    """The records for a terminal."""
     drawn = Table(title=title)
-    drawn.add_column("boundary")
-    drawn.add_column("weights")
-    for name in ("accuracy", "bytes/token/hop", "vs float32", "vs bfloat16", "spike rate"):
-        drawn.add_column(name, justify="right")
-    for row in rows:
-        record = row.record()
-        drawn.add_row(
-            row.boundary.code,
-            row.weights,
-            f"{row.accuracy:.4f}",
-            str(row.bytes_per_token),
-            f"{record['times_fewer_than_float32']:.3g}x",
-            f"{record['times_fewer_than_bfloat16']:.3g}x",
-            "-" if row.spike_rate is None else f"{row.spike_rate:.3f}",
-        )
+    for i, name in enumerate(COLUMNS):
+        drawn.add_column(name, justify="right" if i > 1 else "left")
+    for row in records:
+        drawn.add_row(*(show(row) for show in COLUMNS.values()))
     return drawn
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The records as a Markdown table."""
+    lines = [list(COLUMNS), ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
+    lines += [[show(row) for show in COLUMNS.values()] for row in records]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -19,7 +19,7 @@ from zoo.registry import create_model, default_boundary
 from zoo.train import State, TrainConfig, Trainer, means
 
 CALIBRATION_IMAGES = 256
-BASELINES = ("bfloat16", "int8", "int4", "int2")  # dense formats the ANN's weights are tried with
+BASELINES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     seed: int,
     out: Path,
     debug: bool = False,
-) -> list[compare.Row]:
+) -> list[compare.Record]:
     """Trains both variants, prints the table and writes the results folder.
 
     Args:
@@ -79,12 +79,11 @@ def run(
             "platform": jax.devices()[0].platform,
             "jax": jax.__version__,
             "train": asdict(config),
-            "rows": [row.record() for row in rows],
+            "rows": rows,
         },
     )
-    plots.training(
-        out / "demo.png", records, {row.boundary.code: row.bytes_per_token for row in rows}
-    )
+    sizes = {row["code"]: row["bytes_per_token_and_hop"] for row in rows}
+    plots.training(out / "demo.png", records, sizes)
     console.print(f"written to {out}: table.json, metrics.jsonl, demo.png, ann/, hnn/")
     return rows
 
@@ -189,19 +188,20 @@ def score(
     config: TrainConfig,
     splits: data.Splits,
     mesh: Mesh | None,
-) -> list[compare.Row]:
-    """The table: each dense format and calibrated spikes on the ANN's weights, and the HNN."""
+) -> list[compare.Record]:
+    """The table: each baseline and calibrated spikes on the ANN's weights, and the HNN."""
 
-    def row(model: Model, params: Params, weights: str) -> compare.Row:
+    def row(model: Model, params: Params, weights: str) -> compare.Record:
         scores = Trainer(model, config, 1, mesh).evaluate(params, splits.validation)
         rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
-        return compare.Row(model.boundary, weights, scores.accuracy, rate)
+        return compare.record(model.boundary, weights, scores.accuracy, rate)
 
-    dense = trained["ann"]
-    rows = [row(ann, dense, "trained dense")]
+    dense, width = trained["ann"], ann.config.width
+    rows = [row(ann, dense, "dense")]
     for name in BASELINES:
-        other = ann.with_boundary(Boundary(ann.config.width, name))
-        rows.append(row(other, dense, "trained dense"))
+        # The budget is the spikes'; only top-k looks at it.
+        baseline = Boundary(width, name, budget=hnn.boundary.budget)
+        rows.append(row(ann.with_boundary(baseline), dense, "dense"))
     sample = next(data.batches(splits.train, CALIBRATION_IMAGES, seed=config.seed, epoch=0))
     fresh = hnn.with_new_boundaries(dense, jax.random.key(config.seed))
     rows.append(row(hnn, hnn.calibrate(fresh, sample), "dense, calibrated"))
