@@ -25,7 +25,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--code", default="phase", help="spike code of the hybrid")
     parser.add_argument("--gradient-wire", default="bfloat16", help="format on the way back")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="results folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="results folder; overwritten"
+    )
     parser.add_argument("--debug", action="store_true", help="stop at a non-finite activation")
     return parser.parse_args()
 
@@ -35,9 +37,9 @@ def main() -> int:
     # A termination is an interrupt too: it saves what there is and leaves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jax.config.update("jax_num_cpu_devices", STAGES)  # before any device is looked at
-    from zoo import demo
-
     try:
+        from zoo import demo
+
         demo.run(
             model=args.model,
             stages=STAGES,
@@ -48,7 +50,7 @@ def main() -> int:
             out=args.out,
             debug=args.debug,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import checkpoint, data
+from zoo import checkpoint, data, demo
 from zoo.registry import create_model
 from zoo.train import TrainConfig, Trainer
 
@@ -122,6 +122,27 @@ def test_bad_arguments(arguments, message, tmp_path):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = subprocess.run(
+        [*COMMAND, "--out", str(tmp_path / "file")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert str(tmp_path / "file") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_new_run_replaces_what_an_earlier_one_left(tmp_path):
+    kept = tmp_path / "notes.txt"
+    kept.write_text("not the demo's")
+    checkpoint.save(tmp_path / "hnn", {"old": np.ones(3, np.float32)}, {"model": "another"})
+    (tmp_path / "table.json").write_text("{}")
+    demo.clear(tmp_path)
+    assert checkpoint.latest(tmp_path / "hnn") is None
+    assert not (tmp_path / "table.json").exists()
+    assert kept.exists()
 
 
 def test_help():

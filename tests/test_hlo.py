@@ -58,6 +58,7 @@ def forward(pipeline, params, batch):
         Boundary(FEATURES, "bfloat16"),
         Boundary(FEATURES, "int8"),
         Boundary(FEATURES, "int2"),
+        Boundary(FEATURES, "topk", budget=48),
     ],
     ids=lambda boundary: boundary.code,
 )

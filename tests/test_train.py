@@ -99,6 +99,7 @@ def test_only_matrices_decay():
         ({"microbatches": 0}, "microbatches=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"noise": -1.0}, "noise=-1.0"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_bad_options(options, message):

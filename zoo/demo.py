@@ -1,5 +1,6 @@
 """The main job: a ViT cut over four devices learns real images, dense and with spikes."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from snapjax.sharding import make_mesh
 from zoo import checkpoint, compare, data, plots
 from zoo.files import MetricsLog, write_json
 from zoo.hybrid import Model, Params
-from zoo.registry import create_model, default_boundary
+from zoo.registry import VARIANTS, create_model, default_boundary
 from zoo.train import State, TrainConfig, Trainer, means
 
 CALIBRATION_IMAGES = 256
@@ -59,8 +60,7 @@ def run(
     mesh = pick_mesh(stages)
     console.print(describe(ann, mesh, stages))
 
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.jsonl").unlink(missing_ok=True)
+    clear(out)
     records: dict[str, list[dict[str, Any]]] = {}
     trained: dict[str, Params] = {}
     with MetricsLog(out / "metrics.jsonl") as log:
@@ -86,6 +86,19 @@ def run(
     plots.training(out / "demo.png", records, sizes)
     console.print(f"written to {out}: table.json, metrics.jsonl, demo.png, ann/, hnn/")
     return rows
+
+
+def clear(out: Path) -> None:
+    """Makes the results folder, and removes from it what an earlier demo wrote, nothing else.
+
+    Left in place, the checkpoints of an earlier run would pass for those of an interrupted one.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("metrics.jsonl", "table.json", "demo.png"):
+        (out / name).unlink(missing_ok=True)
+    for variant in VARIANTS:
+        for path in checkpoint.checkpoints(out / variant):
+            shutil.rmtree(path)
 
 
 def pick_mesh(stages: int) -> Mesh | None:

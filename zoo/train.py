@@ -50,7 +50,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "microbatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup", "weight_decay", "noise", "shift"):
+        for name in ("warmup", "weight_decay", "noise", "shift", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must not be negative")
         if not self.learning_rate > 0:
