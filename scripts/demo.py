@@ -50,7 +50,7 @@ def main() -> int:
             out=args.out,
             debug=args.debug,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -14,28 +14,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snapjax import parameters
 from snapjax import wire as formats
+from snapjax.calibrate import check_samples
 from snapjax.code import CODES, SPIKE_CODES, Code, Params, make_code
 from snapjax.errors import unknown_name
 from snapjax.spike_code import SpikeCode, per_feature
 from snapjax.surrogate import Surrogate
-from snapjax.transport import Gather, Hop, Link, Permute, Stay, most_spikes, transport
-from snapjax.varying import match_varying
+from snapjax.transport import Gather, Hop, Link, Permute, Stay, events_fit, transport
+from snapjax.varying import match_varying, vary_over
 
 WIRES = ("planes", "events")
 
 
 class BoundaryStats(NamedTuple):
-    """What a boundary sent, as float32 scalars of this device.
+    """What a boundary sent, as float32 scalars of this device, a mean over the messages.
 
     Attributes:
       spike_rate: spikes over planned planes and tokens, in [0, 1]; differentiable. 1 for the dense
         codes, which send every feature.
       bits: bits a token on the wire, padding and scales included.
+      finite: 1 where the activation was finite, else 0. A spike code turns NaN into "no spike",
+        which would hide a run that diverged.
     """
 
     spike_rate: jax.Array
     bits: jax.Array
+    finite: jax.Array
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class Boundary:
         `snapjax.wire.GRADIENT_FORMATS`.
       kept: how many features may be kept by the plan, which is the width of the cotangent on the
         wire; None allows as many as the budget could reach. See `tighten`.
-      debug: raise FloatingPointError when an activation is not finite.
+      debug: `apply` raises FloatingPointError when x is not finite. Over a link a device that
+        raised would leave the others waiting for it: look at `BoundaryStats.finite` on the host.
 
     Raises:
       ValueError: for an unknown name or an argument out of range, when constructed.
@@ -141,7 +147,7 @@ class Boundary:
         code = self.codec
         if not isinstance(code, SpikeCode):
             return tokens * code.bits // 8
-        if (wire or self.wire) == "events":
+        if (wire or self.wire) == "events" and tokens:
             return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
         return formats.bit_plane_bytes(tokens, code.budget)
 
@@ -153,7 +159,8 @@ class Boundary:
         """Parameters {"encoder", "decoder"} for activations of mean 0 and variance 1.
 
         Each end holds all it needs, its copy of the plan ("steps", int32, not trained) included, so
-        the encoder can live on the sender and the decoder on the receiver.
+        the encoder can live on the sender and the decoder on the receiver. To differentiate, part
+        the plans from the rest with `snapjax.parameters.split_plan`.
         """
         params = self.codec.init()
         if self.rank is not None:
@@ -177,10 +184,17 @@ class Boundary:
 
         Returns:
           new parameters of the same structure.
+
+        Raises:
+          ValueError: for samples of another shape, fewer than 2, or not finite; or a new plan that
+            keeps more features than this boundary's `kept`.
         """
-        x = np.asarray(activations, np.float32).reshape(-1, self.features)
+        x = np.asarray(activations)
+        x = check_samples(x.reshape(-1, x.shape[-1]) if x.ndim else x, self.features)
         if self.rank is None:
-            return self.codec.calibrate(params, jnp.asarray(x), sensitivity)
+            fitted = self.codec.calibrate(params, jnp.asarray(x), sensitivity)
+            self.check(fitted)
+            return fitted
         mean = x.mean(0)
         covariance = np.cov(x - mean, rowvar=False).reshape(self.features, self.features)
         _, vectors = np.linalg.eigh(covariance)  # ascending
@@ -189,7 +203,24 @@ class Boundary:
         # What the code sends has mean `mean @ basis`; the rest of the mean is the receiver's.
         rest = mean - basis @ (basis.T @ mean)
         _set_projection(inner, jnp.asarray(basis), jnp.asarray(rest))
+        self.check(inner)
         return inner
+
+    def check(self, params: dict[str, Params]) -> None:
+        """Raises ValueError where parameters are not of this boundary; needs concrete arrays.
+
+        Args:
+          params: of one boundary, or of several stacked along a leading axis.
+        """
+        lead = params["encoder"]["steps"].ndim - 1 if "steps" in params["encoder"] else 0
+        self._check_structure(params, lead)
+        if isinstance(self.codec, SpikeCode):
+            parameters.check_plan(self.codec, params, self.gradient_features)
+
+    def _check_structure(self, params: dict[str, Params], lead: int = 0) -> None:
+        what = f"code={self.code!r}, features={self.features}, rank={self.rank}"
+        expected = jax.eval_shape(self.init, jax.random.key(0))
+        parameters.check_structure(what, expected, params, lead)
 
     def tighten(self, params: dict[str, Params]) -> "Boundary":
         """This boundary with `kept` as small as the plans in `params` allow.
@@ -197,6 +228,7 @@ class Boundary:
         Args:
           params: parameters of one boundary, or of several stacked along a leading axis.
         """
+        replace(self, kept=None).check(params)
         if not self.spiking:
             return self
         kept = (np.asarray(params["encoder"]["steps"]) > 0).sum(-1).max()
@@ -304,30 +336,37 @@ class Boundary:
         self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, BoundaryStats]:
         self._check(x)
+        self._check_structure(params)
+        if self.debug and isinstance(hop, Stay):
+            jax.debug.callback(_raise_if_not_finite, jnp.isfinite(x).all())
         encoder, decoder = params["encoder"], params["decoder"]
         code = self.codec
         # Spikes turn on small differences: the code works in float32 or wider.
         h = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-        if isinstance(hop, Permute | Gather) and hop.axis not in jax.typeof(h).mat.varying:
-            h = jax.lax.pcast(h, hop.axis, to="varying")
+        h = vary_over(h, hop.axes)
         if self.rank is not None:
             h = h @ encoder["projection"]
-        symbols = code.encode(encoder, h)
+        symbols, tokens = code.encode(encoder, h), x.size // self.features
+        if key is not None:  # the same draw on two devices would add up their rounding errors
+            for name in sorted(jax.typeof(h).mat.varying | hop.axes):
+                key = jax.random.fold_in(key, jax.lax.axis_index(name))
         link = Link(
             code,
             hop,
-            symbols[..., 0, 0].size * self.event_capacity if self.wire == "events" else None,
+            tokens * self.event_capacity if self.wire == "events" and tokens else None,
             self.gradient_wire,
             self.gradient_features,
         )
         symbols, encoder, decoder, key = match_varying(symbols, encoder, decoder, key)
         value = transport(link, symbols, encoder, decoder, key)
-        return value, self._stats(link, encoder, symbols)
+        return value, self._stats(link, encoder, symbols, jnp.isfinite(h).all())
 
-    def _stats(self, link: Link, encoder: Params, symbols: jax.Array) -> BoundaryStats:
+    def _stats(
+        self, link: Link, encoder: Params, symbols: jax.Array, finite: jax.Array
+    ) -> BoundaryStats:
+        finite = finite.astype(jnp.float32)
         if not isinstance(link.code, SpikeCode):
-            one = jnp.float32(1)
-            return BoundaryStats(one, one * (8 * self.bytes_per_token))
+            return BoundaryStats(jnp.float32(1), jnp.float32(8 * self.bytes_per_token), finite)
         bits = link.code.to_bits(encoder, symbols).astype(jnp.float32)
         tokens = bits.reshape(-1, link.code.budget)
         count = max(tokens.shape[0], 1)
@@ -335,9 +374,9 @@ class Boundary:
         rate = bits.sum() / (count * planned.astype(jnp.float32))
         sent = jnp.float32(8 * self.message_bytes(count, wire="planes") / count)
         if link.events is not None:
-            fits = most_spikes(tokens) <= link.events
+            fits = events_fit(link.hop, tokens, link.events)
             sent = jnp.where(fits, jnp.float32(8 * self.message_bytes(count) / count), sent)
-        return BoundaryStats(rate, sent)
+        return BoundaryStats(rate, sent, finite)
 
     def _check(self, x: jax.Array) -> None:
         if x.ndim < 2 or x.shape[-1] != self.features:
@@ -347,26 +386,6 @@ class Boundary:
             )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"Boundary: x has dtype {x.dtype}, needs a floating-point one")
-        if self.debug:
-            jax.debug.callback(_raise_if_not_finite, jnp.isfinite(x).all())
-
-
-def split_plan(params: Any) -> tuple[Any, Any]:
-    """Parameters as (trainable, plans): two trees of the same structure, None where the other has
-    the leaf. Plans are the integer leaves; `merge_plan` puts the two together again.
-    """
-    trainable = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return (
-        jax.tree.map(lambda leaf: leaf if trainable(leaf) else None, params),
-        jax.tree.map(lambda leaf: None if trainable(leaf) else leaf, params),
-    )
-
-
-def merge_plan(trainable: Any, plans: Any) -> Any:
-    """The inverse of `split_plan`."""
-    return jax.tree.map(
-        lambda a, b: b if a is None else a, trainable, plans, is_leaf=lambda leaf: leaf is None
-    )
 
 
 def _reach(code: Code) -> int:

@@ -13,6 +13,8 @@ from snapjax.surrogate import Surrogate
 
 Params = dict[str, Any]
 
+MAX_STEPS = 24
+
 
 class Code(Protocol):
     """What a boundary needs of a code. `x` and `value` are (..., features)."""
@@ -73,7 +75,7 @@ def make_code(
     Args:
       name: a spike code, "topk", or a dense format, which ignores the arguments below.
       features: width of x, >= 1.
-      steps: T of a spike code, >= 1.
+      steps: T of a spike code, 1 to `MAX_STEPS`.
       budget: bits a token of a spike code or of "topk"; None sends every step of every feature.
       surrogate: gradient of a spike code; None takes the default of `Surrogate`.
 
@@ -88,8 +90,11 @@ def make_code(
         return _make_top_k(features, budget)
     if name not in SPIKE_CODES:
         return DenseCode(features, name)
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1: a spike code needs one time step")
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(
+            f"steps={steps} must be between 1 and {MAX_STEPS}: a spike code needs one time step, "
+            "and beyond float32's digits a step says nothing"
+        )
     kind = SPIKE_CODES[name]
     largest = features * steps * kind.planes_per_step
     budget = largest if budget is None else budget

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from snapjax.boundary import Boundary, BoundaryStats
 from snapjax.varying import vary_over
@@ -69,6 +69,11 @@ class Pipeline:
                 f"Pipeline: the mesh has axes {self.mesh.axis_names}, needs 'data' and 'stage'; "
                 "make it with snapjax.sharding.make_mesh"
             )
+        if any(kind != AxisType.Auto for kind in self.mesh.axis_types):
+            raise ValueError(
+                f"Pipeline: the mesh has axis types {self.mesh.axis_types}, needs Auto ones; "
+                "make it with snapjax.sharding.make_mesh"
+            )
 
     @property
     def stages(self) -> int:
@@ -80,19 +85,28 @@ class Pipeline:
 
     def check(self, placed: Any, batch: Batch) -> None:
         """Raises ValueError for parameters or a batch that do not fit, before anything compiles."""
+        parts = {"embed", "blocks", "head"} | ({"boundaries"} if self.stages > 1 else set())
+        if not parts <= set(placed):
+            raise ValueError(
+                f"Pipeline: parameters have {sorted(placed)}, need {sorted(parts)} for "
+                f"stages={self.stages}"
+            )
         for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
             if leaf.ndim < 1 or leaf.shape[0] != self.stages:
                 raise ValueError(
                     f"Pipeline: parameter {jax.tree_util.keystr(path)} of shape {leaf.shape} is "
                     f"not placed on stages={self.stages}; use snapjax.sharding.place"
                 )
-        parts = self.mesh.shape["data"] * self.microbatches
+        sizes = {name: leaf.shape[:1] for name, leaf in batch.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"Pipeline: the batch's arrays differ in their first axis: {sizes}")
+        split = self.mesh.shape["data"] * self.microbatches
         for name, leaf in batch.items():
-            if leaf.ndim < 1 or leaf.shape[0] % parts or not leaf.shape[0]:
+            if leaf.ndim < 1 or leaf.shape[0] % split or not leaf.shape[0]:
                 raise ValueError(
                     f"Pipeline: batch[{name!r}] of shape {leaf.shape} does not split into "
                     f"data={self.mesh.shape['data']} x microbatches={self.microbatches}; "
-                    f"its first axis must be a positive multiple of {parts}"
+                    f"its first axis must be a positive multiple of {split}"
                 )
 
     def __call__(self, placed: Any, batch: Batch, key: jax.Array | None = None) -> Outputs:
@@ -115,7 +129,8 @@ class Pipeline:
         return run(placed, batch, key)
 
     def _on_device(self, placed: Any, batch: Batch, key: jax.Array | None) -> Outputs:
-        params = jax.tree.map(lambda leaf: leaf[0], placed)
+        # Cast once, outside the scan: the transpose sums a gradient over "data" once, not per tick.
+        params = _varying(jax.tree.map(lambda leaf: leaf[0], placed))
         stage = jax.lax.axis_index("stage")
         microbatches = _varying(
             jax.tree.map(lambda leaf: leaf.reshape(self.microbatches, -1, *leaf.shape[1:]), batch)
@@ -146,8 +161,7 @@ class Pipeline:
             new_sums, samples = jax.lax.cond(last & busy, head, lambda: _zeros(head))
             sums = jax.tree.map(jnp.add, sums, new_sums)
             if self.stages > 1:
-                place = time * self.stages + stage
-                tick_key = None if key is None else jax.random.fold_in(key, place)
+                tick_key = None if key is None else jax.random.fold_in(key, time)
                 y, sent = self.boundary.transmit(params["boundaries"], y, "stage", key=tick_key)
                 counts = (busy & ~last).astype(jnp.float32)
                 stats = jax.tree.map(lambda total, new: total + counts * new, stats, sent)
@@ -158,7 +172,7 @@ class Pipeline:
         # Before anything has arrived the carry holds zeros of what a boundary delivers.
         value = lambda x: self.boundary.transmit(params["boundaries"], x, "stage")[0]
         arrived = _zeros(value if self.stages > 1 else lambda x: x, example)
-        nothing = _varying(BoundaryStats(jnp.float32(0), jnp.float32(0)))
+        nothing = _varying(BoundaryStats(*(jnp.float32(0) for _ in BoundaryStats._fields)))
         (_, sums, stats), samples = jax.lax.scan(
             jax.checkpoint(tick) if self.remat else tick,
             (arrived, sums, nothing),

@@ -46,7 +46,9 @@ def optimal_steps(error: np.ndarray, budget: int) -> np.ndarray:
     if budget < 0:
         raise ValueError(f"budget={budget} steps must not be negative")
     options, features = error.shape
-    budget = min(budget, (options - 1) * features)
+    if budget >= (options - 1) * features:  # nothing to share out: each feature its best
+        return error.argmin(0).astype(np.int32)
+    error = error - error[0]  # what steps change; a common error would drown small differences
     best = np.zeros(budget + 1)  # best[b]: least error of the features so far within b steps
     choice = np.zeros((features, budget + 1), np.int32)
     for feature in range(features):

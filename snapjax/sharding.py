@@ -131,8 +131,9 @@ def match_rules(rules: Rules, params: Any) -> Any:
 
     Example:
       >>> rules = [("kernel", PartitionSpec(None, "model")), ("", PartitionSpec())]
-      >>> match_rules(rules, {"kernel": np.zeros((2, 4)), "bias": np.zeros(4)})
-      {'bias': PartitionSpec(), 'kernel': PartitionSpec(None, 'model')}
+      >>> specs = match_rules(rules, {"kernel": np.zeros((2, 4)), "bias": np.zeros(4)})
+      >>> tuple(specs["kernel"]), tuple(specs["bias"])
+      ((None, 'model'), ())
     """
 
     def spec(path: Any, leaf: Any) -> PartitionSpec:

@@ -1,6 +1,6 @@
 """Spike codes: how a feature becomes a few binary spikes, and how spikes become a value again.
 
-A spike code turns v = gain * x + offset into T steps of binary planes and reads them back as
+A spike code turns v = gain * (x - offset) into T steps of binary planes and reads them back as
 `value = sum_p amplitude_p * spike_p`, `x^ = gain' * value + offset'`. The amplitudes are constants
 of the code, so gain, offset and threshold are the sender's alone, gain' and offset' the receiver's,
 and nothing learned is shared over the link.
@@ -91,7 +91,7 @@ class SpikeCode:
         return {
             "encoder": {
                 "gain": full(gain),
-                "offset": full((low + high) / 2),
+                "offset": full(-(low + high) / 2 / gain),
                 **{name: full(number) for name, number in self.neuron_params().items()},
                 "steps": jnp.asarray(steps),
             },
@@ -108,12 +108,13 @@ class SpikeCode:
         return calibrate.fit_spike_code(self, params, x, weight)
 
     def encode(self, encoder: Params, x: jax.Array) -> jax.Array:
-        v = per_feature(encoder["gain"], x) * x + per_feature(encoder["offset"], x)
+        # Subtracting first keeps small deviations from a large mean exact.
+        v = per_feature(encoder["gain"], x) * (x - per_feature(encoder["offset"], x))
         return jnp.stack(self.fire(encoder, v), axis=-2)
 
     def to_bits(self, encoder: Params, symbols: jax.Array) -> jax.Array:
         """The planned spikes as 0/1 (..., budget), steps first, features in order."""
-        flat = symbols.reshape(*symbols.shape[:-2], -1)
+        flat = symbols.reshape(*symbols.shape[:-2], self.planes * self.features)
         return plan.gather(flat, self._sent(encoder).reshape(-1), self.budget)
 
     def from_bits(self, decoder: Params, bits: jax.Array) -> jax.Array:

@@ -12,14 +12,23 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from snapjax import plan, wire
 from snapjax.code import Code, Params
 from snapjax.spike_code import SpikeCode
+from snapjax.varying import manual_axes, vary_over
 
 
 class Hop(Protocol):
     """Who sends to whom. `forward` moves a buffer, `backward` a cotangent the other way."""
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The mesh axis that is crossed, if any."""
+
+    def busiest(self, count: jax.Array) -> jax.Array:
+        """The largest count of any device that sends; the same on every device."""
 
     def forward(self, buffer: jax.Array) -> jax.Array: ...
 
@@ -32,6 +41,13 @@ class Hop(Protocol):
 @dataclass(frozen=True)
 class Stay:
     """No link: one device plays both ends, and computes exactly what two would."""
+
+    @property
+    def axes(self) -> frozenset[str]:
+        return frozenset()
+
+    def busiest(self, count: jax.Array) -> jax.Array:
+        return count
 
     def forward(self, buffer: jax.Array) -> jax.Array:
         return buffer
@@ -49,6 +65,15 @@ class Permute:
 
     axis: str
     pairs: tuple[tuple[int, int], ...]
+
+    @property
+    def axes(self) -> frozenset[str]:
+        return frozenset({self.axis})
+
+    def busiest(self, count: jax.Array) -> jax.Array:
+        sources = jnp.asarray([source for source, _ in self.pairs], jnp.int32)
+        sends = (jax.lax.axis_index(self.axis) == sources).any()
+        return _largest(jnp.where(sends, count, 0))
 
     def forward(self, buffer: jax.Array) -> jax.Array:
         return jax.lax.ppermute(buffer, self.axis, self.pairs)
@@ -69,6 +94,13 @@ class Gather:
     """
 
     axis: str
+
+    @property
+    def axes(self) -> frozenset[str]:
+        return frozenset({self.axis})
+
+    def busiest(self, count: jax.Array) -> jax.Array:
+        return _largest(count)
 
     def forward(self, buffer: jax.Array) -> jax.Array:
         return jax.lax.all_gather(buffer, self.axis)
@@ -171,16 +203,16 @@ def _send_events(
         rows = jax.vmap(unpack)(buffer) if buffer.ndim == 2 else unpack(buffer)
         return rows.reshape(buffer.shape[:-1] + bits.shape)
 
-    fits = most_spikes(tokens) <= capacity
+    fits = events_fit(link.hop, tokens, capacity)
     return code.from_bits(decoder, jax.lax.cond(fits, events, planes))
 
 
-def most_spikes(bits: jax.Array) -> jax.Array:
-    """The spikes of the busiest device's message: int32 scalar, the same on every device.
+def events_fit(hop: Hop, tokens: jax.Array, capacity: int) -> jax.Array:
+    """Whether every sender's spikes, 0/1 (tokens, bits), fit the capacity: the same everywhere."""
+    return hop.busiest(wire.event_count(tokens)) <= capacity
 
-    A device without a hop out of it counts too: its spikes cost nothing, but leaving it out would
-    take a second collective.
-    """
-    count = wire.event_count(bits)
-    axes = tuple(sorted(jax.typeof(count).mat.varying))
-    return jax.lax.pmax(count, axes) if axes else count
+
+def _largest(count: jax.Array) -> jax.Array:
+    """Over all manual axes, not the hop's alone: one collective serves all rows of the mesh."""
+    axes = manual_axes()
+    return jax.lax.pmax(vary_over(count, axes), axes)

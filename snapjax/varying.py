@@ -18,6 +18,14 @@ def vary_over(tree: Any, axes: Iterable[str]) -> Any:
     return jax.tree.map(cast, tree)
 
 
+def manual_axes() -> tuple[str, ...]:
+    """The mesh axes of the `shard_map` this is called in, sorted; none outside of one.
+
+    Unlike the axes that a value varies over, these are known under `check_vma=False` too.
+    """
+    return tuple(sorted(jax.sharding.get_abstract_mesh().manual_axes))
+
+
 def match_varying(*trees: Any) -> tuple[Any, ...]:
     """The same trees, every leaf cast to vary over the union of the axes that any leaf varies over.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax.boundary import Boundary, merge_plan, split_plan
+from snapjax.boundary import Boundary
+from snapjax.parameters import merge_plan, split_plan
 from snapjax.pipeline import Pipeline
 from snapjax.sharding import make_mesh, place, put_placed, stack, unplace
 
@@ -126,6 +127,7 @@ class Collective(NamedTuple):
     arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of each operand
     pairs: tuple[tuple[int, int], ...]  # of a collective-permute
     groups: tuple[tuple[int, ...], ...]  # of the others
+    in_entry: bool  # in the entry computation, and not in a loop's body or a branch
 
     def crosses(self, stage_of: dict[int, int]) -> bool:
         """Whether it connects devices of different stages."""
@@ -142,8 +144,10 @@ KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|coll
 
 def collectives(compiled_text: str, devices: int) -> list[Collective]:
     """Every collective in a compiled program's HLO text; an unreadable one is an error."""
-    found = []
+    found, in_entry = [], False
     for line in compiled_text.splitlines():
+        if line.endswith("{"):
+            in_entry = line.startswith("ENTRY")
         match = re.search(rf"= (.*?) ({KINDS})(-start)?\(", line)
         if not match:
             assert not re.search(r"= .* (send|recv|ragged-all-to-all)\(", line), line

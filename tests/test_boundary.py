@@ -10,8 +10,9 @@ from meshes import largest_gap
 
 from snapjax import spike_code as spike_code_module
 from snapjax import transport as transport_module
-from snapjax.boundary import Boundary, merge_plan, split_plan
+from snapjax.boundary import Boundary
 from snapjax.code import CODES, SPIKE_CODES
+from snapjax.parameters import merge_plan, split_plan
 from snapjax.sharding import make_mesh
 from snapjax.surrogate import Surrogate
 
@@ -249,18 +250,76 @@ def test_tighten_keeps_the_gradient_and_sends_less_of_it():
     np.testing.assert_array_equal(slope(tight), slope(boundary))
 
 
-def test_debug_reports_activations_that_are_not_finite():
+def test_debug_raises_on_one_device_and_finite_tells_over_a_link(mesh):
     boundary = Boundary(FEATURES, debug=True)
     params, x = boundary.init(jax.random.key(0)), draw(8, 4, FEATURES)
+    bad = x.at[1, 0].set(jnp.nan)
     jax.block_until_ready(jax.jit(boundary.apply)(params, x))
     jax.effects_barrier()
 
     def run():
-        jax.block_until_ready(jax.jit(boundary.apply)(params, x.at[0, 0].set(jnp.nan)))
+        jax.block_until_ready(jax.jit(boundary.apply)(params, bad))
         jax.effects_barrier()
 
     with pytest.raises(Exception, match="not finite"):
         run()
+    finite = jax.shard_map(
+        lambda params, x: boundary.send(params, x, "stage")[1].finite[None],
+        mesh=mesh,
+        in_specs=(P(), P("stage")),
+        out_specs=P("stage"),
+    )
+    np.testing.assert_array_equal(jax.jit(finite)(params, x), 1)
+    np.testing.assert_array_equal(jax.jit(finite)(params, bad), [1, 0, 1, 1])
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("wire", ["planes", "events"])
+def test_an_empty_batch_is_a_batch(code, wire, mesh):
+    if wire == "events" and code not in SPIKE_CODES:
+        wire = "planes"
+    boundary = boundary_of(code, wire=wire, event_capacity=2 * (wire == "events"))
+    params, x = boundary.init(jax.random.key(0)), jnp.zeros((4, 0, TOKENS, FEATURES))
+    assert send_to_next(boundary, mesh)(params, x, None).shape == x.shape
+    y, stats = boundary.apply(params, x[0])
+    assert y.shape == (0, TOKENS, FEATURES)
+    assert np.isfinite(jax.tree.leaves(stats)).all()
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_events_take_one_branch_with_and_without_the_varying_check(check_vma, mesh):
+    events = Boundary(FEATURES, "phase", steps=2, wire="events", event_capacity=3)
+    params = events.init(jax.random.key(0))
+    quiet = jnp.full((4, BATCH, TOKENS, FEATURES), -5.0)
+    run = jax.jit(
+        jax.shard_map(
+            lambda params, x: tuple(
+                jax.tree.map(lambda leaf: leaf[None], events.send(params, x[0], "stage"))
+            ),
+            mesh=mesh,
+            in_specs=(P(), P("stage")),
+            out_specs=P("stage"),
+            check_vma=check_vma,
+        )
+    )
+    tokens = BATCH * TOKENS
+    sizes = {w: 8 * events.message_bytes(tokens, w) / tokens for w in ("planes", "events")}
+    for busy, wire in ((1, "planes"), (3, "events")):  # device 3 sends to nobody: it may be busy
+        x = quiet.at[busy].set(5.0)
+        arrived, stats = run(params, x)
+        np.testing.assert_allclose(arrived[1:], events.apply(params, x)[0][:3], atol=1e-6)
+        np.testing.assert_allclose(stats.bits, [sizes[wire]] * 4)
+
+
+def test_stochastic_rounding_differs_between_devices(mesh):
+    boundary = Boundary(FEATURES, "float32", gradient_wire="int4")
+    params = boundary.init(jax.random.key(0))
+    x = jnp.zeros((4, 8, FEATURES))
+    w = jnp.broadcast_to(draw(9, 1, 8, FEATURES), (4, 8, FEATURES))
+    run = send_to_next(boundary, mesh)
+    gradient = jax.grad(lambda x: (run(params, x, jax.random.key(0)) * w).sum())(x)
+    assert (gradient[0] != gradient[1]).any()
+    assert (gradient[1] != gradient[2]).any()
 
 
 @pytest.mark.parametrize(
@@ -297,3 +356,38 @@ def test_bad_activations_are_named():
     rough = Boundary(FEATURES, gradient_wire="int8")
     with pytest.raises(ValueError, match="key"):
         jax.grad(lambda x: rough.apply(params, x)[0].sum())(draw(0, 4, FEATURES))
+
+
+def test_parameters_of_another_boundary_are_refused():
+    x = draw(0, 4, FEATURES)
+    phase = Boundary(FEATURES, "phase", steps=4, budget=FEATURES)
+    params = phase.init(jax.random.key(0))
+    for other, message in (
+        (Boundary(FEATURES, "rate", budget=FEATURES), r"encoder/leak: needs \(11,\), got nothing"),
+        (Boundary(FEATURES, "int8"), "encoder/gain: needs nothing"),
+        (Boundary(FEATURES, "phase", rank=3), "encoder/projection"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.apply(params, x)
+    everything = Boundary(FEATURES, "phase", steps=4).init(jax.random.key(0))
+    with pytest.raises(ValueError, match="does not fit steps=4 and budget=11"):
+        phase.check(everything)
+    with pytest.raises(ValueError, match="keeps 11 features, more than kept=3"):
+        Boundary(FEATURES, "phase", budget=FEATURES, kept=3).check(params)
+    two_plans = {**params, "decoder": {**params["decoder"], "steps": jnp.zeros(11, jnp.int32)}}
+    with pytest.raises(ValueError, match="different plans"):
+        phase.check(two_plans)
+
+
+def test_recalibration_must_not_lose_gradient():
+    boundary = Boundary(FEATURES, "phase", steps=4, budget=FEATURES)
+    params = boundary.init(jax.random.key(0))
+    few = draw(1, 500, FEATURES) * (jnp.arange(FEATURES) < 3)[None]
+    tight = boundary.tighten(boundary.calibrate(params, few))
+    assert tight.gradient_features == 3
+    with pytest.raises(ValueError, match="more than kept=3"):
+        tight.calibrate(params, draw(2, 500, FEATURES))
+    with pytest.raises(ValueError, match="non-finite"):
+        Boundary(FEATURES, rank=3).calibrate(params, few.at[0, 0].set(jnp.nan))
+    with pytest.raises(ValueError, match="samples >= 2"):
+        Boundary(FEATURES, rank=3).calibrate(params, few[:1])

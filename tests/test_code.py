@@ -240,6 +240,7 @@ def test_top_k_sends_the_largest_features_and_zeros_the_rest(features):
         ({"name": "topk", "features": 70000}, "features=70000"),
         ({"name": "phse"}, "did you mean 'phase'"),
         ({"steps": 0}, "steps=0"),
+        ({"steps": 25}, "steps=25"),
         ({"features": 0}, "features=0"),
         ({"budget": 0}, "budget=0"),
         ({"budget": 41}, "budget=41 .* 40"),
@@ -249,6 +250,28 @@ def test_top_k_sends_the_largest_features_and_zeros_the_rest(features):
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_code(**{"name": "phase", "features": 10, **arguments})
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 0.1), (-3.0, 1e-3), (0.0, 1e3)])
+def test_calibration_survives_large_means_and_odd_scales(mean, deviation):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((4000, 2)) * deviation + mean, jnp.float32)
+    code = make_code("phase", 2, 4)
+    params = code.calibrate(code.init(), x, None)
+    buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
+    decoded = code.decode(params["decoder"], code.from_wire(params["decoder"], buffer, jnp.float32))
+    error = np.mean((np.asarray(decoded, np.float64) - np.asarray(x, np.float64)) ** 2)
+    assert error < 1.1 * 0.012 * deviation**2
+
+
+def test_a_constant_feature_costs_nothing_and_is_kept():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((500, 3)), jnp.float32)
+    x = x.at[:, 1].set(7.0)
+    code = make_code("phase", 3, 4, budget=6)
+    params = code.calibrate(code.init(), x, None)
+    assert int(params["encoder"]["steps"][1]) == 0
+    value = jnp.zeros((1, 3))
+    np.testing.assert_allclose(code.decode(params["decoder"], value)[0, 1], 7.0, rtol=1e-6)
 
 
 def test_bad_calibration_input():

@@ -98,6 +98,21 @@ def test_backward_sends_r_values_a_token_in_the_gradient_format(gradient_wire, d
     assert (ahead[0].arrays[0][0], size(ahead[0])) == ("u8", boundary.message_bytes(tokens))
 
 
+def test_gradients_are_summed_over_data_once_and_not_in_every_tick():
+    boundary = Boundary(FEATURES, "phase", steps=2)
+    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3)
+    step, trainable = step_function(pipeline, toy_params(boundary, 4))
+    compiled = step.lower(trainable, toy_batch(12)).compile()
+    of = stage_of(pipeline)
+    sums = [
+        c
+        for c in collectives(compiled.as_text(), len(of))
+        if c.kind == "all-reduce" and not c.scalar and not c.crosses(of)
+    ]
+    assert sums
+    assert all(c.in_entry for c in sums)
+
+
 def test_events_send_a_uint8_buffer_in_either_branch_and_one_scalar():
     boundary = Boundary(FEATURES, "phase", steps=4, wire="events", event_capacity=2)
     pipeline = toy_pipeline(boundary, 1, 4, microbatches=3)
@@ -129,17 +144,21 @@ def test_the_vit_of_the_demo(remat):
 
 def test_the_collective_reader_reads_what_xla_prints():
     text = """
+    %body (p: u8[4,2]) -> u8[4,2] {
       %a = u8[4,2]{1,0} collective-permute(%x), channel_id=1, source_target_pairs={{0,1},{1,2}}
+    }
+    ENTRY %main (y: f32[]) -> f32[] {
       %b = f32[] all-reduce(%y), channel_id=2, replica_groups={{0,1},{2,3}}, to_apply=%add
       %c = (f32[3]{0}, f32[]) all-reduce(%p, %q), replica_groups=[2,2]<=[2,2]T(1,0)
       %d = f32[8]{0} all-gather(%z), replica_groups={}, dimensions={0}
-    """
+    """.replace("\n    ", "\n")
     a, b, c, d = collectives(text, 4)
     assert (a.kind, a.arrays, a.pairs) == (
         "collective-permute",
         (("u8", (4, 2)),),
         ((0, 1), (1, 2)),
     )
+    assert [x.in_entry for x in (a, b, c, d)] == [False, True, True, True]
     assert b.scalar
     assert b.groups == ((0, 1), (2, 3))
     assert c.groups == ((0, 2), (1, 3))

@@ -99,6 +99,13 @@ def test_loss_counts_what_it_says():
     assert float(sums["weight"]) == 1.5
 
 
+def test_a_model_that_diverged_does_not_score():
+    batch = {"label": jnp.zeros(3, jnp.int32), "weight": jnp.ones(3)}
+    sums, _ = losses.classification(jnp.full((3, 4), jnp.nan), batch)
+    assert float(sums["correct"]) == 0
+    assert np.isnan(sums["loss"])
+
+
 def test_calibration_brings_a_cut_model_closer_to_the_dense_one():
     dense, spiking = (
         create_model("vit_nano_patch2_8", "ann"),
@@ -125,7 +132,9 @@ def test_unknown_names_come_with_the_nearest():
 
 
 def test_wrong_images_are_named():
-    model = create_model("vit_nano_patch2_8", stages=1)
+    model = create_model("vit_nano_patch2_8", stages=2)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     with pytest.raises(ValueError, match=r"needs shape \(batch, 8, 8, 1\), got \(2, 9, 8, 1\)"):
         model.apply(params, {"image": jnp.zeros((2, 9, 8, 1))})
+    with pytest.raises(ValueError, match="dtype uint8"):
+        model.calibrate(params, {"image": jnp.zeros((2, 8, 8, 1), jnp.uint8)})

@@ -91,6 +91,21 @@ def test_only_matrices_decay():
     assert len(kernels) == 8
 
 
+def test_debug_names_the_boundary_where_a_run_diverged():
+    config = TrainConfig(epochs=1, batch_size=24, debug=True)
+    one = trainer("hnn", make_mesh(1, 4), config)
+    params = one.model.init(jax.random.key(0))
+    kernel = params["blocks"]["mlp"]["down"]["kernel"]
+    params["blocks"]["mlp"]["down"]["kernel"] = kernel.at[1].set(np.nan)  # the second stage's
+    batch = next(one.batches(SPLITS.train, 0))
+    with pytest.raises(FloatingPointError, match=r"step 0: .* boundaries \[2"):
+        one.step(one.start(params), batch)
+    bad = dict(batch, image=np.full_like(batch["image"], np.inf))
+    good = one.model.init(jax.random.key(0))
+    with pytest.raises(FloatingPointError, match=r"boundaries \[1"):
+        one.step(one.start(good), bad)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -100,6 +115,8 @@ def test_only_matrices_decay():
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"noise": -1.0}, "noise=-1.0"),
         ({"seed": -1}, "seed=-1"),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"warmup": 1.0}, "warmup=1.0"),
     ],
 )
 def test_bad_options(options, message):

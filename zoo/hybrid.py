@@ -115,8 +115,7 @@ class Model:
           batch: the family's inputs.
           key: PRNG key for the stochastic rounding of an int8 or int4 gradient wire.
         """
-        self.family.check_batch(self.config, batch)
-        x = self.family.embed(self.config, params["embed"], batch)
+        x = self._embed(params["embed"], batch)
         cut, stats = [], []
         for stage in range(self.config.stages):
             x = self._run_stage(self._stage_blocks(params, stage), x)
@@ -125,7 +124,7 @@ class Model:
                 cut_key = None if key is None else jax.random.fold_in(key, stage)
                 x, sent = self.boundary.apply(self._ends(params, stage), x, cut_key)
                 stats.append(sent)
-        nothing = BoundaryStats(jnp.zeros(0), jnp.zeros(0))
+        nothing = BoundaryStats(*(jnp.zeros(0) for _ in BoundaryStats._fields))
         result = Result(stack(stats) if stats else nothing, cut)
         return self.family.head(self.config, params["head"], x, batch), result
 
@@ -137,7 +136,7 @@ class Model:
         if self.config.stages == 1:
             return params
         run = jax.jit(self._run_stage)
-        x = self.family.embed(self.config, params["embed"], batch)
+        x = self._embed(params["embed"], batch)
         fitted = []
         for stage in range(self.config.stages - 1):
             x = run(self._stage_blocks(params, stage), x)
@@ -157,7 +156,7 @@ class Model:
                 f"on its 'stage' axis, got {mesh.shape['stage']}"
             )
         return Pipeline(
-            embed=lambda params, batch: self.family.embed(self.config, params, batch),
+            embed=self._embed,
             stage=self._run_stage,
             head=lambda params, x, batch: losses.classification(
                 self.family.head(self.config, params, x, batch), batch
@@ -167,6 +166,10 @@ class Model:
             microbatches=microbatches,
             remat=remat,
         )
+
+    def _embed(self, params: Params, batch: Batch) -> jax.Array:
+        self.family.check_batch(self.config, batch)
+        return self.family.embed(self.config, params, batch)
 
     def _run_stage(self, blocks: Params, x: jax.Array) -> jax.Array:
         return run_stack(self.family.block(self.config), blocks, x)

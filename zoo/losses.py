@@ -19,7 +19,9 @@ def classification(
     logits = logits.astype(jnp.float32)
     label, weight = batch["label"], batch["weight"]
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
-    correct = (logits.argmax(-1).astype(label.dtype) == label).astype(jnp.float32)
+    # The argmax of NaN is class 0: a model that diverged must not score.
+    right = (logits.argmax(-1).astype(label.dtype) == label) & jnp.isfinite(logits).all(-1)
+    correct = right.astype(jnp.float32)
     sums = {
         "loss": -(picked * weight).sum(),
         "correct": (correct * weight).sum(),

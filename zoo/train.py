@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from snapjax.boundary import BoundaryStats, merge_plan, split_plan
+from snapjax.boundary import BoundaryStats
+from snapjax.parameters import merge_plan, split_plan
 from snapjax.sharding import path_name, place, put_placed, unplace
 from zoo import data, losses
 from zoo.hybrid import Batch, Model, Params
@@ -33,6 +34,7 @@ class TrainConfig:
       noise: augmentation, standard deviation of Gaussian noise added to the (normalised) images.
       shift: augmentation, images moved by up to so many pixels.
       seed: of the initial parameters, the data order and the augmentation.
+      debug: raise FloatingPointError at the first step whose activations are not finite.
     """
 
     epochs: int = 40
@@ -45,6 +47,7 @@ class TrainConfig:
     noise: float = 0.0
     shift: int = 0
     seed: int = 0
+    debug: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "microbatches"):
@@ -53,10 +56,11 @@ class TrainConfig:
         for name in ("warmup", "weight_decay", "noise", "shift", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must not be negative")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"TrainConfig: learning_rate={self.learning_rate} must be greater than 0"
-            )
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be positive")
+        if not self.warmup < 1:
+            raise ValueError(f"TrainConfig: warmup={self.warmup} must be a share below 1")
 
 
 class State(NamedTuple):
@@ -95,6 +99,8 @@ class Trainer:
 
     def start(self, params: Params) -> State:
         """The state before the first step, from canonical parameters."""
+        if "boundaries" in params:
+            self.model.boundary.check(params["boundaries"])
         if self.mesh is not None:
             params = put_placed(self.mesh, place(params, self.model.config.stages))
         trainable, plans = split_plan(params)
@@ -103,7 +109,7 @@ class Trainer:
     def params(self, state: State) -> Params:
         """Canonical parameters of a state."""
         params = merge_plan(state.trainable, state.plans)
-        return params if self.mesh is None else unplace(params)
+        return params if self.mesh is None else jax.block_until_ready(_unplace(params))
 
     @cached_property
     def optimiser(self) -> optax.GradientTransformation:
@@ -135,9 +141,18 @@ class Trainer:
     def step(self, state: State, batch: data.Batch) -> tuple[State, Sums]:
         """One update; returns the next state and the sums before the update."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
-        trainable, optimiser, sums = self._update(
+        trainable, optimiser, sums, finite = self._update(
             state.trainable, state.plans, state.optimiser, batch, key
         )
+        # One program at a time: the threads of XLA:CPU's fake devices are few, and a second program
+        # that waits in a collective can keep the first from ever finishing.
+        jax.block_until_ready(trainable)
+        if self.config.debug and not np.all(finite := np.asarray(finite)[: self._cuts] == 1):
+            cuts = (np.flatnonzero(~finite) + 1).tolist()
+            raise FloatingPointError(
+                f"step {state.step}: the activations at boundaries {cuts} are not finite; look "
+                "for bad input or lower the learning rate"
+            )
         return State(trainable, state.plans, optimiser, state.step + 1), sums
 
     def evaluate(self, params: Any, split: data.Arrays) -> Scores:
@@ -146,15 +161,20 @@ class Trainer:
             params = put_placed(self.mesh, place(params, self.model.config.stages))
         totals, stats = [], []
         for batch in data.eval_batches(split, self.config.batch_size):
-            sums, sent = self._forward(params, batch)
+            sums, sent = jax.block_until_ready(self._forward(params, batch))
             totals.append(sums)
             stats.append(sent)
         mean = means(totals)
         # The pipeline's entry for the last stage is of no boundary; it is cut off here and not
         # inside jit, where slicing a sharded array would be one more collective.
-        cuts = self.model.config.stages - 1
-        rate, bits = (np.mean([np.asarray(s[i]) for s in stats], axis=0)[:cuts] for i in range(2))
+        rate, bits = (
+            np.mean([np.asarray(s[i]) for s in stats], axis=0)[: self._cuts] for i in range(2)
+        )
         return Scores(mean["loss"], mean["accuracy"], rate, bits)
+
+    @property
+    def _cuts(self) -> int:
+        return self.model.config.stages - 1
 
     @cached_property
     def _forward(self) -> Callable[..., tuple[Sums, BoundaryStats]]:
@@ -173,15 +193,18 @@ class Trainer:
     @cached_property
     def _update(self) -> Callable[..., Any]:
         def update(trainable: Any, plans: Any, optimiser: Any, batch: Batch, key: jax.Array) -> Any:
-            def loss(trainable: Any) -> tuple[jax.Array, Sums]:
-                sums, _ = self._run(merge_plan(trainable, plans), batch, key)
-                return sums["loss"] / sums["weight"], sums
+            def loss(trainable: Any) -> tuple[jax.Array, Any]:
+                sums, stats = self._run(merge_plan(trainable, plans), batch, key)
+                return sums["loss"] / sums["weight"], (sums, stats.finite)
 
-            grads, sums = jax.grad(loss, has_aux=True)(trainable)
+            grads, (sums, finite) = jax.grad(loss, has_aux=True)(trainable)
             updates, optimiser = self.optimiser.update(grads, optimiser, trainable)
-            return optax.apply_updates(trainable, updates), optimiser, sums
+            return optax.apply_updates(trainable, updates), optimiser, sums, finite
 
         return jax.jit(update)
+
+
+_unplace = jax.jit(unplace)
 
 
 def means(totals: Sequence[Sums]) -> dict[str, float]:

@@ -101,6 +101,11 @@ def check_batch(config: ViTConfig, batch: Batch) -> None:
             f"{config.name}: batch['image'] needs shape (batch, {', '.join(map(str, expected))}), "
             f"got {shape}"
         )
+    if not jnp.issubdtype(batch["image"].dtype, jnp.floating):
+        raise ValueError(
+            f"{config.name}: batch['image'] has dtype {batch['image'].dtype}, needs a "
+            "floating-point one; normalise the images first"
+        )
 
 
 def vit_nano_patch2_8() -> ViTConfig:
