@@ -5,12 +5,12 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean same-python
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed same-python
 	$(RUN) scripts/demo.py
 
-test: $(VENV)/.installed-dev lint
+test: $(VENV)/.installed-dev same-python lint
 	$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -27,6 +27,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
+
+# An environment that exists keeps its interpreter; asking for another one must not pass in silence.
+same-python: $(VENV)/.installed
+	@[ "$(origin PYTHON)" = file ] || [ "$$($(PYTHON) -V)" = "$$($(RUN) -V)" ] || \
+	  { echo "$(VENV) is $$($(RUN) -V), not $$($(PYTHON) -V): run 'make clean' first"; exit 1; }
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

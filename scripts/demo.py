@@ -3,7 +3,7 @@ spikes at 1 bit a feature, and shows what crosses the links and what it costs in
 
 On a machine with four or more GPUs or TPUs it runs on those; with one to three it runs on one of
 them, where the cuts compute the same function but cross no link; otherwise on four fake CPU
-devices. Interrupt it at any time: the newest checkpoint stays, and nothing is half written.
+devices. Interrupt it at any time: it saves a checkpoint and leaves; nothing is half written.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 STAGES = 4
+CODES = "phase, rate, latency or ternary"
 
 
 def parse() -> argparse.Namespace:
@@ -22,7 +23,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="vit_nano_patch2_8", help="a name of list_models()")
     parser.add_argument("--epochs", type=int, default=40, help="of each of the two runs")
-    parser.add_argument("--code", default="phase", help="spike code of the hybrid")
+    parser.add_argument("--code", default="phase", help="spike code of the hybrid: " + CODES)
     parser.add_argument("--gradient-wire", default="bfloat16", help="format on the way back")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -34,13 +35,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
-    # A termination is an interrupt too: it saves what there is and leaves.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     jax.config.update("jax_num_cpu_devices", STAGES)  # before any device is looked at
-    try:
-        from zoo import demo
+    from zoo import demo
 
-        demo.run(
+    stop = demo.StopRequest()
+    signal.signal(signal.SIGINT, stop.handle)
+    signal.signal(signal.SIGTERM, stop.handle)
+    try:
+        finished = demo.run(
             model=args.model,
             stages=STAGES,
             code=args.code,
@@ -49,14 +51,12 @@ def main() -> int:
             seed=args.seed,
             out=args.out,
             debug=args.debug,
+            stop=stop,
         )
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; the newest checkpoints are in {args.out}", file=sys.stderr)
-        return 130
-    return 0
+    return 0 if finished else 130
 
 
 if __name__ == "__main__":

@@ -98,6 +98,10 @@ class Boundary:
                 f"Boundary: rank={self.rank} must be between 1 and features={self.features}, "
                 "or None for no projection"
             )
+        if not isinstance(self.surrogate, Surrogate):
+            raise ValueError(
+                f"Boundary: surrogate={self.surrogate!r} must be a snapjax.surrogate.Surrogate"
+            )
         if self.wire not in WIRES:
             raise unknown_name("wire", self.wire, WIRES)
         if self.gradient_wire not in formats.GRADIENT_FORMATS:

@@ -83,7 +83,8 @@ class TopKCode(DenseCode):
         index = self._largest(symbols)
         values = jnp.take_along_axis(symbols, index, axis=-1)
         places = jax.lax.bitcast_convert_type(index.astype(self._index_dtype), jnp.uint8)
-        places = places.reshape(*index.shape[:-1], -1)
+        width = jnp.dtype(self._index_dtype).itemsize
+        places = places.reshape(*index.shape[:-1], width * self.count)
         return jnp.concatenate([wire.pack_dense(values, self.format), places], axis=-1)
 
     def from_wire(self, decoder: Params, buffer: jax.Array, dtype: Any) -> jax.Array:

@@ -3,7 +3,7 @@
 import os
 
 # Before jax is imported: the tests are about CPU devices, whatever the machine has.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 

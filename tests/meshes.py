@@ -113,11 +113,20 @@ def on_mesh(pipeline: Pipeline, params: dict, batch: dict, key=None) -> Pass:
 
 
 def largest_gap(a, b) -> float:
-    """The largest absolute difference between two trees, over the largest absolute entry of `a`."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    """The largest absolute difference in any array, over the largest absolute entry of that array.
+
+    An array whose entries are all below 1e-6 of the tree's largest is rounding around zero (such as
+    the gradient of a value that cancels), and is measured against that.
+    """
+    pairs = [
+        (np.asarray(x), np.asarray(y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    ]
     assert pairs
-    scale = max(float(np.abs(np.asarray(x)).max()) for x, _ in pairs)
-    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs) / scale
+    floor = 1e-6 * max(np.abs(x).max(initial=0) for x, _ in pairs)
+    return max(
+        float(np.abs(x - y).max(initial=0) / max(np.abs(x).max(initial=0), floor, 1e-30))
+        for x, y in pairs
+    )
 
 
 class Collective(NamedTuple):
@@ -159,10 +168,18 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
         pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line)
         groups = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", line)
         iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+        axes = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
         numbers = lambda text: [
             tuple(int(n) for n in group.split(",")) for group in re.findall(r"\{([\d,]+)\}", text)
         ]
-        if iota:
+        if axes:  # a mesh of named axes, and the names that a group runs over
+            sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes[1])}
+            inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", axes[2])]
+            order = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
+            order = np.moveaxis(order, inner, range(-len(inner), 0))
+            width = int(np.prod([order.shape[-len(inner) + i] for i in range(len(inner))]))
+            members = tuple(map(tuple, order.reshape(-1, width).tolist()))
+        elif iota:
             shape, dims = ([int(n) for n in iota[i].split(",")] for i in (1, 2))
             order = np.arange(np.prod(dims)).reshape(dims)
             if iota[3]:
@@ -174,6 +191,8 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
             members = ()
         assert pairs or members, line
         found.append(
-            Collective(match[2], arrays, tuple(numbers(pairs[1])) if pairs else (), members)
+            Collective(
+                match[2], arrays, tuple(numbers(pairs[1])) if pairs else (), members, in_entry
+            )
         )
     return found

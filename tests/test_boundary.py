@@ -382,7 +382,7 @@ def test_parameters_of_another_boundary_are_refused():
 def test_recalibration_must_not_lose_gradient():
     boundary = Boundary(FEATURES, "phase", steps=4, budget=FEATURES)
     params = boundary.init(jax.random.key(0))
-    few = draw(1, 500, FEATURES) * (jnp.arange(FEATURES) < 3)[None]
+    few = draw(1, 500, FEATURES) * (jnp.arange(FEATURES) < 3).astype(jnp.float32)[None]
     tight = boundary.tighten(boundary.calibrate(params, few))
     assert tight.gradient_features == 3
     with pytest.raises(ValueError, match="more than kept=3"):

@@ -9,6 +9,7 @@ from scipy.special import erf
 from snapjax.sharding import make_mesh, place, put_placed
 from zoo import losses
 from zoo.registry import create_model, list_models
+from zoo.transformer import gelu
 
 
 def images_for(model, count, seed=0):
@@ -85,6 +86,12 @@ def test_every_model_runs_forward_and_backward_on_a_mesh_as_on_one_device(name, 
     np.testing.assert_array_equal(outputs.sums["weight"], 11)
     np.testing.assert_allclose(outputs.stats.spike_rate[:-1], result.stats.spike_rate, atol=1e-6)
     assert len(result.cut) == 3
+
+
+def test_gelu_derivative_equals_that_of_the_library():
+    x = jnp.linspace(-6, 6, 101)
+    expected = jax.vmap(jax.grad(lambda x: jax.nn.gelu(x, approximate=False)))(x)
+    np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), expected, atol=2e-6)
 
 
 def test_loss_counts_what_it_says():

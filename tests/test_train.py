@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from meshes import collectives
 
 from snapjax.sharding import make_mesh
 from zoo import data
@@ -46,6 +47,29 @@ def test_three_steps_on_a_mesh_equal_three_on_one_device():
             spread["blocks"]["attention"][name]["kernel"],
             atol=2e-5,
         )
+
+
+def test_the_step_is_compiled_once_and_sends_what_the_wire_predicts():
+    one = trainer("hnn", make_mesh(2, 4))
+    state = one.start(one.model.init(jax.random.key(0)))
+    for batch, _ in zip(one.batches(SPLITS.train, 0), range(3), strict=False):
+        state, _ = one.step(state, batch)
+    assert one._update._cache_size() == 1
+    arguments = (state.trainable, state.plans, state.optimiser, batch, jax.random.key(0))
+    text = one._update.lower(*arguments).compile().as_text()
+    stage = {device: device % 4 for device in range(8)}
+    crossing = [c for c in collectives(text, 8) if c.crosses(stage) and not c.scalar]
+    arrays = sorted((*array, c.pairs[0]) for c in crossing for array in c.arrays)
+    tokens = 24 // 3 // 2  # images a message, 16 tokens each
+    assert arrays == [
+        ("f32", (tokens, 16, 64), (1, 0)),  # the gradient wire
+        ("u8", (tokens, 16, 8), (0, 1)),
+    ]
+
+
+def test_a_batch_that_does_not_split_is_refused_at_once():
+    with pytest.raises(ValueError, match="batch_size=24 must be a multiple of 5"):
+        trainer(mesh=make_mesh(1, 4), config=TrainConfig(batch_size=24, microbatches=5))
 
 
 def test_a_run_repeats_bit_for_bit():
@@ -116,6 +140,8 @@ def test_debug_names_the_boundary_where_a_run_diverged():
         ({"noise": -1.0}, "noise=-1.0"),
         ({"seed": -1}, "seed=-1"),
         ({"clip": 0.0}, "clip=0.0"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"epochs": 10**12}, "epochs=1000000000000"),
         ({"warmup": 1.0}, "warmup=1.0"),
     ],
 )

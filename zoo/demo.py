@@ -1,8 +1,11 @@
 """The main job: a ViT cut over four devices learns real images, dense and with spikes."""
 
+import os
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from snapjax.boundary import Boundary
+from snapjax.code import SPIKE_CODES
+from snapjax.errors import unknown_name
 from snapjax.sharding import make_mesh
 from zoo import checkpoint, compare, data, plots
 from zoo.files import MetricsLog, write_json
@@ -33,7 +38,8 @@ def run(
     seed: int,
     out: Path,
     debug: bool = False,
-) -> list[compare.Record]:
+    stop: "StopRequest | None" = None,
+) -> list[compare.Record] | None:
     """Trains both variants, prints the table and writes the results folder.
 
     Args:
@@ -45,11 +51,15 @@ def run(
       seed: of parameters, order and augmentation.
       out: folder for metrics.jsonl, table.json, demo.png and the checkpoints ann/ and hnn/.
       debug: stop at the first activation that is not finite.
+      stop: asked between steps; once it is set, training saves a checkpoint and leaves.
 
     Returns:
-      the table's rows.
+      the table's rows, or None after a stop.
     """
-    console = Console()
+    stop = stop or StopRequest()
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    if code not in SPIKE_CODES:
+        raise unknown_name("spike code", code, SPIKE_CODES)
     ann = create_model(model, "ann", stages)
     default = default_boundary(ann.config.width, "hnn")
     spiking = replace(default, code=code, gradient_wire=gradient_wire)
@@ -65,7 +75,13 @@ def run(
     with MetricsLog(out / "metrics.jsonl") as log:
         for name, cut in (("ann", ann), ("hnn", hnn)):
             trainer, params = prepare(cut, config, splits, mesh)
-            trained[name], records[name] = train(trainer, params, splits, name, out, log, console)
+            trained[name], records[name] = train(
+                trainer, params, splits, name, out, log, console, stop
+            )
+            if stop:
+                newest = checkpoint.latest(out / name)
+                console.print(f"stopped on request; the newest checkpoint is {newest}")
+                return None
 
     rows = score(ann, hnn, trained, config, splits, mesh)
     console.print(compare.table(rows, f"{model} on digits, {splits.validation.samples} held out"))
@@ -85,6 +101,27 @@ def run(
     plots.training(out / "demo.png", records, sizes)
     console.print(f"written to {out}: table.json, metrics.jsonl, demo.png, ann/, hnn/")
     return rows
+
+
+class StopRequest:
+    """Set by the first signal and asked between steps; the second leaves at once.
+
+    An exception in the middle of a step, or of XLA's compilation, could leave threads behind that
+    the interpreter's exit then trips over; between steps everything is at rest.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def __bool__(self) -> bool:
+        return self._requested
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler."""
+        if self._requested:
+            os._exit(130)
+        self._requested = True
+        print("stopping after this step; once more to leave at once", file=sys.stderr)
 
 
 def clear(out: Path) -> None:
@@ -135,10 +172,11 @@ def train(
     out: Path,
     log: MetricsLog,
     console: Console,
+    stop: "StopRequest",
 ) -> tuple[Params, list[dict[str, Any]]]:
     """Trains one variant; returns its parameters and one record an epoch.
 
-    A checkpoint is saved after every tenth epoch, after the last, and on interrupt.
+    A checkpoint is saved after every tenth epoch, after the last, and when a stop is requested.
     """
     config, model = trainer.config, trainer.model
     state, records = trainer.start(params), []
@@ -162,33 +200,32 @@ def train(
         TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"),
     )
-    try:
-        with Progress(*columns, console=console) as progress:
-            total = config.epochs * trainer.steps_per_epoch
-            task = progress.add_task(f"{name} ({model.boundary.code})", total=total, shown="")
-            for epoch in range(config.epochs):
-                sums = []
-                for batch in trainer.batches(splits.train, epoch):
-                    state, step_sums = trainer.step(state, batch)
-                    sums.append(step_sums)
-                    progress.advance(task)
-                scores = trainer.evaluate(trainer.params(state), splits.validation)
-                records.append(
-                    {
-                        "run": name,
-                        "epoch": epoch + 1,
-                        "step": state.step,
-                        **{f"train_{key}": value for key, value in means(sums).items()},
-                        **scores._asdict(),
-                    }
-                )
-                log.write(records[-1])
-                progress.update(task, shown=f"accuracy {scores.accuracy:.4f}")
-                if (epoch + 1) % 10 == 0 and epoch + 1 < config.epochs:
+    with Progress(*columns, console=console) as progress:
+        total = config.epochs * trainer.steps_per_epoch
+        task = progress.add_task(f"{name} ({model.boundary.code})", total=total, shown="")
+        for epoch in range(config.epochs):
+            sums = []
+            for batch in trainer.batches(splits.train, epoch):
+                if stop:
                     save(state)
-    except KeyboardInterrupt:
-        save(state)
-        raise
+                    return trainer.params(state), records
+                state, step_sums = trainer.step(state, batch)
+                sums.append(step_sums)
+                progress.advance(task)
+            scores = trainer.evaluate(trainer.params(state), splits.validation)
+            records.append(
+                {
+                    "run": name,
+                    "epoch": epoch + 1,
+                    "step": state.step,
+                    **{f"train_{key}": value for key, value in means(sums).items()},
+                    **scores._asdict(),
+                }
+            )
+            log.write(records[-1])
+            progress.update(task, shown=f"accuracy {scores.accuracy:.4f}")
+            if (epoch + 1) % 10 == 0 and epoch + 1 < config.epochs:
+                save(state)
     save(state)
     return trainer.params(state), records
 

@@ -32,9 +32,11 @@ def training(
     loss, accuracy, rate, traffic = figure.subplots(1, 4)
     for (name, records), colour in zip(runs.items(), COLOURS, strict=False):
         epochs = [record["epoch"] for record in records]
-        loss.plot(epochs, [r["train_loss"] for r in records], color=colour, ls=":", alpha=0.8)
-        loss.plot(epochs, [r["loss"] for r in records], color=colour, label=name)
-        accuracy.plot(epochs, [r["accuracy"] for r in records], color=colour, label=name)
+        loss.plot(epochs, [r["train_loss"] for r in records], color=colour, ls=":", marker=".")
+        loss.plot(epochs, [r["loss"] for r in records], color=colour, marker=".", label=name)
+        accuracy.plot(
+            epochs, [r["accuracy"] for r in records], color=colour, marker=".", label=name
+        )
         cuts = len(records[0]["spike_rate"])
         for cut in range(cuts):
             rates = [record["spike_rate"][cut] for record in records]

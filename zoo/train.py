@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from snapjax.boundary import BoundaryStats
 from snapjax.parameters import merge_plan, split_plan
@@ -61,6 +62,9 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be positive")
         if not self.warmup < 1:
             raise ValueError(f"TrainConfig: warmup={self.warmup} must be a share below 1")
+        for name, bound in (("epochs", 10**6), ("seed", 2**32)):
+            if getattr(self, name) >= bound:
+                raise ValueError(f"TrainConfig: {name}={getattr(self, name)} must be below {bound}")
 
 
 class State(NamedTuple):
@@ -104,12 +108,30 @@ class Trainer:
         if self.mesh is not None:
             params = put_placed(self.mesh, place(params, self.model.config.stages))
         trainable, plans = split_plan(params)
-        return State(trainable, plans, jax.jit(self.optimiser.init)(trainable), 0)
+        return State(trainable, plans, self._place_optimiser(self.optimiser.init(trainable)), 0)
+
+    def _place_optimiser(self, optimiser: Any) -> Any:
+        """Moments on their parameters' stages, counters everywhere: as a step returns them."""
+        if self.mesh is None:
+            return optimiser
+        stages = self.model.config.stages
+        spec = lambda leaf: P("stage") if leaf.shape[:1] == (stages,) else P()
+        put = lambda leaf: jax.device_put(leaf, NamedSharding(self.mesh, spec(leaf)))
+        return jax.tree.map(put, optimiser)
 
     def params(self, state: State) -> Params:
         """Canonical parameters of a state."""
         params = merge_plan(state.trainable, state.plans)
         return params if self.mesh is None else jax.block_until_ready(_unplace(params))
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None:
+            parts = self.mesh.shape["data"] * self.config.microbatches
+            if self.config.batch_size % parts:
+                raise ValueError(
+                    f"Trainer: batch_size={self.config.batch_size} must be a multiple of {parts}: "
+                    f"data={self.mesh.shape['data']} x microbatches={self.config.microbatches}"
+                )
 
     @cached_property
     def optimiser(self) -> optax.GradientTransformation:
