@@ -1,9 +1,12 @@
 """The README's example runs as pasted, and its figures are those of the committed result."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from zoo import compare
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,3 +27,13 @@ def test_example_runs(tmp_path):
     ).groups()
     assert int(dense) == 32 * int(sent)
     assert 0.3 < float(error) < 0.4  # one bit a feature of a Gaussian: 0.363 (Max 1960)
+
+
+def test_table_is_the_committed_result_and_meets_what_it_promises():
+    result = json.loads((ROOT / "results" / "demo.json").read_text())
+    assert compare.markdown(result["rows"]) in (ROOT / "README.md").read_text()
+    rows = {(row["code"], row["weights"]): row for row in result["rows"]}
+    dense, spikes = rows["float32", "dense"], rows["phase", "trained with spikes"]
+    assert dense["accuracy"] >= 0.96
+    assert spikes["accuracy"] >= dense["accuracy"] - 0.015
+    assert spikes["bits_per_feature"] == 1
