@@ -8,39 +8,24 @@ them; the three compute the same function of the same parameters.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax import parameters
+from snapjax import parameters, stats
 from snapjax import wire as formats
 from snapjax.calibrate import check_samples
 from snapjax.code import CODES, SPIKE_CODES, Code, Params, make_code
 from snapjax.errors import unknown_name
 from snapjax.spike_code import SpikeCode, per_feature
+from snapjax.stats import BoundaryStats
 from snapjax.surrogate import Surrogate
-from snapjax.transport import Gather, Hop, Link, Permute, Stay, events_fit, transport
+from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
 from snapjax.varying import match_varying, vary_over
 
 WIRES = ("planes", "events")
-
-
-class BoundaryStats(NamedTuple):
-    """What a boundary sent, as float32 scalars of this device, a mean over the messages.
-
-    Attributes:
-      spike_rate: spikes over planned planes and tokens, in [0, 1]; differentiable. 1 for the dense
-        codes, which send every feature.
-      bits: bits a token on the wire, padding and scales included.
-      finite: 1 where the activation was finite, else 0. A spike code turns NaN into "no spike",
-        which would hide a run that diverged.
-    """
-
-    spike_rate: jax.Array
-    bits: jax.Array
-    finite: jax.Array
 
 
 @dataclass(frozen=True)
@@ -251,8 +236,8 @@ class Boundary:
         Returns:
           (..., features) in x's dtype, and what was sent.
         """
-        value, stats = self._transmit(Stay(), params, x, key)
-        return self.receive(params["decoder"], value, x.dtype), stats
+        value, sent = self._transmit(Stay(), params, x, key)
+        return self.receive(params["decoder"], value, x.dtype), sent
 
     def send(
         self,
@@ -275,8 +260,8 @@ class Boundary:
           what arrives here, (..., features), and what was sent from here. A device that no pair
           sends to decodes zeros; a device that sends to none still reports the spikes it made.
         """
-        value, stats = self.transmit(params, x, axis, pairs, key)
-        return self.receive(params["decoder"], value, x.dtype), stats
+        value, sent = self.transmit(params, x, axis, pairs, key)
+        return self.receive(params["decoder"], value, x.dtype), sent
 
     def transmit(
         self,
@@ -331,10 +316,10 @@ class Boundary:
                 f"all_gather: dimension={dimension} must be in [0, {x.ndim - 2}] for x of shape "
                 f"{x.shape}; the features cannot be joined"
             )
-        value, stats = self._transmit(Gather(axis), params, x, key)
+        value, sent = self._transmit(Gather(axis), params, x, key)
         gathered = self.receive(params["decoder"], value, x.dtype)
         shape = (*x.shape[:dimension], -1, *x.shape[dimension + 1 :])
-        return jnp.moveaxis(gathered, 0, dimension).reshape(shape), stats
+        return jnp.moveaxis(gathered, 0, dimension).reshape(shape), sent
 
     def _transmit(
         self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
@@ -363,24 +348,7 @@ class Boundary:
         )
         symbols, encoder, decoder, key = match_varying(symbols, encoder, decoder, key)
         value = transport(link, symbols, encoder, decoder, key)
-        return value, self._stats(link, encoder, symbols, jnp.isfinite(h).all())
-
-    def _stats(
-        self, link: Link, encoder: Params, symbols: jax.Array, finite: jax.Array
-    ) -> BoundaryStats:
-        finite = finite.astype(jnp.float32)
-        if not isinstance(link.code, SpikeCode):
-            return BoundaryStats(jnp.float32(1), jnp.float32(8 * self.bytes_per_token), finite)
-        bits = link.code.to_bits(encoder, symbols).astype(jnp.float32)
-        tokens = bits.reshape(-1, link.code.budget)
-        count = max(tokens.shape[0], 1)
-        planned = jnp.maximum(encoder["steps"].sum() * link.code.planes_per_step, 1)
-        rate = bits.sum() / (count * planned.astype(jnp.float32))
-        sent = jnp.float32(8 * self.message_bytes(count, wire="planes") / count)
-        if link.events is not None:
-            fits = events_fit(link.hop, tokens, link.events)
-            sent = jnp.where(fits, jnp.float32(8 * self.message_bytes(count) / count), sent)
-        return BoundaryStats(rate, sent, finite)
+        return value, stats.count(link, encoder, symbols, jnp.isfinite(h).all(), self.message_bytes)
 
     def _check(self, x: jax.Array) -> None:
         if x.ndim < 2 or x.shape[-1] != self.features:

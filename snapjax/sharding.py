@@ -131,7 +131,7 @@ def match_rules(rules: Rules, params: Any) -> Any:
 
     Example:
       >>> rules = [("kernel", PartitionSpec(None, "model")), ("", PartitionSpec())]
-      >>> specs = match_rules(rules, {"kernel": np.zeros((2, 4)), "bias": np.zeros(4)})
+      >>> specs = match_rules(rules, {"kernel": jnp.zeros((2, 4)), "bias": jnp.zeros(4)})
       >>> tuple(specs["kernel"]), tuple(specs["bias"])
       ((None, 'model'), ())
     """

@@ -168,14 +168,22 @@ def collectives(compiled_text: str, devices: int) -> list[Collective]:
         pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line)
         groups = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", line)
         iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
-        axes = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
+        axes = re.search(
+            r"replica_groups=mesh\[([^\]]*)\]"
+            r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? *\{([^}]*)\}",
+            line,
+        )
         numbers = lambda text: [
             tuple(int(n) for n in group.split(",")) for group in re.findall(r"\{([\d,]+)\}", text)
         ]
         if axes:  # a mesh of named axes, and the names that a group runs over
             sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes[1])}
-            inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", axes[2])]
-            order = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
+            inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", axes[4])]
+            order = np.arange(np.prod(list(sizes.values())))
+            if axes[2]:  # the devices, in the order of a transposed counter
+                order = order.reshape([int(n) for n in axes[2].split(",")])
+                order = order.transpose([int(n) for n in (axes[3] or "0").split(",")])
+            order = order.reshape(list(sizes.values()))
             order = np.moveaxis(order, inner, range(-len(inner), 0))
             width = int(np.prod([order.shape[-len(inner) + i] for i in range(len(inner))]))
             members = tuple(map(tuple, order.reshape(-1, width).tolist()))

@@ -256,3 +256,12 @@ def test_recorded_names_open_no_file(tmp_path):
     (path / "checksums.json").write_text(json.dumps(sums))
     with pytest.raises(ValueError, match=r"\.\./\.\./secret: saved .*; found nothing"):
         load(path, abstract(small()))
+
+
+def test_a_model_of_the_same_shapes_but_another_name_is_refused(tmp_path):
+    params = {"kernel": np.zeros((2, 3), np.float32)}
+    save(tmp_path, params, {"model": "bert_tiny"})
+    shapes = jax.eval_shape(lambda: params)
+    load(tmp_path, shapes, model="bert_tiny")
+    with pytest.raises(ValueError, match="of model 'bert_tiny' does not fit model 'bert_mini'"):
+        load(tmp_path, shapes, model="bert_mini")

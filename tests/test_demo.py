@@ -95,7 +95,10 @@ def test_interrupt_leaves_a_usable_checkpoint(kind, epochs, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     os.kill(process.pid, kind)
-    printed, errors = process.communicate(timeout=120)
+    try:
+        printed, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()  # nothing if it has ended; a run of 500 epochs if it has not
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "the newest checkpoint is" in printed

@@ -119,7 +119,7 @@ def load(
       sharding: where the arrays go: one jax.sharding.Sharding for all, or a dict of them over the
         tree or its upper part. None: the abstract leaf's own (on the mesh of jax.set_mesh if it
         is abstract), else the first device.
-      model: the name of the model asked for, only for the errors.
+      model: the name of the model asked for; a record of another one is refused.
 
     Returns:
       params: like abstract_params, of jax.Array.
@@ -306,7 +306,8 @@ def _compare(
         for name in sorted(in_file.keys() & in_model.keys())
         if in_file[name] != in_model[name]
     ]
-    if missing or unexpected or different:
+    renamed = model is not None and record.get("model", model) != model
+    if missing or unexpected or different or renamed:
         of = f" of model {record['model']!r}" if "model" in record else ""
         asked = f"model {model!r}" if model else "the model asked for"
         raise ValueError(

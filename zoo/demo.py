@@ -56,8 +56,8 @@ def run(
     Returns:
       the table's rows, or None after a stop.
     """
-    stop = stop or StopRequest()
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    stop = StopRequest() if stop is None else stop  # one that is not set yet is false
+    console = Console(width=None if sys.stdout.isatty() else 120)
     if code not in SPIKE_CODES:
         raise unknown_name("spike code", code, SPIKE_CODES)
     ann = create_model(model, "ann", stages)
