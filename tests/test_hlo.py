@@ -150,7 +150,7 @@ def test_the_collective_reader_reads_what_xla_prints():
     ENTRY %main (y: f32[]) -> f32[] {
       %b = f32[] all-reduce(%y), channel_id=2, replica_groups={{0,1},{2,3}}, to_apply=%add
       %c = (f32[3]{0}, f32[]) all-reduce(%p, %q), replica_groups=[2,2]<=[2,2]T(1,0)
-      %e = f32[] all-reduce(), replica_groups=mesh['a'=2,'b'=1,'c'=2], device_ids=([2,2]T(1,0)) {'a'}
+      %e = s8[] all-reduce(), replica_groups=mesh['a'=2,'b'=1,'c'=2], device_ids=([2,2]T(1,0)) {'a'}
       %d = f32[8]{0} all-gather(%z), replica_groups={}, dimensions={0}
     """.replace("\n    ", "\n")
     a, b, c, e, d = collectives(text, 4)
