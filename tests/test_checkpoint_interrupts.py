@@ -144,6 +144,9 @@ for step in range(1, 41):
     assert (loaded["w"] == params["w"]).all()
     assert record["step"] in ({newest} if reads else {step} if finished else {newest, step})
     newest = record["step"]
+deadline = time.monotonic() + 20  # a thread that is ending may; one that waits for ever will not
+while threading.active_count() > 1 and time.monotonic() < deadline:
+    time.sleep(0.05)
 print(min(hits) > 3, threading.active_count())
 """
 

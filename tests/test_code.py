@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from snapjax import neuron as neuron_module
 from snapjax import spike_code as spike_code_module
@@ -89,6 +91,37 @@ def test_values_are_the_amplitude_weighted_sum_of_the_planned_spikes(name):
             else:
                 expected[:, i] += per_step[t] * spikes[:, t, i]
     np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.sampled_from(sorted(SPIKE_CODES)),
+    st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    st.integers(1, 19),
+    st.integers(1, 16),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_planned_spikes_cross_the_wire_unchanged(name, lead, features, steps, seed):
+    rng = np.random.default_rng(seed)
+    width = SPIKE_CODES[name].planes_per_step
+    code = make_code(
+        name, features, steps, budget=int(rng.integers(width, features * steps * width + 1))
+    )
+    plan = np.zeros(features, np.int32)
+    for i in rng.integers(features, size=code.budget // width):
+        plan[i] = min(plan[i] + 1, steps)
+    end = {"steps": jnp.asarray(plan)}
+    spikes = (rng.random((*lead, steps * width, features)) < rng.random()).astype(np.float32)
+    buffer = code.to_wire(end, jnp.asarray(spikes))
+    assert buffer.dtype == jnp.uint8
+    assert buffer.shape == (*lead, -(-code.budget // 8))
+    sent = np.repeat(np.arange(steps), width)[:, None] < plan[None, :]
+    kept = np.where(sent, spikes, 0)
+    every_bit = np.unpackbits(np.asarray(buffer), axis=-1, bitorder="little")
+    assert every_bit.sum() == kept.sum()
+    amplitudes = code.amplitudes().astype(np.float64)
+    expected = np.einsum("p,...pd->...d", amplitudes, kept)
+    np.testing.assert_allclose(code.from_wire(end, buffer, jnp.float32), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
