@@ -7,7 +7,6 @@ devices. Interrupt it at any time: it saves a checkpoint and leaves; nothing is 
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="results folder; overwritten"
     )
-    parser.add_argument("--debug", action="store_true", help="stop at a non-finite activation")
     return parser.parse_args()
 
 
@@ -37,10 +35,12 @@ def main() -> int:
     args = parse()
     jax.config.update("jax_num_cpu_devices", STAGES)  # before any device is looked at
     from zoo import demo
+    from zoo.train.memory import keep_freed_memory
+    from zoo.train.stop import StopRequest
 
-    stop = demo.StopRequest()
-    signal.signal(signal.SIGINT, stop.handle)
-    signal.signal(signal.SIGTERM, stop.handle)
+    keep_freed_memory()
+
+    stop = StopRequest().listen()
     try:
         finished = demo.run(
             model=args.model,
@@ -50,13 +50,12 @@ def main() -> int:
             epochs=args.epochs,
             seed=args.seed,
             out=args.out,
-            debug=args.debug,
             stop=stop,
         )
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0 if finished else 130
+    return 0 if finished else stop.exit_code
 
 
 if __name__ == "__main__":

@@ -79,8 +79,7 @@ def gather(values: jax.Array, mask: jax.Array, size: int) -> jax.Array:
     """
     if size == mask.shape[0]:
         return _keep(values, mask)
-    (index,) = jnp.nonzero(mask, size=size, fill_value=mask.shape[0])
-    return jnp.take(values, index, axis=-1, mode="fill", fill_value=0)
+    return jnp.take(values, _places(mask, size), axis=-1, mode="fill", fill_value=0)
 
 
 def scatter(values: jax.Array, mask: jax.Array) -> jax.Array:
@@ -88,8 +87,19 @@ def scatter(values: jax.Array, mask: jax.Array) -> jax.Array:
     size = values.shape[-1]
     if size == mask.shape[0]:
         return _keep(values, mask)
-    position = jnp.where(mask, jnp.cumsum(mask) - 1, size)
+    every = jnp.arange(mask.shape[0], dtype=jnp.int32)
+    position = jnp.where(mask, jnp.searchsorted(_places(mask, size), every), size)
     return jnp.take(values, position, axis=-1, mode="fill", fill_value=0)
+
+
+def _places(mask: jax.Array, size: int) -> jax.Array:
+    """Where the mask is true, ascending: (size,), past the last one the mask's length.
+
+    A sort and a search, because XLA cannot fuse into them: it would compute a `cumsum` or `nonzero`
+    again for every token that is gathered.
+    """
+    every = jnp.arange(mask.shape[0], dtype=jnp.int32)
+    return jnp.sort(jnp.where(mask, every, mask.shape[0]))[:size]
 
 
 def _keep(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,17 +1,18 @@
 """Meshes, sharding rules, and the layouts that parameters take.
 
-Parameters have one stable layout, the canonical one, and one that a pipeline runs on:
+Parameters have one stable layout, the canonical one, and one that a pipeline runs on. A model of S
+stages is placed on D places, D a divisor of S; each place runs k = S / D stages, one after another:
 
-| | canonical | placed on S stages |
+| | canonical | placed on D places |
 |---|---|---|
-| embed, head | (...) | (S, ...): the first (last) slot is used, the others are spare copies |
-| blocks | (layers, ...) | (S, layers / S, ...) |
-| boundaries.encoder | (S - 1, ...) | (S, ...): slot s sends to s + 1; the last is spare |
-| boundaries.decoder | (S - 1, ...) | (S, ...): slot s receives from s - 1; the first is spare |
+| embed, head | (...) | (D, ...): the first (last) slot is used, the others are spare copies |
+| blocks | (layers, ...) | (D, layers / D, ...) |
+| boundaries.encoder | (S - 1, ...) | (D, k, ...): [d, j] follows stage dk + j; last is spare |
+| boundaries.decoder | (S - 1, ...) | (D, k, ...): [d, j] precedes stage dk + j; first is spare |
 
 Placed arrays are sharded over "stage" along their first axis, so no parameter's gradient ever
-crosses a stage boundary. Spare slots hold copies and not zeros: whatever is computed on them and
-thrown away stays finite.
+crosses a link. Spare slots hold copies and not zeros: whatever is computed on them and thrown away
+stays finite.
 """
 
 import re
@@ -67,6 +68,20 @@ def split_layers(layers: int, stages: int) -> int:
     return layers // stages
 
 
+def split_stages(stages: int, places: int) -> int:
+    """Stages of each place.
+
+    Raises:
+      ValueError: when `places` does not divide `stages`, naming the numbers that do.
+    """
+    if stages < 1 or places < 1 or stages % places:
+        fits = [n for n in range(1, stages + 1) if stages % n == 0]
+        raise ValueError(
+            f"{places} places on the 'stage' axis must divide stages={stages}; use one of {fits}"
+        )
+    return stages // places
+
+
 def stack(layers: Sequence[Any]) -> Any:
     """A list of equal trees -> one tree with a leading axis of `len(layers)`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
@@ -78,12 +93,35 @@ def unstack(tree: Any) -> list[Any]:
     return [jax.tree.unflatten(structure, layer) for layer in zip(*leaves, strict=True)]
 
 
-def place(params: dict[str, Any], stages: int) -> dict[str, Any]:
-    """Canonical parameters -> placed on `stages` stages (see the module's table)."""
-    layers = jax.tree.leaves(params["blocks"])[0].shape[0]
-    per_stage = split_layers(layers, stages)
-    everywhere = lambda leaf: jnp.broadcast_to(leaf[None], (stages, *leaf.shape))
-    cut = lambda leaf: leaf.reshape(stages, per_stage, *leaf.shape[1:])
+def place(params: dict[str, Any], places: int, stages: int | None = None) -> dict[str, Any]:
+    """Canonical parameters -> placed on `places` places (see the module's table).
+
+    Args:
+      params: canonical parameters, or any tree of their layout, such as one half of `split_plan`.
+      places: D, the size of the mesh's "stage" axis.
+      stages: S, stages of the model, a multiple of D; None for D.
+
+    Raises:
+      ValueError: for stages that do not divide the layers, places that do not divide the stages, or
+        boundaries of another number of stages.
+    """
+    stages = places if stages is None else stages
+    each = split_stages(stages, places)
+    everywhere = lambda leaf: jnp.broadcast_to(leaf[None], (places, *leaf.shape))
+
+    def cut(leaf: Any) -> Any:
+        per_place = each * split_layers(leaf.shape[0], stages)
+        return leaf.reshape(places, per_place, *leaf.shape[1:])
+
+    def slots(leaf: Any, spare_first: bool) -> Any:
+        if leaf.shape[0] != stages - 1:
+            raise ValueError(
+                f"place: boundaries of {leaf.shape[0]} cuts do not fit stages={stages}, which has "
+                f"{stages - 1}"
+            )
+        parts = [leaf[:1], leaf] if spare_first else [leaf, leaf[-1:]]
+        return jnp.concatenate(parts).reshape(places, each, *leaf.shape[1:])
+
     placed = {
         "embed": jax.tree.map(everywhere, params["embed"]),
         "blocks": jax.tree.map(cut, params["blocks"]),
@@ -92,18 +130,14 @@ def place(params: dict[str, Any], stages: int) -> dict[str, Any]:
     if stages > 1:
         boundaries = params["boundaries"]
         placed["boundaries"] = {
-            "encoder": jax.tree.map(
-                lambda leaf: jnp.concatenate([leaf, leaf[-1:]]), boundaries["encoder"]
-            ),
-            "decoder": jax.tree.map(
-                lambda leaf: jnp.concatenate([leaf[:1], leaf]), boundaries["decoder"]
-            ),
+            "encoder": jax.tree.map(lambda leaf: slots(leaf, False), boundaries["encoder"]),
+            "decoder": jax.tree.map(lambda leaf: slots(leaf, True), boundaries["decoder"]),
         }
     return placed
 
 
 def unplace(placed: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `place`; the stages are read off the arrays."""
+    """The inverse of `place`; places and stages are read off the arrays."""
     join = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
     params = {
         "embed": jax.tree.map(lambda leaf: leaf[0], placed["embed"]),
@@ -111,9 +145,10 @@ def unplace(placed: dict[str, Any]) -> dict[str, Any]:
         "head": jax.tree.map(lambda leaf: leaf[-1], placed["head"]),
     }
     if "boundaries" in placed:
+        ends = placed["boundaries"]
         params["boundaries"] = {
-            "encoder": jax.tree.map(lambda leaf: leaf[:-1], placed["boundaries"]["encoder"]),
-            "decoder": jax.tree.map(lambda leaf: leaf[1:], placed["boundaries"]["decoder"]),
+            "encoder": jax.tree.map(lambda leaf: join(leaf)[:-1], ends["encoder"]),
+            "decoder": jax.tree.map(lambda leaf: join(leaf)[1:], ends["decoder"]),
         }
     return params
 

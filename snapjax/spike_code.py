@@ -14,13 +14,14 @@ and nothing learned is shared over the link.
 """
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax import calibrate, neuron, plan, wire
+from snapjax import bit_fields, calibrate, neuron, plan
 from snapjax.surrogate import Surrogate, spike
 
 Params = dict[str, Any]
@@ -108,26 +109,59 @@ class SpikeCode:
         return calibrate.fit_spike_code(self, params, x, weight)
 
     def encode(self, encoder: Params, x: jax.Array) -> jax.Array:
+        # Elementwise and cheap: the backward pass fires again instead of storing every plane.
+        return jax.checkpoint(self._encode)(encoder, x)
+
+    def _encode(self, encoder: Params, x: jax.Array) -> jax.Array:
         # Subtracting first keeps small deviations from a large mean exact.
         v = per_feature(encoder["gain"], x) * (x - per_feature(encoder["offset"], x))
         return jnp.stack(self.fire(encoder, v), axis=-2)
 
-    def to_bits(self, encoder: Params, symbols: jax.Array) -> jax.Array:
-        """The planned spikes as 0/1 (..., budget), steps first, features in order."""
-        flat = symbols.reshape(*symbols.shape[:-2], self.planes * self.features)
-        return plan.gather(flat, self._sent(encoder).reshape(-1), self.budget)
+    def value(self, end: Params, symbols: jax.Array) -> jax.Array:
+        """What `from_wire` makes of `to_wire`, to the last bit, without packing."""
+        return self._weigh(end, symbols, self.amplitudes().tolist())
 
-    def from_bits(self, decoder: Params, bits: jax.Array) -> jax.Array:
-        """0/1 (..., budget) -> values (..., features)."""
-        spikes = plan.scatter(bits, self._sent(decoder).reshape(-1))
-        spikes = spikes.reshape(*bits.shape[:-1], self.planes, self.features)
-        return jnp.einsum("p,...pd->...d", jnp.asarray(self.amplitudes(), bits.dtype), spikes)
+    def count(self, encoder: Params, symbols: jax.Array) -> jax.Array:
+        """How many planned spikes there are: a scalar in the symbols' dtype, differentiable."""
+        return self._weigh(encoder, symbols, [1] * self.planes).sum(dtype=symbols.dtype)
 
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:
-        return wire.pack_bits(self.to_bits(encoder, symbols))
+        """Feature after feature, its planned planes in order, in fields of up to 8 planes."""
+        planes = [
+            (symbols[..., plane, :] != 0).astype(jnp.uint8) << plane % 8
+            for plane in range(self.planes)
+        ]
+        fields = [reduce(jnp.bitwise_or, planes[i : i + 8]) for i in range(0, self.planes, 8)]
+        return bit_fields.pack(jnp.concatenate(fields, -1), self._widths(encoder), self.budget)
 
     def from_wire(self, decoder: Params, buffer: jax.Array, dtype: Any) -> jax.Array:
-        return self.from_bits(decoder, wire.unpack_bits(buffer, self.budget, dtype))
+        fields = bit_fields.unpack(buffer, self._widths(decoder))
+        fields = fields.reshape(*buffer.shape[:-1], -(-self.planes // 8), self.features)
+        # In the order of `value`, so that a link delivers what one device computes.
+        terms = (
+            amplitude * (fields[..., plane // 8, :] >> plane % 8 & 1).astype(dtype)
+            for plane, amplitude in enumerate(self.amplitudes().tolist())
+        )
+        return reduce(jnp.add, terms)
+
+    def _weigh(self, end: Params, symbols: jax.Array, factors: list[Any]) -> jax.Array:
+        """sum_p factors[p] * planned spikes of plane p, (..., features), plane after plane.
+
+        XLA fuses this with what made the planes. The factor goes to the plan first: of
+        `factor * (sent * spikes)` it stores every plane, which takes twice as long.
+        """
+        sent = self._sent(end).astype(symbols.dtype)
+        planes = [symbols[..., plane, :] for plane in range(self.planes)]
+        terms = (
+            per_feature(factor * on, spikes) * spikes
+            for factor, on, spikes in zip(factors, sent, planes, strict=True)
+        )
+        return reduce(jnp.add, terms)
+
+    def _widths(self, end: Params) -> jax.Array:
+        """Planes that each field of 8 sends, int32 (fields * features,)."""
+        first = np.arange(0, self.planes, 8, dtype=np.int32)[:, None]
+        return jnp.clip(self.planes_per_step * end["steps"][None] - first, 0, 8).reshape(-1)
 
     def spread(self, encoder: Params, cotangent: jax.Array) -> jax.Array:
         amplitudes = jnp.asarray(self.amplitudes(), cotangent.dtype)[:, None]

@@ -1,5 +1,6 @@
 """What a boundary sent: statistics are outputs, never hidden state."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,13 +48,13 @@ def count(
     if not isinstance(link.code, SpikeCode):
         per_token = jnp.float32(8 * message_bytes(1, "planes"))
         return BoundaryStats(jnp.float32(1), per_token, is_finite)
-    bits = link.code.to_bits(encoder, symbols).astype(jnp.float32)
-    tokens = bits.reshape(-1, link.code.budget)
-    number = max(tokens.shape[0], 1)
+    spikes = link.code.count(encoder, symbols)
+    number = max(math.prod(symbols.shape[:-2]), 1)
     planned = jnp.maximum(encoder["steps"].sum() * link.code.planes_per_step, 1)
-    rate = bits.sum() / (number * planned.astype(jnp.float32))
+    rate = spikes.astype(jnp.float32) / (number * planned.astype(jnp.float32))
     sent = jnp.float32(8 * message_bytes(number, "planes") / number)
     if link.events is not None:
-        fits = events_fit(link.hop, tokens, link.events)
+        exact = link.code.count(encoder, symbols.astype(jnp.int32))
+        fits = events_fit(link.hop, exact, link.events)
         sent = jnp.where(fits, jnp.float32(8 * message_bytes(number, "events") / number), sent)
     return BoundaryStats(rate, sent, is_finite)

@@ -148,8 +148,11 @@ def transport(
     Returns:
       values (..., features), with a leading device axis under `Gather`.
     """
-    if link.events is not None and isinstance(link.code, SpikeCode):
-        return _send_events(link, link.code, link.events, symbols, encoder, decoder)
+    if isinstance(link.code, SpikeCode):
+        if isinstance(link.hop, Stay):
+            return link.code.value(decoder, symbols)
+        if link.events is not None:
+            return _send_events(link, link.code, link.events, symbols, encoder, decoder)
     buffer = link.hop.forward(link.code.to_wire(encoder, symbols))
     return link.code.from_wire(decoder, buffer, symbols.dtype)
 
@@ -188,28 +191,25 @@ def _send_events(
     All devices must take the same branch, or the collectives of the two would wait for each other
     for ever; one scalar maximum over the mesh settles it.
     """
-    bits = code.to_bits(encoder, symbols)
-    tokens = bits.reshape(-1, code.budget)
-
-    def planes() -> jax.Array:
-        buffer = link.hop.forward(wire.pack_bits(bits))
-        return wire.unpack_bits(buffer, code.budget, bits.dtype)
+    buffer = code.to_wire(encoder, symbols)
+    bits = wire.unpack_bits(buffer, code.budget, jnp.uint8).reshape(-1, code.budget)
 
     def events() -> jax.Array:
-        buffer = link.hop.forward(wire.pack_events(tokens, capacity))
-        unpack: Callable[[jax.Array], jax.Array] = lambda row: wire.unpack_events(
-            row, tokens.shape[0], code.budget, capacity, bits.dtype
+        sent = link.hop.forward(wire.pack_events(bits, capacity))
+        unpack: Callable[[jax.Array], jax.Array] = lambda row: wire.pack_bits(
+            wire.unpack_events(row, bits.shape[0], code.budget, capacity, jnp.uint8)
         )
-        rows = jax.vmap(unpack)(buffer) if buffer.ndim == 2 else unpack(buffer)
-        return rows.reshape(buffer.shape[:-1] + bits.shape)
+        rows = jax.vmap(unpack)(sent) if sent.ndim == 2 else unpack(sent)
+        return rows.reshape(sent.shape[:-1] + buffer.shape)
 
-    fits = events_fit(link.hop, tokens, capacity)
-    return code.from_bits(decoder, jax.lax.cond(fits, events, planes))
+    fits = events_fit(link.hop, wire.event_count(bits), capacity)
+    arrived = jax.lax.cond(fits, events, lambda: link.hop.forward(buffer))
+    return code.from_wire(decoder, arrived, symbols.dtype)
 
 
-def events_fit(hop: Hop, tokens: jax.Array, capacity: int) -> jax.Array:
-    """Whether every sender's spikes, 0/1 (tokens, bits), fit the capacity: the same everywhere."""
-    return hop.busiest(wire.event_count(tokens)) <= capacity
+def events_fit(hop: Hop, spikes: jax.Array, capacity: int) -> jax.Array:
+    """Whether every sender's spikes, () int32, fit the capacity: the same everywhere."""
+    return hop.busiest(spikes) <= capacity
 
 
 def _largest(count: jax.Array) -> jax.Array:

@@ -1,9 +1,16 @@
 """Every test sees eight fake CPU devices, strict dtypes, strict ranks, and warnings as errors."""
 
 import os
+from pathlib import Path
 
 # Before jax is imported: the tests are about CPU devices, whatever the machine has.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# The same programs in half the time: compiling is most of what the tests do, running them little.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# And each of them once: equal programs of other tests, workers and child processes are read back.
+cache = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 

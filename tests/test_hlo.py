@@ -16,8 +16,8 @@ DTYPE_BYTES = {"u8": 1, "u16": 2, "f32": 4}
 
 
 def stage_of(pipeline) -> dict[int, int]:
-    """Stage of each device, by its position in the mesh, which is what HLO's ids count."""
-    stages = np.broadcast_to(np.arange(pipeline.stages), pipeline.mesh.devices.shape[:2])
+    """Place of each device, by its position in the mesh, which is what HLO's ids count."""
+    stages = np.broadcast_to(np.arange(pipeline.places), pipeline.mesh.devices.shape[:2])
     return dict(enumerate(stages.reshape(-1).tolist()))
 
 
@@ -39,12 +39,12 @@ def size(collective) -> int:
 def directed(pipeline, collective) -> int:
     of = stage_of(pipeline)
     (step,) = {of[target] - of[source] for source, target in collective.pairs}
-    assert len(collective.pairs) == len(of) // pipeline.stages * (pipeline.stages - 1)
+    assert len(collective.pairs) == len(of) // pipeline.places * (pipeline.places - 1)
     return step
 
 
 def forward(pipeline, params, batch):
-    placed = put_placed(pipeline.mesh, place(params, pipeline.stages))
+    placed = put_placed(pipeline.mesh, place(params, pipeline.places, pipeline.stages))
     return jax.jit(pipeline).lower(placed, batch).compile()
 
 
@@ -72,16 +72,24 @@ def test_forward_sends_one_uint8_buffer_of_the_predicted_size(boundary, data):
     assert directed(pipeline, sent) == 1
 
 
-@pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize(
-    ("gradient_wire", "dtype"),
-    [("float32", "f32"), ("bfloat16", "u16"), ("int8", "u8"), ("int4", "u8")],
+    ("gradient_wire", "dtype", "places", "remat"),
+    [
+        ("float32", "f32", 4, False),
+        ("bfloat16", "u16", 4, True),
+        ("int8", "u8", 4, False),
+        ("int4", "u8", 4, True),
+        ("float32", "f32", 2, True),
+        ("int8", "u8", 2, False),
+    ],
 )
-def test_backward_sends_r_values_a_token_in_the_gradient_format(gradient_wire, dtype, remat):
+def test_backward_sends_r_values_a_token_in_the_gradient_format(
+    gradient_wire, dtype, places, remat
+):
     boundary = Boundary(
         FEATURES, "phase", steps=4, budget=FEATURES, kept=7, gradient_wire=gradient_wire
     )
-    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, remat=remat)
+    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, remat=remat, places=places)
     step, trainable = step_function(pipeline, toy_params(boundary, 4))
     compiled = step.lower(trainable, toy_batch(12), jax.random.key(0)).compile()
     found = crossing(pipeline, compiled)
@@ -96,13 +104,7 @@ def test_backward_sends_r_values_a_token_in_the_gradient_format(gradient_wire, d
     # Recomputing a tick must not send again: the scan's residuals hold what arrived.
     assert len(ahead) == 1
     assert (ahead[0].arrays[0][0], size(ahead[0])) == ("u8", boundary.message_bytes(tokens))
-
-
-def test_gradients_are_summed_over_data_once_and_not_in_every_tick():
-    boundary = Boundary(FEATURES, "phase", steps=2)
-    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3)
-    step, trainable = step_function(pipeline, toy_params(boundary, 4))
-    compiled = step.lower(trainable, toy_batch(12)).compile()
+    # Gradients are summed over "data" once, and not in every tick.
     of = stage_of(pipeline)
     sums = [
         c
@@ -111,6 +113,16 @@ def test_gradients_are_summed_over_data_once_and_not_in_every_tick():
     ]
     assert sums
     assert all(c.in_entry for c in sums)
+
+
+def test_a_single_place_sends_nothing_but_sums_over_data():
+    boundary = Boundary(FEATURES, "phase", steps=2, gradient_wire="int8")
+    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, places=1)
+    step, trainable = step_function(pipeline, toy_params(boundary, 4))
+    compiled = step.lower(trainable, toy_batch(12), jax.random.key(0)).compile()
+    found = collectives(compiled.as_text(), 2)
+    assert {c.kind for c in found} == {"all-reduce"}
+    assert all(c.in_entry for c in found)
 
 
 def test_events_send_a_uint8_buffer_in_either_branch_and_one_scalar():

@@ -20,9 +20,8 @@ from meshes import (
 
 from snapjax.boundary import Boundary
 from snapjax.code import CODES, SPIKE_CODES
-from snapjax.parameters import merge_plan, split_plan
 from snapjax.pipeline import Pipeline
-from snapjax.sharding import place, unplace
+from snapjax.sharding import make_mesh, place, unplace
 
 STAGES = 4
 MESHES = {"1x4": (1, 4), "2x4": (2, 4)}
@@ -119,11 +118,9 @@ def test_stochastic_gradient_wires_are_unbiased_everywhere(gradient_wire):
     one = on_one_device(exact, params, batch, STAGES)
     rough = Boundary(FEATURES, "phase", steps=2, gradient_wire=gradient_wire)
     step, trainable = step_function(toy_pipeline(rough, 1, 4, 3), params)
-    plans = split_plan(place(params, STAGES))[1]
-    canonical = lambda tree: split_plan(unplace(merge_plan(tree, plans)))[0]
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     draws = np.array(
-        [flat(canonical(step(trainable, batch, jax.random.key(i))[1])) for i in range(100)]
+        [flat(unplace(step(trainable, batch, jax.random.key(i))[1])) for i in range(100)]
     )
     mean, deviation = draws.mean(0), draws.std(0, ddof=1)
     expected = flat(one.gradients)
@@ -132,12 +129,69 @@ def test_stochastic_gradient_wires_are_unbiased_everywhere(gradient_wire):
     assert (deviation > 0).any()
 
 
+@pytest.mark.parametrize("code", ["phase", "float32", "int8"])
+@pytest.mark.parametrize(("data", "places"), [(1, 1), (2, 2)])
+def test_four_stages_on_fewer_places_are_the_same_function(code, data, places):
+    budget = 13 if code == "phase" else None
+    boundary = Boundary(FEATURES, code, steps=3, budget=budget)
+    params, batch = toy_params(boundary, STAGES), toy_batch(12)
+    one = on_one_device(boundary, params, batch, STAGES)
+    pipeline = toy_pipeline(boundary, data, STAGES, 3, remat=code == "phase", places=places)
+    assert_same(one, on_mesh(pipeline, params, batch))
+
+
+def test_a_stochastic_gradient_wire_rounds_between_the_stages_of_a_place_too():
+    exact, rough = (
+        Boundary(FEATURES, "phase", steps=2, gradient_wire=wire) for wire in ("float32", "int8")
+    )
+    params, batch = toy_params(exact, STAGES), toy_batch(12)
+    one = on_one_device(exact, params, batch, STAGES)
+    step, trainable = step_function(toy_pipeline(rough, 1, STAGES, 3, places=2), params)
+    draw = lambda seed: unplace(step(trainable, batch, jax.random.key(seed))[1])
+    assert 1e-6 < largest_gap(one.gradients, draw(0)) < 0.1
+    assert largest_gap(draw(0), draw(0)) == 0
+    assert largest_gap(draw(0), draw(1)) > 1e-6
+
+
+def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_places():
+    """Embedding, stages and head each write down the first number that their key draws."""
+    column = lambda x, i, key: x.at[..., i].set(jax.random.uniform(key))
+
+    def draws(data, places, microbatches=3):
+        pipeline = Pipeline(
+            embed=lambda params, batch, key: column(batch["x"], 0, key),
+            stage=lambda params, x, batch, key: jnp.where(
+                params["here"][0] == 1, jax.random.uniform(key), x
+            ),
+            head=lambda params, x, batch, key: ({}, {"drawn": column(x, 5, key)[:, 0]}),
+            boundary=Boundary(6, "float32"),
+            stages=STAGES,
+            mesh=make_mesh(data, places),
+            microbatches=microbatches,
+        )
+        params = {
+            "embed": {},
+            "head": {},
+            "blocks": {"here": np.eye(6, dtype=np.int32)[1:5, None, None]},
+            "boundaries": {"encoder": {}, "decoder": {}},
+        }
+        batch = {"x": jnp.zeros((12, 1, 6))}
+        outputs = jax.jit(pipeline)(place(params, places, STAGES), batch, jax.random.key(3))
+        return np.asarray(outputs.samples["drawn"])[-1]
+
+    one = draws(2, 1)
+    assert one.shape == (12, 6)
+    assert len(np.unique(one)) == 2 * 3 * 6  # data shards, microbatches, uses
+    for places in (2, 4):
+        np.testing.assert_array_equal(draws(2, places), one)
+
+
 def test_one_stage_needs_no_boundary():
     boundary = Boundary(FEATURES, "phase")
     params, batch = toy_params(boundary, 2), toy_batch(6)
     whole = {name: params[name] for name in ("embed", "head")}
     whole["blocks"] = params["blocks"]
-    outputs = toy_pipeline(boundary, 2, 1, 3)(jax.tree.map(lambda leaf: leaf[None], whole), batch)
+    outputs = toy_pipeline(boundary, 2, 1, 3)(place(whole, 1), batch)
     sums, _ = head(params["head"], run_stage(whole["blocks"], embed(params["embed"], batch)), batch)
     np.testing.assert_allclose(outputs.sums["loss"], sums["loss"], rtol=1e-5)
 
@@ -158,9 +212,14 @@ def test_bad_input_is_refused_before_anything_is_compiled():
         pipeline({name: params[name] for name in ("embed", "blocks", "head")}, batch)
     explicit = jax.make_mesh((1, 4), ("data", "stage"))
     with pytest.raises(ValueError, match="needs Auto ones"):
-        Pipeline(embed, run_stage, head, boundary, explicit, 1)
+        Pipeline(embed, run_stage, head, boundary, 4, explicit, 1)
     with pytest.raises(ValueError, match="not placed on stages=4"):
         pipeline(params, batch)
+    with pytest.raises(ValueError, match="3 places on the 'stage' axis must divide stages=4"):
+        toy_pipeline(boundary, 1, 4, 1, places=3)
+    for fewer in (toy_pipeline(boundary, 1, 4, 3, places=2), toy_pipeline(boundary, 1, 4, 3)):
+        with pytest.raises(ValueError, match=rf"stages=4 at {fewer.places} places"):
+            fewer(place(params, 1, 4), batch)
     with pytest.raises(ValueError, match=r"stages=3 must divide layers=4; use one of \[1, 2, 4\]"):
         place(params, 3)
     rough = toy_pipeline(Boundary(FEATURES, gradient_wire="int8"), 1, 4, 3)

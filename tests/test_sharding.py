@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from model_inputs import random_params
 
 from snapjax.boundary import Boundary
+from snapjax.parameters import split_plan
 from snapjax.sharding import (
     make_mesh,
     match_rules,
@@ -14,6 +16,7 @@ from snapjax.sharding import (
     put_placed,
     shardings,
     split_layers,
+    split_stages,
     stack,
     unplace,
     unstack,
@@ -26,32 +29,43 @@ def assert_equal_trees(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("stages", [1, 2, 4])
-@pytest.mark.parametrize("variant", ["ann", "hnn"])
-def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(stages, variant):
+@pytest.mark.parametrize(
+    ("places", "stages", "variant"),
+    [
+        *((1, 1, "hnn"), (1, 2, "hnn"), (2, 2, "hnn"), (1, 4, "hnn"), (2, 4, "hnn"), (4, 4, "hnn")),
+        *((1, 4, "ann"), (2, 4, "ann")),
+    ],
+)
+def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(places, stages, variant):
     model = create_model("vit_nano_patch2_8", variant, stages)
-    params = model.init(jax.random.key(0))
-    placed = place(params, stages)
-    assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {stages}
+    params = random_params(model)
+    if stages > 1 and variant == "hnn":  # all boundaries alike would hide a slot that is wrong
+        mark = lambda leaf: leaf + jnp.arange(stages - 1).astype(leaf.dtype)[:, None]
+        params["boundaries"] = jax.tree.map(mark, params["boundaries"])
+    placed = place(params, places, stages)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {places}
     assert_equal_trees(unplace(placed), params)
-    per_stage = 4 // stages
+    for tree in split_plan(params):  # None where the other has the leaf
+        assert_equal_trees(unplace(place(tree, places, stages)), tree)
+    per_place, each = 4 // places, stages // places
     kernel = params["blocks"]["mlp"]["up"]["kernel"]
-    for s in range(stages):
+    for d in range(places):
         np.testing.assert_array_equal(
-            placed["blocks"]["mlp"]["up"]["kernel"][s], kernel[s * per_stage : (s + 1) * per_stage]
+            placed["blocks"]["mlp"]["up"]["kernel"][d], kernel[d * per_place : (d + 1) * per_place]
         )
     if stages > 1 and variant == "hnn":
         for s in range(stages - 1):
             for end, slot in (("encoder", s), ("decoder", s + 1)):
                 np.testing.assert_array_equal(
-                    placed["boundaries"][end]["steps"][slot], params["boundaries"][end]["steps"][s]
+                    placed["boundaries"][end]["gain"][slot // each, slot % each],
+                    params["boundaries"][end]["gain"][s],
                 )
 
 
 def test_placed_parameters_live_on_their_stage_alone():
     model = create_model("vit_nano_patch2_8", "hnn", 4)
     mesh = make_mesh(2, 4)
-    placed = put_placed(mesh, place(model.init(jax.random.key(0)), 4))
+    placed = put_placed(mesh, place(random_params(model), 4))
     for leaf in jax.tree.leaves(placed):
         assert leaf.sharding.spec == P("stage")
         assert leaf.addressable_shards[0].data.shape == (1, *leaf.shape[1:])
@@ -82,7 +96,7 @@ def test_rules_are_ordered_and_tell_what_is_missing():
 
 def test_tensor_parallel_rules_shard_the_blocks_and_keep_the_function():
     model = create_model("vit_nano_patch2_8", "ann", 2)
-    params = model.init(jax.random.key(0))
+    params = random_params(model)
     images = np.random.default_rng(0).standard_normal((8, 8, 8, 1)).astype(np.float32)
     mesh = make_mesh(data=2, model=4)
     spread = jax.device_put(params, shardings(mesh, match_rules(SHARDING_RULES, params)))
@@ -102,7 +116,11 @@ def test_bad_meshes():
     with pytest.raises(ValueError, match=r"stages=0 must divide layers=6; use one of \[1, 2, 3, 6"):
         split_layers(6, 0)
     model = create_model("vit_nano_patch2_8", "hnn", 4)
-    with pytest.raises(ValueError, match=r"stages=4 needs a mesh .* got 2"):
-        model.pipeline(make_mesh(stage=2), 1)
+    with pytest.raises(ValueError, match=r"3 places .* divide stages=4; use one of \[1, 2, 4\]"):
+        model.pipeline(make_mesh(stage=3), 1)
+    with pytest.raises(ValueError, match="8 places on the 'stage' axis must divide stages=4"):
+        split_stages(4, 8)
+    with pytest.raises(ValueError, match="boundaries of 3 cuts do not fit stages=2"):
+        place(random_params(model), 1, 2)
     with pytest.raises(ValueError, match=r"boundary.features=32 must equal .* width=64"):
         create_model("vit_nano_patch2_8", boundary=Boundary(32))

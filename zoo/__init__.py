@@ -1,1 +1,9 @@
-"""The models, and everything a model needs to be trained, saved and found by name."""
+"""Models that snapjax cuts, and all that trains, saves and finds them by name.
+
+    from zoo import create_model, list_models, load_pretrained
+"""
+
+from zoo.pretrained import list_pretrained, load_pretrained
+from zoo.registry import create_model, list_models
+
+__all__ = ["create_model", "list_models", "list_pretrained", "load_pretrained"]

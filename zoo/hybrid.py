@@ -5,19 +5,21 @@ runs on one device (`apply`), on a mesh (`pipeline`), and that can be calibrated
 plain nested dicts in the canonical layout of `snapjax.sharding`.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from snapjax.boundary import Boundary, BoundaryStats
-from snapjax.pipeline import Pipeline
+from snapjax.pipeline import Key, PassKeys, Pipeline
 from snapjax.sharding import split_layers, stack
-from zoo import losses
-from zoo.transformer import init_stack, run_stack
+from zoo.losses import LOSSES, Arrays
+from zoo.transformer import PRECISIONS, apply_module, init_stack, run_stack
 
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -31,25 +33,29 @@ class Config(Protocol):
     layers: int
     stages: int
     boundary: Boundary
+    precision: str  # of the activations, one of `zoo.transformer.PRECISIONS`
+    task: str  # which loss, one of `zoo.losses.LOSSES`
 
 
 class Family(Protocol):
-    """A family of models, as functions of its config."""
+    """A family of models, as functions of its config; a key switches the dropout on."""
 
     def init_ends(self, config: Any, key: jax.Array) -> tuple[Params, Params]:
         """Parameters of the embedding and of the head."""
 
-    def embed(self, config: Any, params: Params, batch: Batch) -> jax.Array:
+    def embed(self, config: Any, params: Params, batch: Batch, key: Key = None) -> jax.Array:
         """(batch, tokens, width) of a batch of inputs."""
 
     def block(self, config: Any) -> nn.Module:
-        """One encoder block."""
+        """One encoder block: (x, mask) -> x."""
 
-    def head(self, config: Any, params: Params, x: jax.Array, batch: Batch) -> jax.Array:
+    def head(
+        self, config: Any, params: Params, x: jax.Array, batch: Batch, key: Key = None
+    ) -> jax.Array:
         """Logits of the last block's output."""
 
-    def check_batch(self, config: Any, batch: Batch) -> None:
-        """Raises ValueError when an input does not fit the config."""
+    def check_batch(self, config: Any, batch: Mapping[str, Any]) -> None:
+        """Raises ValueError when an input does not fit the config; arrays or their shapes."""
 
 
 class Result(NamedTuple):
@@ -83,12 +89,24 @@ class Model:
     def boundary(self) -> Boundary:
         return self.config.boundary
 
+    @property
+    def loss(self) -> Callable[..., tuple[Arrays, Arrays]]:
+        """(logits, batch, label_smoothing=0.0) -> (sums, per-sample arrays) of the task."""
+        return LOSSES[self.config.task]
+
+    def check(self, batch: Mapping[str, Any]) -> None:
+        """Raises ValueError when a batch, of arrays or their shapes, is not one of the model's."""
+        self.family.check_batch(self.config, batch)
+
     def with_boundary(self, boundary: Boundary) -> "Model":
         """The same model with another boundary between its stages."""
         return replace(self, config=replace(self.config, boundary=boundary))
 
     def init(self, key: jax.Array) -> Params:
-        """Canonical parameters, random."""
+        """Canonical parameters, random, in float32."""
+        return jax.jit(self._init)(key)  # as one program: op by op it takes seconds longer
+
+    def _init(self, key: jax.Array) -> Params:
         config = self.config
         key_ends, key_blocks, key_boundary = jax.random.split(key, 3)
         embed, head = self.family.init_ends(config, key_ends)
@@ -105,74 +123,117 @@ class Model:
             params["boundaries"] = stack(ends)
         return params
 
-    def apply(
-        self, params: Params, batch: Batch, key: jax.Array | None = None
-    ) -> tuple[jax.Array, Result]:
+    def embed(self, params: Params, batch: Batch, key: Key = None) -> jax.Array:
+        """The first block's input, (batch, tokens, width), from canonical parameters."""
+        return self._embed(params["embed"], batch, key)
+
+    def apply(self, params: Params, batch: Batch, key: Key = None) -> tuple[jax.Array, Result]:
         """Logits on one device, through the same cuts as on a mesh.
 
         Args:
           params: canonical parameters.
           batch: the family's inputs.
-          key: PRNG key for the stochastic rounding of an int8 or int4 gradient wire.
+          key: PRNG key of the dropout, and of the stochastic rounding of an int8 or int4 gradient
+            wire; None for no dropout. The dropout is that of a pipeline with one microbatch and one
+            data shard.
         """
-        x = self._embed(params["embed"], batch)
+        keys = PassKeys.of(key)
+        x = self._embed(params["embed"], batch, keys.embed)
         cut, stats = [], []
         for stage in range(self.config.stages):
-            x = self._run_stage(self._stage_blocks(params, stage), x)
+            x = self._run_stage(self._stage_blocks(params, stage), x, batch, keys.stage(stage))
             if stage < self.config.stages - 1:
                 cut.append(x)
-                cut_key = None if key is None else jax.random.fold_in(key, stage)
-                x, sent = self.boundary.apply(self._ends(params, stage), x, cut_key)
+                x, sent = self.boundary.apply(self._ends(params, stage), x, keys.cut(stage))
                 stats.append(sent)
         nothing = BoundaryStats(*(jnp.zeros(0) for _ in BoundaryStats._fields))
         result = Result(stack(stats) if stats else nothing, cut)
-        return self.family.head(self.config, params["head"], x, batch), result
+        return self.family.head(self.config, params["head"], x, batch, keys.head), result
+
+    def walk(self, params: Params, batch: Batch) -> Iterator[tuple[str, jax.Array]]:
+        """Name and output of every module of `apply` in turn, to find where something goes wrong.
+
+        Args:
+          params: canonical parameters.
+          batch: the family's inputs.
+
+        Yields:
+          "embed", "blocks/0/norm_attention" and every other module of each block in its order,
+          "boundaries/0" after each stage but the last, and "head", the logits; without dropout.
+        """
+        x, block = self.embed(params, batch), self.family.block(self.config)
+        yield "embed", x
+        for layer in range(self.config.layers):
+            blocks = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
+            x, inner = block.apply(
+                {"params": blocks}, x, batch.get("mask"), capture_intermediates=True
+            )
+            for name, output in _outputs(inner["intermediates"]):
+                yield f"blocks/{layer}{name}", output
+            stage, rest = divmod(layer + 1, self.config.layers // self.config.stages)
+            if not rest and stage < self.config.stages:
+                x, _ = self.boundary.apply(self._ends(params, stage - 1), x)
+                yield f"boundaries/{stage - 1}", x
+        yield "head", self.family.head(self.config, params["head"], x, batch)
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
         """`params` with every boundary fitted to the activations of a batch.
 
         The boundaries are fitted in sequence, so that a later one sees the earlier ones' error.
+        Padding tokens, which the batch's "mask" tells, are sent but not fitted to.
         """
         if self.config.stages == 1:
             return params
         run = jax.jit(self._run_stage)
         x = self._embed(params["embed"], batch)
+        real = np.asarray(batch["mask"]) if "mask" in batch else np.ones(x.shape[:2], bool)
         fitted = []
         for stage in range(self.config.stages - 1):
-            x = run(self._stage_blocks(params, stage), x)
-            fitted.append(self.boundary.calibrate(self._ends(params, stage), x))
+            x = run(self._stage_blocks(params, stage), x, batch)
+            samples = np.asarray(x.astype(jnp.float32))[real]
+            fitted.append(self.boundary.calibrate(self._ends(params, stage), samples))
             x, _ = self.boundary.apply(fitted[-1], x)
         return {**params, "boundaries": stack(fitted)}
 
-    def pipeline(self, mesh: Mesh, microbatches: int, remat: bool = False) -> Pipeline:
-        """The model on a mesh whose "stage" axis has as many places as the config has stages.
+    def pipeline(
+        self, mesh: Mesh, microbatches: int, *, remat: bool = False, label_smoothing: float = 0.0
+    ) -> Pipeline:
+        """The model on a mesh whose "stage" axis has a divisor of the config's stages as places.
 
-        Its `sums` and `samples` are those of `zoo.losses.classification`, which reads the batch's
-        "label" and "weight".
+        Its `sums` and `samples` are those of the task's loss in `zoo.losses`, which reads the
+        batch's "label" and "weight". Dropout is active when a pass is given a key.
+
+        Args:
+          mesh: from `snapjax.sharding.make_mesh`.
+          microbatches: see `Pipeline`.
+          remat: see `Pipeline`.
+          label_smoothing: of the loss, for training; leave it out to evaluate.
+
+        Raises:
+          ValueError: for a mesh that does not fit, or smoothing outside of [0, 1).
         """
-        if mesh.shape["stage"] != self.config.stages:
-            raise ValueError(
-                f"{self.config.name}: stages={self.config.stages} needs a mesh with as many places "
-                f"on its 'stage' axis, got {mesh.shape['stage']}"
-            )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"pipeline: label_smoothing={label_smoothing} must be in [0, 1)")
         return Pipeline(
             embed=self._embed,
             stage=self._run_stage,
-            head=lambda params, x, batch: losses.classification(
-                self.family.head(self.config, params, x, batch), batch
+            head=lambda params, x, batch, key: self.loss(
+                self.family.head(self.config, params, x, batch, key), batch, label_smoothing
             ),
             boundary=self.boundary,
+            stages=self.config.stages,
             mesh=mesh,
             microbatches=microbatches,
             remat=remat,
         )
 
-    def _embed(self, params: Params, batch: Batch) -> jax.Array:
-        self.family.check_batch(self.config, batch)
-        return self.family.embed(self.config, params, batch)
+    def _embed(self, params: Params, batch: Batch, key: Key = None) -> jax.Array:
+        self.check(batch)
+        x = self.family.embed(self.config, params, batch, key)
+        return x.astype(PRECISIONS[self.config.precision])
 
-    def _run_stage(self, blocks: Params, x: jax.Array) -> jax.Array:
-        return run_stack(self.family.block(self.config), blocks, x)
+    def _run_stage(self, blocks: Params, x: jax.Array, batch: Batch, key: Key = None) -> jax.Array:
+        return run_stack(self.family.block(self.config), blocks, x, batch.get("mask"), key)
 
     def _ends(self, params: Params, cut: int) -> Params:
         return jax.tree.map(lambda leaf: leaf[cut], params["boundaries"])
@@ -180,3 +241,12 @@ class Model:
     def _stage_blocks(self, params: Params, stage: int) -> Params:
         each = split_layers(self.config.layers, self.config.stages)
         return jax.tree.map(lambda leaf: leaf[stage * each : (stage + 1) * each], params["blocks"])
+
+
+def _outputs(captured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, jax.Array]]:
+    """Name and output of each module that Linen captured, in the order in which they returned."""
+    for name, entry in captured.items():
+        if name == "__call__":
+            yield prefix, entry[0]
+        else:
+            yield from _outputs(entry, f"{prefix}/{name}")

@@ -1,30 +1,85 @@
-"""Losses and scores as sums over samples, so that microbatches and devices add up exactly."""
+"""Losses and scores as sums over samples, so that microbatches and devices add up exactly.
+
+All are computed in float32. Padding counts nothing: its weight is 0.
+"""
 
 import jax
 import jax.numpy as jnp
 
+Arrays = dict[str, jax.Array]
+
 
 def classification(
-    logits: jax.Array, batch: dict[str, jax.Array]
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    logits: jax.Array, batch: Arrays, label_smoothing: float = 0.0
+) -> tuple[Arrays, Arrays]:
     """Cross-entropy and hits of a batch of classified samples.
 
     Args:
       logits: (batch, classes).
       batch: "label" int (batch,) and "weight" float32 (batch,), 0 for padding.
+      label_smoothing: see `cross_entropy`; for training only.
 
     Returns:
       sums {"loss", "correct", "weight"}, float32 scalars, and per-sample {"logits"}.
     """
     logits = logits.astype(jnp.float32)
+    return _sums(logits, batch, label_smoothing), {"logits": logits}
+
+
+def masked_lm(
+    logits: jax.Array, batch: Arrays, label_smoothing: float = 0.0
+) -> tuple[Arrays, Arrays]:
+    """Cross-entropy and hits of the masked positions (Devlin et al. 2019).
+
+    Args:
+      logits: (batch, predictions, vocabulary), of the positions in the batch's "position".
+      batch: "label" int (batch, predictions) and "weight" float32 (batch, predictions), 0 for
+        unused slots.
+      label_smoothing: see `cross_entropy`; for training only.
+
+    Returns:
+      sums {"loss", "correct", "weight"}, float32 scalars over all predictions, and per-sample
+      {"predicted"}, the likeliest tokens, int32 (batch, predictions).
+    """
+    logits = logits.astype(jnp.float32)
+    return _sums(logits, batch, label_smoothing), {"predicted": logits.argmax(-1).astype(jnp.int32)}
+
+
+LOSSES = {"classify": classification, "mlm": masked_lm}
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """-sum(target log softmax(logits)) of each prediction, in nats.
+
+    The target is 1 - smoothing on the label and smoothing spread over all classes, the label
+    included (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+    Args:
+      logits: (..., classes) float32.
+      label: (...) int.
+      smoothing: in [0, 1).
+    """
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    picked = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
+    plain = normaliser - picked
+    if not smoothing:
+        return plain
+    return (1 - smoothing) * plain + smoothing * (normaliser - logits.mean(-1))
+
+
+def _sums(logits: jax.Array, batch: Arrays, smoothing: float) -> Arrays:
+    for name in ("label", "weight"):
+        if name not in batch or batch[name].shape != logits.shape[:-1]:
+            shape = batch[name].shape if name in batch else None
+            raise ValueError(
+                f"loss: batch[{name!r}] needs shape {logits.shape[:-1]}, one for each prediction, "
+                f"got {shape}"
+            )
     label, weight = batch["label"], batch["weight"]
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
     # The argmax of NaN is class 0: a model that diverged must not score.
     right = (logits.argmax(-1).astype(label.dtype) == label) & jnp.isfinite(logits).all(-1)
-    correct = right.astype(jnp.float32)
-    sums = {
-        "loss": -(picked * weight).sum(),
-        "correct": (correct * weight).sum(),
+    return {
+        "loss": (cross_entropy(logits, label, smoothing) * weight).sum(),
+        "correct": (right.astype(jnp.float32) * weight).sum(),
         "weight": weight.sum(),
     }
-    return sums, {"logits": logits}

@@ -1,15 +1,17 @@
 """Models by name, as in timm: `create_model`, `list_models`."""
 
 import fnmatch
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from snapjax.surrogate import Surrogate
+from zoo.bert import modeling as bert
 from zoo.hybrid import Model
 from zoo.vit import modeling as vit
 
-FAMILIES = (vit,)
+FAMILIES = (bert, vit)
 VARIANTS = ("ann", "hnn")
 
 
@@ -44,6 +46,7 @@ def create_model(
     variant: str = "ann",
     stages: int = 4,
     boundary: Boundary | str | None = None,
+    **overrides: Any,
 ) -> Model:
     """The model called `name`, cut into `stages` stages.
 
@@ -53,13 +56,18 @@ def create_model(
       stages: how many devices it is cut over; must divide its layers.
       boundary: what lies between the stages, instead of the variant's default: a `Boundary`, or
         the name of a code with default settings.
+      **overrides: other values for fields of the family's config, such as layers, width, classes,
+        vocabulary, task, dropout or precision. A default boundary follows the width.
 
     Raises:
-      ValueError: for an unknown name, variant or code, or stages that do not divide the layers.
+      ValueError: for an unknown name, variant, code or field, a value out of range, or stages that
+        do not divide the layers.
 
     Example:
       >>> model = create_model("vit_nano_patch2_8", variant="hnn", stages=4)
       >>> model.boundary.bytes_per_token
+      8
+      >>> create_model("bert_nano", task="classify", classes=3, layers=8).config.layers
       8
     """
     for family in FAMILIES:
@@ -68,7 +76,14 @@ def create_model(
             break
     else:
         raise unknown_name("model", name, list_models())
+    known = [
+        field.name for field in fields(config) if field.name not in ("name", "stages", "boundary")
+    ]
+    for field in overrides:
+        if field not in known:
+            raise unknown_name(f"field of {name}'s config", field, known)
+    config = replace(config, **overrides, stages=stages)
     default = default_boundary(config.width, variant)
     if isinstance(boundary, str):
         boundary = Boundary(config.width, code=boundary)
-    return Model(family, replace(config, stages=stages, boundary=boundary or default))
+    return Model(family, replace(config, boundary=boundary or default))

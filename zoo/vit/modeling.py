@@ -1,20 +1,35 @@
 """ViT-style classifiers (Dosovitskiy et al. 2021, arXiv 2010.11929), to be cut over devices."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from snapjax.boundary import Boundary
-from zoo.transformer import PreNormBlock
+from zoo.transformer import Dropout, PreNormBlock, apply_module, check_config, dense, layer_norm
 
 Batch = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A ViT of `layers` pre-norm blocks on square images, mean-pooled into a linear classifier."""
+    """A ViT of `layers` pre-norm blocks on square images, mean-pooled into a linear classifier.
+
+    Attributes:
+      name: of the preset.
+      image_size, patch_size: in pixels; patches are square and do not overlap.
+      channels: of the images.
+      width, layers, heads, mlp_width: of the encoder.
+      classes: of the classifier.
+      boundary, stages: what lies between how many slices.
+      dropout: rate, after the embedding, on attention weights, and after attention and MLP.
+      precision: of the activations after the embedding, "float32" or "bfloat16".
+      layer_norm_eps: added to the variance.
+    """
+
+    task: ClassVar[str] = "classify"
 
     name: str
     image_size: int
@@ -27,16 +42,18 @@ class ViTConfig:
     classes: int
     boundary: Boundary
     stages: int = 1
+    dropout: float = 0.0
+    precision: str = "float32"
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        sizes = ("image_size", "patch_size", "channels", "width", "layers", "heads", "mlp_width")
+        check_config(self, (*sizes, "classes"))
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"{self.name}: patch_size={self.patch_size} must divide "
                 f"image_size={self.image_size}"
             )
-        if self.width % self.heads:
-            raise ValueError(f"{self.name}: heads={self.heads} must divide width={self.width}")
 
     @property
     def tokens(self) -> int:
@@ -54,11 +71,11 @@ class Embed(nn.Module):
         size, side = self.config.patch_size, self.config.image_size // self.config.patch_size
         patches = images.reshape(-1, side, size, side, size, self.config.channels)
         patches = patches.swapaxes(2, 3).reshape(images.shape[0], side * side, -1)
-        x = nn.Dense(self.config.width, name="patch", dtype=images.dtype)(patches)
+        x = dense(patches, self.config.width, "patch")
         position = self.param(
             "position", nn.initializers.normal(0.02), (1, self.config.tokens, self.config.width)
         )
-        return x + position.astype(x.dtype)
+        return Dropout(self.config.dropout)(x + position.astype(x.dtype))
 
 
 class Head(nn.Module):
@@ -69,8 +86,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: (batch, tokens, width) -> (batch, classes)."""
-        x = nn.LayerNorm(self.config.layer_norm_eps, dtype=x.dtype, name="norm")(x)
-        return nn.Dense(self.config.classes, dtype=x.dtype, name="classifier")(x.mean(1))
+        x = layer_norm(x, self.config.layer_norm_eps, "norm")
+        return dense(x.mean(1), self.config.classes, "classifier")
 
 
 def init_ends(config: ViTConfig, key: jax.Array) -> tuple[dict, dict]:
@@ -81,16 +98,18 @@ def init_ends(config: ViTConfig, key: jax.Array) -> tuple[dict, dict]:
     return embed, head
 
 
-def embed(config: ViTConfig, params: dict, batch: Batch) -> jax.Array:
-    return Embed(config).apply({"params": params}, batch["image"])
+def embed(config: ViTConfig, params: dict, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+    return apply_module(Embed(config), params, batch["image"], key=key)
 
 
 def block(config: ViTConfig) -> PreNormBlock:
-    return PreNormBlock(config.heads, config.mlp_width, config.layer_norm_eps)
+    return PreNormBlock(config.heads, config.mlp_width, config.layer_norm_eps, config.dropout)
 
 
-def head(config: ViTConfig, params: dict, x: jax.Array, batch: Batch) -> jax.Array:
-    return Head(config).apply({"params": params}, x)
+def head(
+    config: ViTConfig, params: dict, x: jax.Array, batch: Batch, key: jax.Array | None = None
+) -> jax.Array:
+    return apply_module(Head(config), params, x)  # no dropout before the classifier
 
 
 def check_batch(config: ViTConfig, batch: Batch) -> None:
@@ -124,4 +143,20 @@ def vit_nano_patch2_8() -> ViTConfig:
     )
 
 
-PRESETS = {preset.__name__: preset for preset in (vit_nano_patch2_8,)}
+def vit_tiny_patch4_28() -> ViTConfig:
+    """For 28x28 grey images such as Fashion-MNIST's: 49 tokens, 1.0 M parameters."""
+    return ViTConfig(
+        name="vit_tiny_patch4_28",
+        image_size=28,
+        patch_size=4,
+        channels=1,
+        width=144,
+        layers=4,
+        heads=4,
+        mlp_width=576,
+        classes=10,
+        boundary=Boundary(144, code="float32"),
+    )
+
+
+PRESETS = {preset.__name__: preset for preset in (vit_nano_patch2_8, vit_tiny_patch4_28)}

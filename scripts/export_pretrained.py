@@ -1,0 +1,70 @@
+"""Turns a finished run into a model that ships: weights, config, tokenizer and a card.
+
+  python scripts/export_pretrained.py runs/digits_hnn vit_nano_patch2_8.hnn_digits \
+    --command "python scripts/train.py digits_hnn" --data "..." --data-licence "CC BY 4.0" \
+    --hardware "2 CPU cores" --limits "..."
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("name", help="MODEL.TAG, such as vit_nano_patch2_8.hnn_digits")
+    parser.add_argument("--out", type=Path, help="folder of all models; default zoo/pretrained")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--command", required=True, help="what trained it")
+    parser.add_argument("--data", required=True, help="what it was trained on, and the source")
+    parser.add_argument("--data-licence", required=True)
+    parser.add_argument("--licence", default="Apache-2.0", help="of the weights")
+    parser.add_argument("--hardware", required=True)
+    parser.add_argument("--limits", required=True, help="what it is not good for")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    from zoo import pretrained
+    from zoo.cards import card
+    from zoo.files import write_atomic
+    from zoo.train.config import to_dict
+
+    if not args.name.startswith("vit_") and not args.name.startswith("bert_") or "/" in args.name:
+        raise ValueError(f"name={args.name!r} must be MODEL.TAG, a folder's name")
+    loaded = pretrained.load_pretrained(args.run)
+    summary = pretrained.read_json(args.run / "summary.json")
+    # A path says where a file was on one machine; its last part says what it was.
+    source = Path(loaded.config.data.source).name
+    data = replace(loaded.config.data, source=source)
+    model = replace(loaded.config.model, init_from=None)
+    config = replace(loaded.config, data=data, model=model)
+    facts = {name: getattr(args, name) for name in
+             ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
+    record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
+    record |= {"config": to_dict(config), "name": args.name, **facts}
+    folder = (args.out or pretrained.SHIPPED) / args.name
+    pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.dtype)
+    text = card(args.name, replace(loaded, config=config), summary | {"hardware": args.hardware},
+                facts)  # fmt: skip
+    write_atomic(folder / "README.md", text)
+    size = (folder / pretrained.WEIGHTS).stat().st_size
+    print(f"{folder}: {size / 1e6:.2f} MB of weights")
+    return 0
+
+
+def main() -> int:
+    args = parse()
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

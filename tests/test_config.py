@@ -1,0 +1,116 @@
+"""Configs: presets, --set, JSON and back, and every error before anything runs."""
+
+import json
+
+import pytest
+
+from zoo.train.config import (
+    MeshSpec,
+    ModelSpec,
+    RunConfig,
+    TrainSpec,
+    differences,
+    from_dict,
+    override,
+    pairs,
+    to_dict,
+)
+from zoo.train.presets import PRESETS, get_preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_say_how_they_are_run_and_come_back_from_json(name):
+    config = get_preset(name)
+    assert config.name == name
+    assert f"python scripts/train.py {name}" in PRESETS[name].__doc__
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("task", ["digits", "fashion", "topics", "gutenberg"])
+def test_the_hybrid_differs_from_the_dense_run_in_its_boundaries_alone(task):
+    changed = differences(get_preset(f"{task}_ann"), get_preset(f"{task}_hnn"))
+    assert {line.partition(":")[0] for line in changed} == {
+        "model.variant", "model.gradient_wire"
+    }  # fmt: skip
+    boundary = get_preset(f"{task}_hnn").model.boundary(144)
+    assert (boundary.code, boundary.bytes_per_token) == ("phase", 18)
+
+
+def test_override_reads_values_as_their_type():
+    config = override(
+        get_preset("digits_hnn"),
+        ["train.epochs=4", "train.ema=0.99", "mesh.fsdp=no", "model.layers=8", "model.code=rate"],
+    )
+    assert (config.train.epochs, config.train.ema, config.mesh.fsdp) == (4, 0.99, False)
+    assert (config.model.layers, config.model.code) == (8, "rate")
+    assert override(config, ["model.layers=none"]).model.layers is None
+    assert pairs(config)["train.epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.epoch=4", "unknown key 'train.epoch'; did you mean 'train.epochs'"),
+        ("epochs=4", "unknown key 'epochs'"),
+        ("train.epochs", "must be KEY=VALUE"),
+        ("train.epochs=four", "train.epochs='four' is not a value of type int"),
+        ("train.epochs=1.5", "train.epochs='1.5' is not a value of type int"),
+        ("mesh.fsdp=maybe", "mesh.fsdp='maybe' is not a value of type bool"),
+        ("train.epochs=0", "train.epochs=0 must be at least 1"),
+        ("train.learning_rate=nan", "train.learning_rate=nan must be positive"),
+        ("model.precision=float16", "unknown precision 'float16'; did you mean 'bfloat16'"),
+        ("mesh.stage=3", "mesh.stage=3 must divide model.stages=4"),
+        ("train.batch_size=30", "train.batch_size=30 must be a multiple of 4"),
+        ("model.dropout=1", r"model.dropout=1.0 must be in \[0, 1\)"),
+        ("log.every=0", "log.every=0 must be at least 1"),
+    ],
+)
+def test_bad_assignments(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        override(get_preset("digits_hnn"), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (TrainSpec, {"batch_size": 0}, "batch_size=0"),
+        (TrainSpec, {"microbatches": 0}, "microbatches=0"),
+        (TrainSpec, {"learning_rate": 0.0}, "learning_rate=0.0"),
+        (TrainSpec, {"weight_decay": -1.0}, "weight_decay=-1.0"),
+        (TrainSpec, {"seed": -1}, "seed=-1"),
+        (TrainSpec, {"seed": 2**32}, "seed=4294967296"),
+        (TrainSpec, {"clip": 0.0}, "clip=0.0"),
+        (TrainSpec, {"epochs": 10**12}, "epochs=1000000000000"),
+        (TrainSpec, {"warmup": 1.0}, "warmup=1.0"),
+        (TrainSpec, {"ema": 1.0}, "ema=1.0"),
+        (MeshSpec, {"data": 0}, "data=0"),
+        (MeshSpec, {"fsdp": True}, "fsdp=True shards over mesh.data=1"),
+        (ModelSpec, {"bits_per_feature": 0.0}, "bits_per_feature=0.0"),
+        (ModelSpec, {"stages": 0}, "stages=0"),
+    ],
+)
+def test_bad_options(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_a_saved_config_with_unknown_or_missing_keys_is_refused():
+    saved = to_dict(get_preset("digits_ann"))
+    with pytest.raises(ValueError, match="unknown key in config.train 'epoch'.*'epochs'"):
+        from_dict({**saved, "train": {"epoch": 3}})
+    with pytest.raises(ValueError, match="config.train must be a JSON object"):
+        from_dict({**saved, "train": 3})
+    with pytest.raises(ValueError, match="no 'name'"):
+        from_dict({})
+
+
+def test_differences_name_the_key_and_both_values():
+    config = RunConfig("x")
+    changed = override(config, ["train.epochs=3", "log.every=5"])
+    assert differences(config, changed) == ["train.epochs: 40, now 3", "log.every: 20, now 5"]
+    assert differences(config, changed, ("log",)) == ["train.epochs: 40, now 3"]
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="unknown preset 'digit_hnn'; did you mean 'digits_hnn'"):
+        get_preset("digit_hnn")

@@ -1,0 +1,174 @@
+"""Pictures from idx files, folders, tables and `datasets`, tiny and written here."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from data_files import picture, write, write_idx
+
+from zoo.data import DataSpec, load
+
+RNG = np.random.default_rng
+
+
+def everything(split) -> dict[str, np.ndarray]:
+    return split.take(np.arange(split.samples))
+
+
+def labels_in(split) -> list[int]:
+    return everything(split)["label"].tolist()
+
+
+def parquet(path: Path, columns: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def write_images(folder: Path, ending: str, mark: str = "-", prefixes=("train", "t10k")) -> list:
+    rng, made = RNG(1), []
+    for prefix, count in zip(prefixes, (12, 5), strict=True):
+        pixels = rng.integers(0, 256, (count, 4, 3), np.uint8)
+        labels = np.arange(count) % 5
+        write_idx(folder, prefix, pixels, labels, ending)
+        made.append((pixels, labels))
+    if mark != "-":
+        for file in list(folder.iterdir()):
+            file.rename(file.with_name(file.name.replace("-idx", f"{mark}idx")))
+    return made
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("", "-"), (".gz", "-"), ("", ".")])
+def test_a_folder_of_idx_files(tmp_path, ending, mark):
+    made = write_images(tmp_path / "mnist", ending, mark)
+    data = load(DataSpec(source=str(tmp_path / "mnist")))
+    scaled = made[0][0] / 255
+    mean, std = scaled.mean(), scaled.std()
+    for split, (pixels, labels) in zip((data.train, data.validation), made, strict=True):
+        batch = everything(split)
+        np.testing.assert_allclose(
+            batch["image"][..., 0], (pixels / 255 - mean) / std, atol=1e-6, rtol=0
+        )
+        assert batch["label"].tolist() == labels.tolist()
+    assert (data.classes, data.record["image"]) == (5, [4, 3, 1])
+    given = load(DataSpec(source=str(tmp_path / "mnist"), mean=(0.5,), std=(0.25,), image_size=6))
+    assert everything(given.train)["image"].shape == (12, 6, 6, 1)
+    assert (given.record["mean"], given.record["std"]) == ([0.5], [0.25])
+    assert given.record["sha256"] != data.record["sha256"]
+
+
+def test_idx_splits_of_other_names(tmp_path):
+    made = write_images(tmp_path / "m", ".gz", prefixes=("emnist-digits-train", "emnist-digits-x"))
+    spec = DataSpec(source=str(tmp_path / "m"), train="emnist-digits-train",
+                    validation="emnist-digits-x")  # fmt: skip
+    assert labels_in(load(spec).validation) == made[1][1].tolist()
+
+
+def flat_picture(value, form="PNG", size=(5, 4)) -> bytes:
+    return picture((value, size), form, "L" if isinstance(value, int) else "RGB")
+
+
+@pytest.mark.parametrize("layout", ["splits", "classes"])
+def test_folders_of_pictures_for_each_class(tmp_path, layout):
+    folder = tmp_path / "pets"
+    top = folder / "train" if layout == "splits" else folder
+    for i in range(4):
+        write(top / "cat" / f"{i}.png", flat_picture(10 * i))
+        write(top / "ant" / f"{i}.jpg", flat_picture(100 + 10 * i, "JPEG"))
+    write(top / ".hidden" / "x.png", flat_picture(0))
+    write(top / "cat" / "notes.md", "not a picture")
+    write(top / "README.txt", "nor this")
+    if layout == "splits":
+        write(folder / "val" / "cat" / "9.png", flat_picture(90))
+    spec = DataSpec(source=str(folder), held_out=0.25, mean=(0.0,), std=(1 / 255,))
+    data = load(spec)
+    assert data.record["class_names"] == ["ant", "cat"]
+    assert (data.classes, data.record["image"]) == (2, [4, 5, 1])
+    batch, held = everything(data.train), everything(data.validation)
+    values = batch["image"][:, 0, 0, 0].round().astype(int).tolist()
+    assert batch["label"].tolist() == [int(value < 100) for value in values]
+    more = held["image"][:, 0, 0, 0].round().astype(int).tolist()
+    if layout == "splits":
+        assert values == [100, 110, 120, 130, 0, 10, 20, 30]
+        assert (more, held["label"].tolist()) == ([90], [1])
+    else:
+        assert sorted(values + more) == [0, 10, 20, 30, 100, 110, 120, 130]
+        assert len(more) == 2
+
+
+def test_pictures_in_colour_of_many_sizes_are_resized(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / "p" / split / "a" / "1.png", flat_picture((200, 100, 0), size=(9, 7)))
+        write(tmp_path / "p" / split / "b" / "2.bmp", flat_picture((0, 50, 250), "BMP", (3, 8)))
+        write(tmp_path / "p" / split / "b" / "3.png", flat_picture(60, size=(6, 6)))
+    data = load(DataSpec(source=str(tmp_path / "p"), image_size=4, mean=(0.0,) * 3,
+                         std=(1 / 255,) * 3))  # fmt: skip
+    image = everything(data.train)["image"]
+    assert image.shape == (3, 4, 4, 3)
+    for made, colour in zip(image, [(200, 100, 0), (0, 50, 250), (60, 60, 60)], strict=True):
+        np.testing.assert_allclose(made, np.broadcast_to(np.float32(colour), (4, 4, 3)), atol=1e-4)
+
+
+def test_a_parquet_of_pictures_as_the_hub_has_them(tmp_path):
+    columns = {
+        "image": [{"bytes": flat_picture(i), "path": f"{i}.png"} for i in range(8)],
+        "label": [i % 2 for i in range(8)],
+    }
+    parquet(tmp_path / "d" / "train-00000-of-00001.parquet", columns)
+    parquet(tmp_path / "d" / "test.parquet", {"image": [flat_picture(77)], "label": [1]})
+    data = load(DataSpec(source=str(tmp_path / "d"), mean=(0.0,), std=(1 / 255,)))
+    assert everything(data.train)["image"][:, 3, 4, 0].round().tolist() == list(range(8))
+    assert everything(data.validation)["image"].shape == (1, 4, 5, 1)
+
+
+def test_a_table_that_names_picture_files_beside_it(tmp_path):
+    write(tmp_path / "d" / "train.csv", "image,label\npics/0.png,no\npics/1.png,yes\n")
+    write(tmp_path / "d" / "test.csv", "image,label\npics/1.png,yes\n")
+    for i in range(2):
+        write(tmp_path / "d" / "pics" / f"{i}.png", flat_picture(i))
+    data = load(DataSpec(source=str(tmp_path / "d"), mean=(0.0,), std=(1 / 255,)))
+    assert everything(data.train)["image"][:, 0, 0, 0].round().tolist() == [0, 1]
+    assert data.record["class_names"] == ["no", "yes"]
+
+
+def saved() -> tuple[datasets.Dataset, datasets.DatasetDict]:
+    """Six pictures of value 0 to 5 in three named classes; and the same in two splits."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "w", "v"])}
+    )
+    rows = {"image": [np.full((4, 5), i, np.uint8) for i in range(6)], "label": [0, 1, 2, 2, 1, 0]}
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    parts = {"train": whole.select(range(4)), "validation": whole.select(range(4, 6))}
+    return whole, datasets.DatasetDict(parts)
+
+
+PLAIN = {"mean": (0.0,), "std": (1 / 255,)}
+
+
+def assert_is_saved(data) -> None:
+    assert everything(data.train)["image"][:, 0, 0, 0].round().tolist() == [0, 1, 2, 3]
+    assert labels_in(data.train) == [0, 1, 2, 2]
+    assert labels_in(data.validation) == [1, 0]
+    # The names that the data state, in their order.
+    assert (data.classes, data.record["class_names"]) == (3, ["x", "w", "v"])
+
+
+def test_folders_that_datasets_saved(tmp_path):
+    whole, parts = saved()
+    parts.save_to_disk(str(tmp_path / "two"))
+    assert_is_saved(load(DataSpec(source=str(tmp_path / "two"), **PLAIN)))
+    whole.with_format("numpy", columns=["label"]).save_to_disk(str(tmp_path / "one"))
+    one = load(DataSpec(source=str(tmp_path / "one"), held_out=0.3, **PLAIN))
+    assert (one.train.samples, one.validation.samples) == (4, 2)
+    assert one.record["class_names"] == ["x", "w", "v"]
+
+
+def test_a_data_set_on_the_hub(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", {"owner/name": saved()[1]}.__getitem__)
+    assert_is_saved(load(DataSpec(source="owner/name", **PLAIN)))
+    swapped = DataSpec(source="owner/name", train="validation", validation="train", **PLAIN)
+    assert labels_in(load(swapped).train) == [1, 0]
+    with pytest.raises(ValueError, match=r"no split data.validation='test'; it has train, valid"):
+        load(DataSpec(source="owner/name", validation="test", **PLAIN))

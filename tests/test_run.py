@@ -1,0 +1,315 @@
+"""Runs in one process: other meshes, bad input, disks that are full, what is printed and written."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from snapjax.parameters import merge_plan
+from zoo import checkpoint
+from zoo.data import train_batches
+from zoo.evaluate import data_for, score
+from zoo.pretrained import load_pretrained
+from zoo.train.config import override
+from zoo.train.logbook import TIMINGS, read_metrics
+from zoo.train.placement import batch_putter
+from zoo.train.presets import get_preset
+from zoo.train.run import prepare, train
+from zoo.train.step import evaluate
+from zoo.train.stop import StopRequest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["model.width=16", "model.mlp_width=32", "train.epochs=1", "log.every=10"]
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes():
+    """optax raises its decay rates to an integer count, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=200)
+
+
+class StopAt(StopRequest):
+    """A stop that is asked for once the loop has asked so many times."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def __bool__(self):
+        self.left -= 1
+        if self.left < 0:
+            self.signal = 15
+        return super().__bool__()
+
+
+def small(name="digits_hnn", *more):
+    return override(get_preset(name), [*SMALL, *more])
+
+
+def going_on(config, out):
+    """The run that would go on from the newest checkpoint."""
+    return prepare(config, out, resume=True, fallback=False, console=quiet())
+
+
+def canonical(run):
+    """Everything a state holds, in the layout that does not depend on the mesh."""
+    return jax.tree.map(np.asarray, run.trainer.canonical(run.state))
+
+
+@pytest.mark.parametrize("variant", ["ann", "hnn"])
+def test_a_checkpoint_restores_onto_other_meshes(variant, tmp_path):
+    """8 devices to 4, 2 and 1; 4 places to 2 and 1: state and outputs are equal."""
+    config = small(f"digits_{variant}", "mesh.data=2", "mesh.stage=4", "train.ema=0.9")
+    assert train(config, tmp_path, stop=StopAt(12), console=quiet()) is None
+    first = going_on(config, tmp_path)
+    assert first.trainer.mesh.size == 8
+    state, scores = canonical(first), evaluate(first.trainer, first.state, first.data.validation)
+    for data, places in ((1, 4), (2, 2), (1, 2), (1, 1)):
+        moved = override(config, [f"mesh.data={data}", f"mesh.stage={places}"])
+        run = going_on(moved, tmp_path)
+        assert run.trainer.mesh.shape["stage"] == places
+        assert run.step == first.step > 0
+        jax.tree.map(np.testing.assert_array_equal, state, canonical(run))
+        again = evaluate(run.trainer, run.state, run.data.validation)
+        assert again.loss == pytest.approx(scores.loss, rel=1e-5)
+        assert again.accuracy == scores.accuracy
+        np.testing.assert_allclose(again.spike_rate, scores.spike_rate, atol=1e-5)
+
+
+def test_the_optimiser_goes_on_where_it_was(tmp_path):
+    """The same three steps after a restore onto another mesh as without one."""
+    config = small("digits_ann", "mesh.stage=4", "train.microbatches=1")
+    train(config, tmp_path, stop=StopAt(8), console=quiet())
+    results = []
+    for places in (4, 2, 1):
+        run = going_on(override(config, [f"mesh.stage={places}"]), tmp_path)
+        state = run.state
+        put, losses = batch_putter(run.trainer.mesh, config.train.batch_size), []
+        batches = train_batches(run.data.train, 32, seed=0, epoch=0, start=run.step)
+        for batch, _ in zip(batches, range(3), strict=False):
+            state, metrics = run.trainer.step(state, put(batch))
+            losses.append(float(metrics.loss))
+        results.append(losses)
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+    assert results[2] == pytest.approx(results[0], rel=1e-4)
+
+
+def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
+    dense = train(small("digits_ann"), tmp_path / "ann", console=quiet())
+    config = small("digits_hnn", f"model.init_from={tmp_path / 'ann'}", "train.learning_rate=1e-9")
+    spiking = train(config, tmp_path / "hnn", console=quiet())
+    blocks = [
+        load_pretrained(tmp_path / name).params["blocks"]["mlp"]["up"]["kernel"]
+        for name in ("ann", "hnn")
+    ]
+    np.testing.assert_allclose(*blocks, atol=1e-6)
+    assert spiking["bytes_per_token_and_hop"] * 32 == dense["bytes_per_token_and_hop"]
+    loaded = load_pretrained(tmp_path / "hnn" / "checkpoints")
+    result = score(loaded, data_for(loaded, loaded.config.data), places=2)
+    assert result["accuracy"] == pytest.approx(spiking["accuracy"], abs=1.5 / 360)
+    assert (result["samples"], result["bits_per_token"]) == (360, 16)
+
+
+def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
+    config = override(
+        get_preset("topics_hnn"),
+        ["model.width=16", "model.heads=2", "model.mlp_width=32", "train.epochs=1",
+         "data.vocabulary=256", "data.sequence=32"],
+    )  # fmt: skip
+    summary = train(config, tmp_path, console=quiet())
+    loaded = load_pretrained(tmp_path)
+    assert json.loads(loaded.tokenizer)["model"]["type"] == "WordPiece"
+    result = score(loaded, data_for(loaded, loaded.config.data, "mlm"))
+    assert result["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    first, *_, last = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
+    assert last["loss"] < first["loss"]
+    assert first["tokens_per_second"] == pytest.approx(32 * first["samples_per_second"])
+
+
+def test_a_diverging_run_names_step_and_module_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = small("digits_ann", "train.learning_rate=1e30", "train.clip=1e30", "log.save=1",
+                   "train.warmup=0", "mesh.stage=1")  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"step \d+: loss .* blocks/\d+/") as error:
+        train(config, tmp_path, console=quiet())
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert str(newest) in str(error.value)
+    params = load_pretrained(tmp_path / "checkpoints").params
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatch):
+    import zoo.checkpoint.writing as writing
+
+    real, calls = writing.write_part, []
+
+    def full(path, part):
+        calls.append(path)
+        if len(calls) > 4:  # two parts a checkpoint: the third one fails
+            raise OSError(28, "No space left on device")
+        return real(path, part)
+
+    monkeypatch.setattr(writing, "write_part", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(small("digits_hnn", "log.save=5", "mesh.stage=1"), tmp_path, console=quiet())
+    steps = [
+        checkpoint.load_record(path)["step"]
+        for path in checkpoint.checkpoints(tmp_path / "checkpoints")
+    ]
+    assert steps == [5, 10]
+    monkeypatch.undo()
+    assert train(small("digits_hnn", "log.save=5", "mesh.stage=1"), tmp_path, resume=True,
+                 console=quiet())["steps"] == 44  # fmt: skip
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    config = small("digits_ann", "mesh.stage=1")
+    first = train(config, tmp_path, console=quiet())
+    lines = read_metrics(tmp_path)
+    second = train(config, tmp_path, resume=True, console=quiet())
+    assert (second["loss"], second["accuracy"]) == (first["loss"], first["accuracy"])
+    assert read_metrics(tmp_path)[: len(lines)] == lines
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["mesh.data=8", "mesh.stage=4"], "needs 32 devices, found 8"),
+        (["model.layers=6"], "stages=4 must divide layers=6"),
+        (["data.source=/nowhere/at/all"], "/nowhere/at/all' does not exist"),
+        (["data.source=topics", "data.task=mlm"], "unknown field of vit_nano_patch2_8's config 'task'"),
+        (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
+        (["model.name=bert_nano", "model.heads=4"], "the batch has .*image"),
+        (["model.init_from=nothing_here"], "unknown pretrained model or folder 'nothing_here'"),
+        (["model.code=phasee"], "unknown code 'phasee'; did you mean 'phase'"),
+        (["mesh.data=3", "mesh.fsdp=true", "train.batch_size=36", "mesh.stage=1"],
+         "not a multiple of mesh.data=3"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_anything_is_written(assignments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(small("digits_hnn", *assignments), tmp_path / "out", console=quiet())
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_text_longer_than_the_model_is_refused():
+    config = override(get_preset("topics_ann"), ["data.sequence=256"])
+    with pytest.raises(ValueError, match="256"):
+        prepare(config, Path("unused"), resume=False, fallback=False, console=quiet())
+    assert not Path("unused").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        train(small(), tmp_path / "file" / "run", console=quiet())
+
+
+def run_script(name, *arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / name), *arguments],
+        capture_output=True, text=True, timeout=600, cwd=cwd,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit_hnn"], "unknown preset 'digit_hnn'; did you mean 'digits_hnn'"),
+        (["digits_hnn", "--set", "train.epoch=1"], "did you mean 'train.epochs'"),
+        (["digits_hnn", "--processes", "2"], "go together"),
+        ([], "give a preset"),
+    ],
+)
+def test_the_script_refuses_bad_arguments(arguments, message):
+    done = run_script("train.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_script_lists_presets_and_keys():
+    listed = run_script("train.py", "--list").stdout
+    assert all(name in listed for name in ("digits_hnn", "fashion_ann", "gutenberg_hnn"))
+    assert "train.epochs = 40" in run_script("train.py", "digits_hnn", "--keys").stdout
+
+
+def test_plot_run_draws_several_runs_and_refuses_what_is_none(tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        line = {"loss": 1.0, "accuracy": 0.5, "spike_rate": [0.4, 0.5], "bits": [8.0, 8.0],
+                "epoch": 0}  # fmt: skip
+        lines = [{"kind": kind, "step": step, **line} for step in (1, 2)
+                 for kind in ("train", "evaluation")]  # fmt: skip
+        text = "".join(json.dumps(entry) + "\n" for entry in lines)
+        (folder / "metrics.jsonl").write_text(text + '{"cut off')
+    out = tmp_path / "both.png"
+    done = run_script("plot_run.py", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes().startswith(b"\x89PNG")
+    done = run_script("plot_run.py", str(tmp_path))
+    assert done.returncode == 2
+    assert "no metrics.jsonl" in done.stderr
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_processes_over_loopback_train_as_one_does(tmp_path):
+    """Data split over two processes of two devices each, and the pipeline over both of theirs."""
+    settings = ["digits_hnn", *(f"--set={s}" for s in [*SMALL, "mesh.data=2", "mesh.stage=2"])]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"}
+    address = f"127.0.0.1:{free_port()}"
+    together = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "train.py"), *settings,
+             "--out", str(tmp_path / "two"), "--coordinator", address, "--processes", "2",
+             "--process-id", str(number)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=600)[1] for process in together]
+    assert [process.returncode for process in together] == [0, 0], errors
+    config = small("digits_hnn", "mesh.data=2", "mesh.stage=2")
+    train(config, tmp_path / "one", console=quiet())
+    one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 4
+    for a, b in zip(one, two, strict=True):
+        assert (a["kind"], a["step"]) == (b["kind"], b["step"])
+        for key in a.keys() - set(TIMINGS) - {"kind"}:
+            # A spike that falls elsewhere by rounding moves a loss a little, and more each step.
+            np.testing.assert_allclose(a[key], b[key], rtol=2e-2, atol=2e-2, err_msg=key)
+    first_a, first_b = one[0], two[0]
+    assert first_a["loss"] == pytest.approx(first_b["loss"], rel=1e-4)
+    both = [load_pretrained(tmp_path / name).model for name in ("one", "two")]
+    assert both[0].boundary.code == both[1].boundary.code
+
+
+def test_a_checkpoint_holds_what_it_says(tmp_path):
+    train(small("digits_hnn", "mesh.stage=2"), tmp_path, console=quiet())
+    record = checkpoint.load_record(tmp_path / "checkpoints")
+    assert (record["step"], record["epoch"]) == (44, 1)
+    assert record["config"]["train"]["epochs"] == 1
+    run = going_on(small("digits_hnn", "mesh.stage=2"), tmp_path)
+    params = merge_plan(run.state.trainable, run.state.plans)
+    assert params["blocks"]["mlp"]["up"]["kernel"].shape[:2] == (2, 2)
+    assert replace(run, step=0).steps_per_epoch == 44

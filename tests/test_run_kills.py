@@ -1,0 +1,191 @@
+"""A run that is killed, at any moment, and goes on repeats the uninterrupted run bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo import checkpoint
+from zoo.pretrained import load_pretrained
+from zoo.train.logbook import TIMINGS, read_metrics
+
+ROOT = Path(__file__).parents[1]
+# Small, but with everything in it that could go astray: dropout, augmentation, a moving average,
+# lines of metrics that no checkpoint falls on, and spikes. 44 steps an epoch, a save every 9.
+RUN = [
+    "digits_hnn",
+    *("--set", "train.epochs=3", "--set", "train.ema=0.9", "--set", "model.dropout=0.1"),
+    *("--set", "model.width=16", "--set", "model.mlp_width=32", "--set", "mesh.stage=1"),
+    *("--set", "log.every=5", "--set", "log.save=9", "--set", "log.evaluate=33"),
+]
+STEPS = 3 * 44
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Compiled programs are kept between the processes of this module: they are all the same."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def command(cache, out, *arguments):
+    """What subprocess needs to run the trainer."""
+    return {
+        "args": [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "--out", str(out)],
+        "env": {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "COLUMNS": "400",  # messages stay on one line
+        },
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+def finish(cache, out, *arguments):
+    done = subprocess.run(**command(cache, out, *arguments), timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def untimed(out):
+    """The run's metrics without what the clock decides, as the text that JSON makes of them."""
+    lines = read_metrics(out)
+    return [json.dumps({k: v for k, v in line.items() if k not in TIMINGS}) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """The uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    finish(cache, out, *RUN)
+    return out
+
+
+def assert_equal_runs(out, whole):
+    assert untimed(out) == untimed(whole)
+    mine, theirs = (load_pretrained(folder / "model").params for folder in (out, whole))
+    for a, b in zip(*map(leaves, (mine, theirs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def test_ten_kills_change_nothing(cache, whole, tmp_path):
+    """SIGKILL at ten moments spread over the run, of which some fall in a save."""
+    draw, killed, in_save = random.Random(0), 0, 0
+    for kill in range(10):
+        before = newest_step(tmp_path)
+        with subprocess.Popen(**command(cache, tmp_path, *RUN, "--resume")) as process:
+            # Wait until this process trains, then for up to two checkpoints' time more.
+            wait_for(process, lambda: newest_step(tmp_path) > before)
+            if kill % 2:  # during a save: its hidden folder is there
+                wait_for(process, lambda: any((tmp_path / "checkpoints").glob(".partial-*")))
+                in_save += 1
+            else:
+                time.sleep(draw.uniform(0, 0.4))
+            process.send_signal(signal.SIGKILL)
+        if process.returncode == 0:
+            break  # it came to its end first
+        killed += 1
+        assert process.returncode == -signal.SIGKILL
+    finish(cache, tmp_path, *RUN, "--resume")
+    assert killed >= 5
+    assert in_save >= 2
+    assert_equal_runs(tmp_path, whole)
+
+
+def newest_step(out):
+    """The step of the newest checkpoint; 0 if there is none, or while it is being replaced."""
+    newest = checkpoint.latest(out / "checkpoints")
+    if newest is None:
+        return 0
+    try:
+        return json.loads((newest / "record.json").read_text())["step"]
+    except OSError:
+        return 0
+
+
+def wait_for(process, condition, seconds=600):
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_nothing_is_lost(cache, whole, tmp_path, number):
+    with subprocess.Popen(**command(cache, tmp_path, *RUN)) as process:
+        wait_for(process, lambda: newest_step(tmp_path) >= 18)
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=600)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    stopped = newest_step(tmp_path)
+    assert f"stopped on request at step {stopped}" in printed
+    assert stopped >= 18
+    assert not list((tmp_path / "checkpoints").glob(".partial-*"))
+    finish(cache, tmp_path, *RUN, "--resume")
+    assert_equal_runs(tmp_path, whole)
+
+
+def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(cache, whole, tmp_path):
+    with subprocess.Popen(**command(cache, tmp_path, *RUN)) as process:
+        wait_for(process, lambda: newest_step(tmp_path) >= 27)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=600)
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-100])
+    done = subprocess.run(**command(cache, tmp_path, *RUN, "--resume"), timeout=600)
+    assert done.returncode == 2
+    assert f"checkpoint {newest} is damaged" in done.stderr
+    assert "--fallback" in done.stderr
+    assert "Traceback" not in done.stderr
+    printed = finish(cache, tmp_path, *RUN, "--resume", "--fallback")
+    assert "passed over" in printed
+    assert_equal_runs(tmp_path, whole)
+
+
+def test_another_config_is_not_resumed(cache, whole, tmp_path):
+    changed = [*RUN, "--set", "train.learning_rate=0.1"]
+    done = subprocess.run(**command(cache, whole, *changed, "--resume"), timeout=600)
+    assert done.returncode == 2
+    assert "train.learning_rate: 0.002, now 0.1" in done.stderr
+    done = subprocess.run(**command(cache, whole, *RUN), timeout=600)
+    assert done.returncode == 2
+    assert "holds a run with checkpoints; go on with it (--resume)" in done.stderr
+
+
+def test_a_finished_run_has_everything(whole):
+    names = {path.name for path in whole.iterdir()}
+    assert {"config.json", "metrics.jsonl", "checkpoints", "model", "summary.json",
+            "curves.png"} <= names  # fmt: skip
+    lines = read_metrics(whole)
+    train = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
+    wanted = {"loss", "accuracy", "learning_rate", "gradient_norm", "spike_rate", "bits",
+              "samples_per_second", "tokens_per_second", "waiting_share"}  # fmt: skip
+    assert wanted <= train[0].keys()
+    assert all(len(line["spike_rate"]) == 3 for line in lines)
+    scored = [line["step"] for line in lines if line["kind"] == "evaluation"]
+    assert scored == [33, 66, 99, STEPS]
+    assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
+    # The newest two and the best one.
+    kept = [json.loads((path / "record.json").read_text())
+            for path in checkpoint.checkpoints(whole / "checkpoints")]  # fmt: skip
+    assert [record["step"] for record in kept][-2:] == [126, STEPS]
+    assert len(kept) <= 3

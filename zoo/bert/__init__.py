@@ -1,0 +1,1 @@
+"""Bidirectional encoders of text."""

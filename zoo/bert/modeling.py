@@ -1,0 +1,219 @@
+"""BERT-style encoders of text (Devlin et al. 2019, arXiv 1810.04805), to be cut over devices.
+
+The masked-language-model head has a decoder of its own, not tied to the token table as in the
+paper: the table lives on the first stage and the head on the last, and a tied one's gradient (and
+every update of it) would have to cross all the stages between.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snapjax.boundary import Boundary
+from snapjax.errors import unknown_name
+from zoo.transformer import (
+    Dropout,
+    PostNormBlock,
+    apply_module,
+    check_config,
+    dense,
+    gelu,
+    layer_norm,
+)
+
+Batch = dict[str, jax.Array]
+TASKS = ("mlm", "classify")
+INIT = nn.initializers.truncated_normal(0.02)  # of all tables and matrices, as in the paper's code
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """A BERT of `layers` post-norm blocks.
+
+    Attributes:
+      name: of the preset.
+      vocabulary: number of tokens.
+      positions: longest sequence.
+      width, layers, heads, mlp_width: of the encoder.
+      boundary, stages: what lies between how many slices.
+      task: the head: "mlm" predicts masked tokens, "classify" whole sequences (or pairs).
+      classes: of "classify".
+      types: rows of the token type table, 2 for pairs.
+      dropout: rate, after the embedding, on attention weights, after attention and MLP, and before
+        the classifier.
+      precision: of the activations after the embedding, "float32" or "bfloat16".
+      layer_norm_eps: added to the variance.
+    """
+
+    name: str
+    vocabulary: int
+    positions: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    boundary: Boundary
+    stages: int = 1
+    task: str = "mlm"
+    classes: int = 2
+    types: int = 2
+    dropout: float = 0.0
+    precision: str = "float32"
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        sizes = ("vocabulary", "positions", "width", "layers", "heads", "mlp_width")
+        check_config(self, (*sizes, "classes", "types"))
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+
+
+class Embed(nn.Module):
+    """Token, position and type tables, summed and normalised."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, token: jax.Array, kind: jax.Array) -> jax.Array:
+        """token, kind: (batch, tokens) int -> (batch, tokens, width); a bad id becomes NaN."""
+        config = self.config
+        table = lambda rows, name: nn.Embed(rows, config.width, embedding_init=INIT, name=name)
+        position = self.param("position", INIT, (config.positions, config.width))
+        x = table(config.vocabulary, "token")(token) + table(config.types, "type")(kind)
+        x = x + position[None, : token.shape[1]]
+        return Dropout(config.dropout)(layer_norm(x, config.layer_norm_eps, "norm"))
+
+
+class MaskedHead(nn.Module):
+    """Dense, GELU and norm, then a logit for each token of the vocabulary."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, position: jax.Array) -> jax.Array:
+        """x: (batch, tokens, width), position: (batch, predictions) int -> (batch, predictions,
+        vocabulary)."""
+        # Gathered first: the decoder is the largest matrix, and most tokens are not predicted.
+        x = jnp.take_along_axis(x, position[..., None], axis=1)
+        x = gelu(dense(x, self.config.width, "transform", INIT))
+        x = layer_norm(x, self.config.layer_norm_eps, "norm")
+        return dense(x, self.config.vocabulary, "decoder", INIT)
+
+
+class ClassifyHead(nn.Module):
+    """Pooled first token, linear."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: (batch, tokens, width) -> (batch, classes)."""
+        pooled = jnp.tanh(dense(x[:, 0], self.config.width, "pooler", INIT))
+        pooled = Dropout(self.config.dropout)(pooled)
+        return dense(pooled, self.config.classes, "classifier", INIT)
+
+
+def init_ends(config: BertConfig, key: jax.Array) -> tuple[dict, dict]:
+    key_embed, key_head = jax.random.split(key)
+    token, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, config.width))
+    embed = Embed(config).init(key_embed, token, token)["params"]
+    args = (x, token) if config.task == "mlm" else (x,)
+    return embed, _head(config).init(key_head, *args)["params"]
+
+
+def embed(
+    config: BertConfig, params: dict, batch: Batch, key: jax.Array | None = None
+) -> jax.Array:
+    token = jnp.asarray(batch["token"])
+    kind = batch.get("type", jnp.zeros_like(token))
+    return apply_module(Embed(config), params, token, kind, key=key)
+
+
+def block(config: BertConfig) -> PostNormBlock:
+    return PostNormBlock(
+        config.heads, config.mlp_width, config.layer_norm_eps, config.dropout, INIT
+    )
+
+
+def head(
+    config: BertConfig, params: dict, x: jax.Array, batch: Batch, key: jax.Array | None = None
+) -> jax.Array:
+    args = (x, jnp.asarray(batch["position"])) if config.task == "mlm" else (x,)
+    return apply_module(_head(config), params, *args, key=key)
+
+
+def _head(config: BertConfig) -> nn.Module:
+    return MaskedHead(config) if config.task == "mlm" else ClassifyHead(config)
+
+
+def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
+    needed = ("token", "position") if config.task == "mlm" else ("token",)
+    for name in needed:
+        if name not in batch:
+            raise ValueError(
+                f"{config.name}: the batch has {sorted(batch)}, task={config.task!r} needs {name!r}"
+            )
+    shape = batch["token"].shape
+    if len(shape) != 2 or not 1 <= shape[1] <= config.positions:
+        raise ValueError(
+            f"{config.name}: batch['token'] has shape {shape}, needs (batch, tokens) of 1 to "
+            f"positions={config.positions} tokens; cut the sequences or raise positions"
+        )
+    for name in ("mask", "type"):
+        if name in batch and batch[name].shape != shape:
+            raise ValueError(
+                f"{config.name}: batch[{name!r}] has shape {batch[name].shape}, needs that of the "
+                f"tokens, {shape}"
+            )
+    if "position" in needed:
+        slots = batch["position"].shape
+        if len(slots) != 2 or slots[0] != shape[0]:
+            raise ValueError(
+                f"{config.name}: batch['position'] has shape {slots}, needs (batch, predictions) "
+                f"with the tokens' batch of {shape[0]}"
+            )
+    for name in ("token", "position", "type"):
+        if name in batch and not jnp.issubdtype(batch[name].dtype, jnp.integer):
+            raise ValueError(
+                f"{config.name}: batch[{name!r}] has dtype {batch[name].dtype}, needs integers"
+            )
+    if "mask" in batch and batch["mask"].dtype != bool:
+        raise ValueError(
+            f"{config.name}: batch['mask'] has dtype {batch['mask'].dtype}, needs bool, true where "
+            "a token is real"
+        )
+
+
+def bert_nano() -> BertConfig:
+    """For tests and a first look: 0.5 M parameters with the masked-token head."""
+    return BertConfig(
+        name="bert_nano",
+        vocabulary=2048,
+        positions=128,
+        width=64,
+        layers=4,
+        heads=4,
+        mlp_width=256,
+        boundary=Boundary(64, code="float32"),
+    )
+
+
+def bert_micro() -> BertConfig:
+    """For training on a CPU: 2.6 M parameters with the masked-token head."""
+    return BertConfig(
+        name="bert_micro",
+        vocabulary=4096,
+        positions=128,
+        width=160,
+        layers=4,
+        heads=5,
+        mlp_width=640,
+        boundary=Boundary(160, code="float32"),
+    )
+
+
+PRESETS = {preset.__name__: preset for preset in (bert_nano, bert_micro)}

@@ -1,0 +1,60 @@
+"""Model cards: what a shipped model is, what made it, how good it is, and how to see that."""
+
+from typing import Any
+
+from zoo.pretrained import Pretrained, count
+
+
+def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str, str]) -> str:
+    """The Markdown card of a trained model.
+
+    Args:
+      name: under which it ships.
+      loaded: the model.
+      summary: of its run, see `zoo.train.run.finish`.
+      facts: "command", "data", "data_licence", "licence", "limits".
+    """
+    model, config = loaded.model, loaded.config
+    boundary, task = model.boundary, config.data.task
+    where = "" if config.data.source in ("digits", "topics") else " --data FOLDER"
+    metric = "masked-token cross-entropy" if task == "mlm" else "cross-entropy"
+    rows = {
+        "model": f"`{model.config.name}`, {count(loaded.params):,} trainable parameters",
+        "task": "masked language model" if task == "mlm" else "image classification",
+        "stages": f"{model.config.stages}, so {model.config.stages - 1} boundaries",
+        "boundary": f"`{boundary.code}`, {8 * boundary.bytes_per_token} bits a token and hop "
+        f"({8 * boundary.bytes_per_token / boundary.features:g} a feature)",
+        "spike rate of each boundary": ", ".join(f"{rate:.3f}" for rate in summary["spike_rate"])
+        if boundary.spiking
+        else "-",
+        "data": facts["data"],
+        "licence of the data": facts["data_licence"],
+        "licence of the weights": facts["licence"],
+        "validation accuracy": f"{summary['accuracy']:.4f} ({summary['samples']:,} samples)",
+        f"validation {metric}": f"{summary['loss']:.4f}",
+        "trained for": f"{summary['steps']:,} steps of {config.train.batch_size} samples, "
+        f"{summary['seconds'] / 60:.0f} minutes on {summary['hardware']}",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""# {name}
+
+| | |
+|---|---|
+{table}
+
+Made by
+
+    {facts["command"]}
+
+and scored again by
+
+    python scripts/evaluate.py {name}{where}
+
+```python
+from zoo import load_pretrained
+loaded = load_pretrained("{name}")
+loaded.model, loaded.params
+```
+
+Limits: {facts["limits"]}
+"""

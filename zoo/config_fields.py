@@ -1,0 +1,64 @@
+"""Values of dataclass fields from JSON and from the command line, checked against their types.
+
+Nothing is evaluated: a text becomes a number, a truth value, None or itself, as the type says.
+"""
+
+import types
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
+def coerce(kind: type, name: str, value: Any, where: str) -> Any:
+    """`value` as what the field `name` of the dataclass `kind` holds.
+
+    Args:
+      kind: a dataclass whose fields are bool, int, float, str, tuples of one of these, or None.
+      name: of the field.
+      value: from JSON, or a str from the command line, which is read as the field's type.
+      where: for the error.
+
+    Raises:
+      ValueError: when the value is not of the type.
+
+    Example:
+      >>> from dataclasses import make_dataclass
+      >>> coerce(make_dataclass("Spec", [("rate", float | None)]), "rate", "1e-3", "spec")
+      0.001
+    """
+    hint = get_type_hints(kind)[name]
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if type(None) in options and (value is None or str(value).lower() == "none"):
+        return None
+    for option in options:
+        if option is not type(None):
+            made = _as(option, value)
+            if made is not None:
+                return made
+    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise ValueError(f"{where}.{name}={str(value)!r} is not a value of type {names}")
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """The value as `kind`, or None when it is none."""
+    if get_origin(kind) is tuple:
+        (inner, *_) = get_args(kind)
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return None
+        made = tuple(_as(inner, part) for part in parts)
+        return None if any(part is None for part in made) else made
+    if kind is bool:
+        return value if isinstance(value, bool) else _WORDS.get(str(value).lower())
+    if kind is str:
+        return str(value) if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return None
+    try:
+        if kind is int and (isinstance(value, str) or value == int(value)):
+            return int(value)
+        if kind is float:
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None

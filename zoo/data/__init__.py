@@ -1,0 +1,32 @@
+"""Data to train and evaluate on: from embedded text and images to files and the Hub.
+
+| file | what it does |
+|---|---|
+| `spec.py`, `sources.py`, `prepare.py` | a `DataSpec` is found, checked and becomes a `Data` |
+| `embedded.py`, `tables.py`, `idx.py`, `pictures.py`, `files.py` | where the bytes come from |
+| `images.py`, `augment.py` | splits of images |
+| `text.py`, `masking.py`, `tokenizer.py` | splits of text |
+| `order.py`, `batches.py`, `prefetch.py` | who sees which sample when |
+"""
+
+from zoo.data.batches import Batch, Split, eval_batches, steps_per_epoch, train_batches
+from zoo.data.order import epoch_order, sample_rng
+from zoo.data.prefetch import Prefetch, prefetch
+from zoo.data.prepare import Data
+from zoo.data.sources import load
+from zoo.data.spec import DataSpec
+
+__all__ = [
+    "Batch",
+    "Data",
+    "DataSpec",
+    "Prefetch",
+    "Split",
+    "epoch_order",
+    "eval_batches",
+    "load",
+    "prefetch",
+    "sample_rng",
+    "steps_per_epoch",
+    "train_batches",
+]

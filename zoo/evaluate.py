@@ -1,0 +1,77 @@
+"""Scores of a trained model on a data set: what `scripts/evaluate.py` prints."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from snapjax.sharding import make_mesh
+from zoo.data import Data, DataSpec, load
+from zoo.pretrained import Pretrained
+from zoo.train.config import TrainSpec
+from zoo.train.run import check_data
+from zoo.train.step import Trainer, evaluate
+
+
+def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Data:
+    """A data set, prepared as the model's training data was.
+
+    Args:
+      loaded: its record gives the images' mean and deviation, the tokenizer and the sequence length.
+      spec: the run's, with another source, columns or split.
+      task: refused where it is not what the model was trained for.
+
+    Raises:
+      ValueError: another task, or data that do not fit.
+    """
+    if task is not None and task != spec.task:
+        raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
+    record = loaded.record["data"]
+    if record.get("mean") is not None:
+        spec = replace(spec, mean=record["mean"], std=record["std"])
+    return load(spec, tokenizer=loaded.tokenizer)
+
+
+def score(
+    loaded: Pretrained,
+    data: Data,
+    *,
+    batch_size: int = 100,
+    places: int | None = None,
+    train_split: bool = False,
+) -> dict[str, Any]:
+    """One JSON-able object with "accuracy", "loss", "samples" and "bits_per_token".
+
+    Args:
+      loaded: the model.
+      data: from `data_for`.
+      batch_size: samples a batch.
+      places: devices in a row that the model's stages are spread over; None for as many as divide
+        the stages.
+      train_split: score the training split instead of the validation split.
+    """
+    model, stages = loaded.model, loaded.model.config.stages
+    check_data(model, data)
+    if places is None:
+        fits = len(jax.devices())
+        places = max(n for n in range(1, fits + 1) if stages % n == 0)
+    spec = TrainSpec(epochs=1, batch_size=batch_size, microbatches=1)
+    trainer = Trainer(model, spec, 1, make_mesh(stage=places))
+    split = data.train if train_split else data.validation
+    scores = evaluate(trainer, trainer.start(loaded.params), split)
+    boundary = model.boundary
+    return {
+        "model": model.config.name,
+        "variant": loaded.config.model.variant,
+        "task": data.task,
+        "accuracy": scores.accuracy,
+        "loss": scores.loss,
+        "samples": scores.samples,
+        "code": boundary.code,
+        "bits_per_token": 8 * boundary.bytes_per_token,
+        "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features,
+        "spike_rate": scores.spike_rate.tolist() if boundary.spiking else None,
+        "stages": stages,
+        "places": places,
+        "device": jax.devices()[0].device_kind,
+    }

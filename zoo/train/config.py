@@ -1,0 +1,295 @@
+"""What a run is made of, as frozen dataclasses: model, data, training, mesh, bookkeeping.
+
+A config is plain values: it prints, compares, goes into every checkpoint as JSON and comes back
+from it. Everything that can be known to be wrong without data or devices is an error here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from snapjax.boundary import Boundary
+from snapjax.errors import unknown_name
+from zoo.config_fields import coerce
+from zoo.data import DataSpec
+from zoo.hybrid import Model
+from zoo.registry import create_model, default_boundary
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and what lies on its boundaries.
+
+    Attributes:
+      name: one of `zoo.registry.list_models()`.
+      variant: "ann" or "hnn".
+      stages: slices that the model is cut into; the boundaries lie between them.
+      layers, width, heads, mlp_width: instead of the preset's; None keeps it.
+      dropout: probability, in the embedding, attention and MLP.
+      precision: "float32", or "bfloat16" activations over float32 master weights.
+      code: of the boundary; None for the variant's default (float32 or phase).
+      steps: spike steps at most.
+      bits_per_feature: budget of a spike code or top-k.
+      gradient_wire: format of the gradients on the links.
+      init_from: weights to start from: a name, a folder or a checkpoint, as `load_pretrained`
+        takes it. Boundaries that differ are made anew and calibrated. None starts from scratch.
+    """
+
+    name: str = "vit_nano_patch2_8"
+    variant: str = "hnn"
+    stages: int = 4
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    mlp_width: int | None = None
+    dropout: float = 0.0
+    precision: str = "float32"
+    code: str | None = None
+    steps: int = 4
+    bits_per_feature: float = 1.0
+    gradient_wire: str = "float32"
+    init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout} must be in [0, 1)")
+        if not self.bits_per_feature > 0:
+            raise ValueError(f"model.bits_per_feature={self.bits_per_feature} must be positive")
+        for name in ("stages", "layers", "width", "heads", "mlp_width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"model.{name}={value} must be at least 1")
+
+    def build(self, **sizes: Any) -> Model:
+        """The model.
+
+        Args:
+          sizes: config fields that the data set decides, such as classes or vocabulary.
+        """
+        changed = {
+            name: getattr(self, name)
+            for name in ("layers", "width", "heads", "mlp_width")
+            if getattr(self, name) is not None
+        }
+        model = create_model(
+            self.name,
+            self.variant,
+            self.stages,
+            dropout=self.dropout,
+            precision=self.precision,
+            **changed,
+            **sizes,
+        )
+        return model.with_boundary(self.boundary(model.config.width))
+
+    def boundary(self, width: int) -> Boundary:
+        """The boundary between two stages of a model of this width."""
+        default = default_boundary(width, self.variant)
+        return Boundary(
+            width,
+            code=default.code if self.code is None else self.code,
+            steps=self.steps,
+            budget=max(1, round(self.bits_per_feature * width)),
+            surrogate=default.surrogate,
+            gradient_wire=self.gradient_wire,
+        )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How to train.
+
+    Attributes:
+      epochs: passes over the training split.
+      batch_size: samples a step, over all devices.
+      microbatches: how many the pipeline splits each device's part of the batch into; their
+        gradients are accumulated.
+      learning_rate: peak of AdamW's warm-up and cosine schedule.
+      warmup: share of all steps spent warming up.
+      weight_decay: on kernels only; norms, biases, tables, positions and boundaries have none.
+      clip: largest global gradient norm.
+      label_smoothing: share of the target spread over all classes, in training only.
+      ema: decay of the moving average of the weights that is evaluated and exported; 0 for none.
+      seed: of the initial parameters, the data order, the augmentation and dropout.
+    """
+
+    epochs: int = 40
+    batch_size: int = 32
+    microbatches: int = 4
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.5
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, name: str, needs: str) -> None:
+            if not holds:
+                raise ValueError(f"train.{name}={getattr(self, name)} must be {needs}")
+
+        for name in ("epochs", "batch_size", "microbatches"):
+            require(1 <= getattr(self, name) < 10**6, name, "at least 1 and below 1000000")
+        for name in ("warmup", "label_smoothing", "ema"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
+        for name in ("learning_rate", "clip"):
+            require(getattr(self, name) > 0, name, "positive")
+        require(self.weight_decay >= 0, "weight_decay", "not negative")
+        require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)")
+
+
+@dataclass(frozen=True)
+class MeshSpec:
+    """Which devices.
+
+    Attributes:
+      data: parts that the batch is split into.
+      stage: places that the model's stages are spread over, a divisor of model.stages; None for
+        as many as there are devices for.
+      fsdp: also shard parameters and optimiser state over "data", by regular-expression rules.
+    """
+
+    data: int = 1
+    stage: int | None = None
+    fsdp: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("data", "stage"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"mesh.{name}={value} must be at least 1")
+        if self.fsdp and self.data == 1:
+            raise ValueError("mesh.fsdp=True shards over mesh.data=1, which is no sharding")
+
+
+@dataclass(frozen=True)
+class LogSpec:
+    """Bookkeeping; nothing here changes what is computed.
+
+    Attributes:
+      every: steps between two lines of training metrics.
+      evaluate: steps between two evaluations; 0 for the end of every epoch.
+      save: steps between two checkpoints; 0 for the end of every epoch.
+      keep: newest checkpoints that are kept, besides the best one.
+    """
+
+    every: int = 20
+    evaluate: int = 0
+    save: int = 0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("evaluate", 0), ("save", 0), ("keep", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"log.{name}={getattr(self, name)} must be at least {least}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. `name` is the preset's."""
+
+    name: str
+    model: ModelSpec = field(default_factory=ModelSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    mesh: MeshSpec = field(default_factory=MeshSpec)
+    log: LogSpec = field(default_factory=LogSpec)
+
+    def __post_init__(self) -> None:
+        places = self.mesh.stage
+        if places is not None and self.model.stages % places:
+            raise ValueError(
+                f"mesh.stage={places} must divide model.stages={self.model.stages}, so that every "
+                "place runs equally many stages"
+            )
+        parts = self.mesh.data * self.train.microbatches
+        if self.train.batch_size % parts:
+            raise ValueError(
+                f"train.batch_size={self.train.batch_size} must be a multiple of {parts}: "
+                f"mesh.data={self.mesh.data} x train.microbatches={self.train.microbatches}"
+            )
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as nested dicts of plain values."""
+    return asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """The inverse of `to_dict`, through JSON too.
+
+    Raises:
+      ValueError: an unknown key, with the nearest known one, or a value out of range.
+    """
+    return _build(RunConfig, values, "config")
+
+
+def differences(old: RunConfig, new: RunConfig, ignored: tuple[str, ...] = ()) -> list[str]:
+    """Every value in which two configs differ, as "train.epochs: 4, now 8".
+
+    Args:
+      ignored: sections that may differ.
+    """
+    before, after = pairs(old), pairs(new)
+    return [
+        f"{key}: {before[key]}, now {after[key]}"
+        for key in before
+        if before[key] != after[key] and key.partition(".")[0] not in ignored
+    ]
+
+
+def pairs(config: RunConfig) -> dict[str, Any]:
+    """The values of a config by "section.key"."""
+    return {
+        f"{section}.{key}": value
+        for section, values in to_dict(config).items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must be a JSON object, got {type(values).__name__}")
+    known = {entry.name: entry for entry in fields(kind)}
+    made = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_name(f"key in {where}", key, known)
+        section = known[key].default_factory
+        if is_dataclass(section):
+            made[key] = _build(section, value, f"{where}.{key}")
+        else:
+            made[key] = coerce(kind, key, value, where)
+    if kind is RunConfig and "name" not in made:
+        raise ValueError(f"{where} has no 'name'")
+    return kind(**made)
+
+
+def override(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """A config with some values replaced, e.g. ["train.epochs=4", "model.layers=8"].
+
+    Raises:
+      ValueError: not KEY=VALUE, an unknown key (with the nearest known one), a value that is not of
+        the key's type, or out of range.
+
+    Example:
+      >>> override(RunConfig("demo"), ["train.epochs=4"]).train.epochs
+      4
+    """
+    values, known = to_dict(config), pairs(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r} must be KEY=VALUE, e.g. train.epochs=4")
+        if key not in known:
+            raise unknown_name("key", key, known)
+        section, _, name = key.partition(".")
+        values[section][name] = text
+    return from_dict(values)
+

@@ -1,0 +1,153 @@
+"""What a run reports: metrics.jsonl always, TensorBoard where it is installed, a progress bar.
+
+A line of training metrics is a mean over a window of steps. The window that is being filled is part
+of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would have.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from zoo.files import MetricsLog, write_atomic
+
+# Measured by the clock, so different in every run; all other metrics repeat bit for bit.
+TIMINGS = ("samples_per_second", "tokens_per_second", "waiting_share", "seconds")
+
+Row = dict[str, Any]
+
+
+class Window:
+    """The steps since the last line of metrics.
+
+    Args:
+      rows: of a window that a checkpoint interrupted: one dict a step.
+    """
+
+    def __init__(self, rows: list[Row] | None = None) -> None:
+        self.rows = list(rows or [])
+        self._started, self._timed, self._waited = time.perf_counter(), 0, 0.0
+
+    def add(self, row: Row) -> None:
+        """One step: "loss", "accuracy", "gradient_norm", "weight", and per boundary "spike_rate"
+        and "bits"."""
+        self.rows.append(row)
+        self._timed += 1
+
+    def pause(self) -> float:
+        """Call before something that is not training; give the result to `resume` after it."""
+        return time.perf_counter()
+
+    def resume(self, paused: float) -> None:
+        self._started += time.perf_counter() - paused
+
+    def close(self, samples: int, tokens: int, waited: float) -> Row:
+        """The means over the window, and its speed; a new window begins.
+
+        Args:
+          samples, tokens: of one step.
+          waited: seconds that the run has waited for data since it started.
+        """
+        now = time.perf_counter()
+        seconds = max(now - self._started, 1e-9)
+        mean = lambda name: np.mean([row[name] for row in self.rows], axis=0, dtype=np.float64)
+        line = {
+            "loss": float(mean("loss")),
+            "accuracy": float(mean("accuracy")),
+            "gradient_norm": float(mean("gradient_norm")),
+            "spike_rate": mean("spike_rate").tolist(),
+            "bits": mean("bits").tolist(),
+            "samples_per_second": samples * self._timed / seconds,
+            "tokens_per_second": tokens * self._timed / seconds,
+            "waiting_share": (waited - self._waited) / seconds,
+        }
+        self.rows, self._started, self._timed, self._waited = [], now, 0, waited
+        return line
+
+
+class Logbook:
+    """Writes a run's metrics to its folder.
+
+    Args:
+      folder: of the run; made if absent.
+      step: of the checkpoint that the run goes on from: later lines, which a stopped run wrote
+        after it, are removed. 0 for a new run.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in read_metrics(folder) if step and line["step"] <= step]
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._log = MetricsLog(path)
+        self._board = _tensorboard(folder / "tensorboard")
+
+    def write(self, kind: str, step: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """One line: `kind` is "train" or "evaluation"."""
+        self._log.write({"kind": kind, "step": step, "epoch": epoch, **metrics})
+        if self._board is not None:
+            for name, value in metrics.items():
+                for index, number in enumerate(np.ravel(np.asarray(value, np.float64))):
+                    tag = f"{kind}/{name}" + (f"/{index}" if np.ndim(value) else "")
+                    self._board.add_scalar(tag, float(number), step)
+
+    def close(self) -> None:
+        """Closes the files; a second call does nothing."""
+        self._log.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out.
+
+    Raises:
+      ValueError: no such file, or a line that is not JSON.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no metrics.jsonl in it; give the folder of a run")
+    lines = path.read_text().split("\n")[:-1]  # what follows the last newline is incomplete
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; it is not a run's metrics") from error
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with count, time gone, time left, and the latest figures."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+        console=console,
+    )

@@ -1,0 +1,137 @@
+"""Runs by name. Each opens with its command, what it took, and what it reached.
+
+The figures are of `results/`; see the README for the table.
+"""
+
+from dataclasses import replace
+
+from snapjax.errors import unknown_name
+from zoo.data import DataSpec
+from zoo.train.config import LogSpec, ModelSpec, RunConfig, TrainSpec
+
+
+def digits_ann() -> RunConfig:
+    """vit_nano_patch2_8 on scikit-learn's digits, dense boundaries.
+
+    python scripts/train.py digits_ann
+    """
+    return RunConfig(
+        name="digits_ann",
+        model=ModelSpec("vit_nano_patch2_8", "ann"),
+        data=DataSpec(task="classify", source="digits", noise=0.2),
+        train=TrainSpec(epochs=40, batch_size=32),
+    )
+
+
+def digits_hnn() -> RunConfig:
+    """vit_nano_patch2_8 on scikit-learn's digits, spikes at 1 bit a feature.
+
+    python scripts/train.py digits_hnn
+    """
+    return _spiking(digits_ann(), "digits_hnn")
+
+
+def fashion_ann() -> RunConfig:
+    """vit_tiny_patch4_28 on Fashion-MNIST (idx files), dense boundaries.
+
+    python scripts/train.py fashion_ann --set data.source=FOLDER
+    """
+    return RunConfig(
+        name="fashion_ann",
+        model=ModelSpec("vit_tiny_patch4_28", "ann"),
+        data=DataSpec(task="classify", source="fashion_mnist", flip=True, shift=1),
+        train=TrainSpec(
+            epochs=10, batch_size=128, microbatches=1, learning_rate=2e-3, weight_decay=0.1
+        ),
+        log=LogSpec(every=50),
+    )
+
+
+def fashion_hnn() -> RunConfig:
+    """vit_tiny_patch4_28 on Fashion-MNIST (idx files), spikes at 1 bit a feature.
+
+    python scripts/train.py fashion_hnn --set data.source=FOLDER
+    """
+    return _spiking(fashion_ann(), "fashion_hnn")
+
+
+def topics_ann() -> RunConfig:
+    """bert_nano, masked language model of the English in CPython's pydoc_data.topics, dense.
+
+    python scripts/train.py topics_ann
+    """
+    return RunConfig(
+        name="topics_ann",
+        model=ModelSpec("bert_nano", "ann"),
+        data=DataSpec(task="mlm", source="topics", vocabulary=2048, sequence=64),
+        train=TrainSpec(
+            epochs=60, batch_size=32, microbatches=4, learning_rate=2e-3, weight_decay=0.1
+        ),
+    )
+
+
+def topics_hnn() -> RunConfig:
+    """bert_nano, masked language model of pydoc_data.topics, spikes at 1 bit a feature.
+
+    python scripts/train.py topics_hnn
+    """
+    return _spiking(topics_ann(), "topics_hnn")
+
+
+def gutenberg_ann() -> RunConfig:
+    """bert_micro, masked language model of a folder of English books, dense boundaries.
+
+    python scripts/train.py gutenberg_ann --set data.source=FOLDER
+    """
+    return RunConfig(
+        name="gutenberg_ann",
+        model=ModelSpec("bert_micro", "ann"),
+        data=DataSpec(task="mlm", source="gutenberg", vocabulary=4096, sequence=128),
+        train=TrainSpec(
+            epochs=6, batch_size=64, microbatches=1, learning_rate=2e-3, weight_decay=0.1
+        ),
+    )
+
+
+def gutenberg_hnn() -> RunConfig:
+    """bert_micro, masked language model of a folder of English books, spikes at 1 bit a feature.
+
+    python scripts/train.py gutenberg_hnn --set data.source=FOLDER
+    """
+    return _spiking(gutenberg_ann(), "gutenberg_hnn")
+
+
+def _spiking(config: RunConfig, name: str) -> RunConfig:
+    """The same run with spikes on the boundaries and nothing else changed."""
+    model = replace(config.model, variant="hnn", gradient_wire="bfloat16")
+    return replace(config, name=name, model=model)
+
+
+PRESETS = {
+    preset.__name__: preset
+    for preset in (
+        digits_ann,
+        digits_hnn,
+        fashion_ann,
+        fashion_hnn,
+        topics_ann,
+        topics_hnn,
+        gutenberg_ann,
+        gutenberg_hnn,
+    )
+}
+
+
+def get_preset(name: str) -> RunConfig:
+    """The config of a preset.
+
+    Raises:
+      ValueError: an unknown name, with the nearest one.
+
+    Example:
+      >>> get_preset("digits_hnn").model.variant
+      'hnn'
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]()

@@ -1,0 +1,58 @@
+"""Several processes, one a host: who the coordinator is, and how many devices each brings."""
+
+import os
+
+import jax
+
+
+def initialise(
+    coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the process group; call it before anything looks at a device.
+
+    With no argument it joins one only where a scheduler has set one up: SLURM with more than one
+    task, or a TPU pod, both of which `jax.distributed` recognises by itself.
+
+    Args:
+      coordinator: address "host:port" of process 0.
+      processes: how many there are.
+      process_id: which this is, 0 to processes - 1.
+
+    Raises:
+      ValueError: only some of the arguments, or values that do not fit.
+      RuntimeError: the group could not be joined.
+    """
+    given = [value is not None for value in (coordinator, processes, process_id)]
+    if any(given) and not all(given):
+        raise ValueError(
+            f"coordinator={coordinator}, processes={processes} and process_id={process_id} go "
+            "together: give all three, or none under SLURM and on a TPU pod"
+        )
+    if all(given):
+        if processes < 1 or not 0 <= process_id < processes:
+            raise ValueError(
+                f"process_id={process_id} must be in [0, processes={processes})"
+            )
+        if ":" not in coordinator:
+            raise ValueError(f"coordinator={coordinator!r} must be HOST:PORT")
+        jax.distributed.initialize(coordinator, processes, process_id)
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get(
+        "TPU_WORKER_HOSTNAMES", ""
+    ):
+        jax.distributed.initialize()
+
+
+def fake_devices(needed: int, processes: int) -> None:
+    """Lets a CPU show as many devices as a mesh needs, this process its share.
+
+    No effect on GPUs and TPUs. Call it before anything looks at a device.
+
+    Raises:
+      ValueError: a mesh that does not split evenly over the processes.
+    """
+    if needed % processes:
+        raise ValueError(
+            f"a mesh of {needed} devices does not split over processes={processes}; change "
+            "mesh.data or mesh.stage"
+        )
+    jax.config.update("jax_num_cpu_devices", needed // processes)

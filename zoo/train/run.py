@@ -1,0 +1,259 @@
+"""A run from its config to its results folder: what `scripts/train.py` and the demo do.
+
+    out/
+      config.json        the run's config
+      metrics.jsonl      one line a window of steps and one an evaluation
+      checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
+      model/             at the end: config.json, model.safetensors, see `zoo.pretrained`
+      summary.json, curves.png
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from snapjax.parameters import merge_plan, split_plan
+from zoo import checkpoint, plots, pretrained
+from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
+from zoo.files import write_json
+from zoo.hybrid import Model, Params
+from zoo.train import placement
+from zoo.train.config import RunConfig, differences, from_dict, to_dict
+from zoo.train.loop import Loop, Run, state_tree
+from zoo.train.logbook import read_metrics
+from zoo.train.step import Scores, State, Trainer
+from zoo.train.stop import StopRequest
+
+CALIBRATION_SAMPLES = 256
+MAY_CHANGE = ("mesh", "log")  # what a resumed run may change: not what is computed
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    fallback: bool = False,
+    stop: StopRequest | None = None,
+    console: Console | None = None,
+) -> dict[str, Any] | None:
+    """Runs, or goes on with, a run.
+
+    Args:
+      config: what to run.
+      out: its folder.
+      resume: go on from the newest checkpoint in `out`, if there is one.
+      fallback: with `resume`, pass over damaged checkpoints.
+      stop: asked between steps; once it is set, a checkpoint is saved and the run left.
+      console: where progress and the summary are printed.
+
+    Returns:
+      the summary, or None after a stop.
+
+    Raises:
+      ValueError: anything about the config, the data, the folder or a checkpoint that does not fit,
+        before training starts.
+      FloatingPointError: loss or gradients that are not finite, naming step and module.
+      OSError: a checkpoint could not be written.
+    """
+    stop = StopRequest() if stop is None else stop
+    console = console or Console()
+    run = prepare(config, Path(out), resume=resume, fallback=fallback, console=console)
+    state, scores = Loop(run, stop, console).go()
+    return None if stop else finish(run, state, scores, console)
+
+
+def prepare(
+    config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console
+) -> Run:
+    """Checks everything, loads the data, makes the state; writes the config and nothing else."""
+    folder = out / "checkpoints"
+    found = checkpoint.latest(folder) is not None
+    if found and not resume:
+        raise ValueError(
+            f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
+            "another folder"
+        )
+    mesh = placement.choose_mesh(config)
+    data = load(config.data)
+    sizes = data_sizes(data)
+    model = config.model.build(**sizes)
+    check_data(model, data)
+    steps = steps_per_epoch(data.train, config.train.batch_size)
+    trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp)
+    shapes = trainer.abstract()
+    placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    checkpoint.check_writable(folder, size, keep=config.log.keep)
+
+    console.print(
+        f"{config.name}: {model.config.name}, {pretrained.count(shapes.trainable):,} parameters, "
+        f"{model.config.stages} stages on {placement.describe(mesh)}; "
+        f"{data.train.samples:,} training and {data.validation.samples:,} validation samples, "
+        f"{steps:,} steps an epoch"
+    )
+    saved: dict[str, Any] = {"window": [], "step": 0, "seconds": 0.0}
+    if found:
+        state, saved = restore(trainer, folder, config, data, fallback=fallback, console=console)
+    else:
+        state = first_state(trainer, config, data)
+    boundaries = merge_plan(state.trainable, state.plans).get("boundaries")
+    if boundaries is not None:
+        model = model.with_boundary(model.boundary.tighten(boundaries))
+        trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp)
+    record = pretrained.describe(model, config, sizes, data.record)
+    if data.tokenizer is not None:
+        record["tokenizer"] = data.tokenizer
+    if jax.process_index() == 0:
+        write_json(out / "config.json", to_dict(config))
+    return Run(
+        config=config,
+        out=out,
+        data=data,
+        trainer=trainer,
+        state=trainer.place(state),
+        record=record,
+        window=saved["window"],
+        step=saved["step"],
+        steps_per_epoch=steps,
+        tokens_per_sample=tokens_per_sample(model, data),
+        seconds=saved["seconds"],
+    )
+
+
+def tokens_per_sample(model: Model, data: Data) -> int:
+    """Tokens that cross a boundary for one sample."""
+    batch = data.train.take(np.arange(1))
+    shapes = jax.eval_shape(lambda key: model.embed(model.init(key), batch), jax.random.key(0))
+    return int(shapes.shape[1])
+
+
+def first_state(trainer: Trainer, config: RunConfig, data: Data) -> State:
+    """A canonical state before the first step: boundaries fit the model's activations."""
+    model, key = trainer.model, jax.random.key(config.train.seed)
+    fit = True
+    if config.model.init_from is None:
+        params = model.init(key)
+    else:
+        loaded = pretrained.load_pretrained(config.model.init_from)
+        params, fit = pretrained.start_from(loaded, model, key)
+    if fit and model.config.stages > 1:
+        params = model.calibrate(params, calibration_batch(data, config))
+    return trainer.first(params)
+
+
+def calibration_batch(data: Data, config: RunConfig) -> Batch:
+    """The first samples of the first epoch, as training sees them."""
+    size = min(CALIBRATION_SAMPLES, data.train.samples)
+    return next(train_batches(data.train, size, seed=config.train.seed, epoch=0))
+
+
+def data_sizes(data: Data) -> dict[str, Any]:
+    """The model's config fields that a data set decides."""
+    if data.vocabulary is None:
+        return {"classes": data.classes}
+    if data.task == "mlm":
+        return {"task": "mlm", "vocabulary": data.vocabulary}
+    return {"task": "classify", "vocabulary": data.vocabulary, "classes": data.classes}
+
+
+def check_data(model: Model, data: Data) -> None:
+    """Raises ValueError when the model cannot read the data's batches."""
+    for split in (data.train, data.validation):
+        model.check(split.take(np.arange(1)))
+
+
+def restore(
+    trainer: Trainer,
+    folder: Path,
+    config: RunConfig,
+    data: Data,
+    *,
+    fallback: bool,
+    console: Console,
+) -> tuple[State, dict[str, Any]]:
+    """The canonical state of the newest (good) checkpoint, and its record.
+
+    Raises:
+      ValueError: damaged, or of a run with another config or other data.
+    """
+    like = trainer.abstract()
+    skipped: list[str] = []
+    tree, record = checkpoint.load(
+        folder, state_tree(like), fallback=fallback, on_skip=skipped.append
+    )
+    for reason in skipped:
+        console.print(f"passed over: {reason}")
+    changed = differences(from_dict(record["config"]), config, MAY_CHANGE)
+    if record["data"]["sha256"] != data.record["sha256"]:
+        changed.append("the data are not those that the run began with")
+    if changed:
+        raise ValueError(
+            f"the run in {folder.parent} has another config: {'; '.join(changed)}. Give the same "
+            "values to go on with it, or another folder for a new run"
+        )
+    trainable, plans = split_plan(tree["params"])
+    average = split_plan(tree["ema"])[0] if "ema" in tree else None
+    optimiser = checkpoint.dict_to_tree(tree["optimiser"], like.optimiser)
+    step = np.int32(record["step"])
+    console.print(f"going on from step {record['step']:,} of {record['path']}")
+    return State(trainable, plans, optimiser, average, step, np.bool_(True)), record
+
+
+def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str, Any]:
+    """Exports the model, draws the curves, prints and writes the summary of a finished run."""
+    config, out = run.config, run.out
+    boundary = run.trainer.model.boundary
+    params = run.trainer.params(state, averaged=True)
+    summary = {
+        "name": config.name,
+        "model": run.trainer.model.config.name,
+        "variant": config.model.variant,
+        "code": boundary.code,
+        "stages": config.model.stages,
+        "parameters": pretrained.count(params),
+        "task": run.data.task,
+        **scores.record(),
+        "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features,
+        "bytes_per_token_and_hop": boundary.bytes_per_token,
+        "steps": run.trainer.total_steps,
+        "mesh": dict(run.trainer.mesh.shape),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "seconds": run.seconds,
+        "train": to_dict(config),
+    }
+    if jax.process_index() == 0:
+        record = {**run.record, "metrics": scores.record(), "step": run.trainer.total_steps}
+        pretrained.export(out / "model", params, record, run.data.tokenizer)
+        write_json(out / "summary.json", summary)
+        plots.runs(out / "curves.png", {config.name: read_metrics(out)})
+        console.print(summary_table(summary))
+        console.print(f"written to {out}: model/, metrics.jsonl, summary.json, curves.png")
+    return summary
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The figures of a finished run for a terminal."""
+    table = Table(title=f"{summary['name']}: {summary['model']}, {summary['variant']}")
+    rate = summary["spike_rate"]
+    shown = {
+        "parameters": f"{summary['parameters']:,}",
+        "validation accuracy": f"{summary['accuracy']:.4f}",
+        "validation loss": f"{summary['loss']:.4f}",
+        "samples": f"{summary['samples']:,}",
+        "code": summary["code"],
+        "bytes a token and hop": str(summary["bytes_per_token_and_hop"]),
+        "spike rate": ", ".join(f"{value:.3f}" for value in rate) if rate else "-",
+        "steps": f"{summary['steps']:,}",
+        "minutes": f"{summary['seconds'] / 60:.1f}",
+    }
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in shown.items():
+        table.add_row(name, value)
+    return table
