@@ -1,7 +1,7 @@
 """Scores a trained model: one that ships with the package, a model folder, a run or a checkpoint.
 
-  python scripts/evaluate.py vit_nano_patch2_8.hnn_digits
-  python scripts/evaluate.py runs/fashion_hnn --task classify --data FOLDER --json
+python scripts/evaluate.py vit_nano_patch2_8.hnn_digits
+python scripts/evaluate.py runs/fashion_hnn --task classify --data FOLDER --json
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Draws the curves of one or more runs in one picture, of running ones too.
 
-  python scripts/plot_run.py runs/digits_ann runs/digits_hnn --out runs/digits.png
+python scripts/plot_run.py runs/digits_ann runs/digits_hnn --out runs/digits.png
 """
 
 import argparse

@@ -20,7 +20,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("preset", nargs="?", help="a name from --list")
     parser.add_argument("--list", action="store_true", help="print the presets and leave")
-    parser.add_argument("--keys", action="store_true", help="print what --set can change, and leave")
+    parser.add_argument(
+        "--keys", action="store_true", help="print what --set can change, and leave"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="change a value of the preset, such as train.epochs=4; may be repeated",
@@ -30,7 +32,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--fallback", action="store_true", help="with --resume: pass over damaged checkpoints"
     )
-    group = parser.add_argument_group("several processes (found by itself under SLURM, on TPU pods)")
+    group = parser.add_argument_group(
+        "several processes (found by itself under SLURM, on TPU pods)"
+    )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--processes", type=int, help="how many there are")
     group.add_argument("--process-id", type=int, help="which this is, from 0")

@@ -1,6 +1,6 @@
 """Models that snapjax cuts, and all that trains, saves and finds them by name.
 
-    from zoo import create_model, list_models, load_pretrained
+from zoo import create_model, list_models, load_pretrained
 """
 
 from zoo.pretrained import list_pretrained, load_pretrained

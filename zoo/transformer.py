@@ -49,9 +49,7 @@ def layer_norm(x: jax.Array, eps: float, name: str) -> jax.Array:
     return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
-def dense(
-    x: jax.Array, features: int, name: str, kernel_init: Initializer = LECUN
-) -> jax.Array:
+def dense(x: jax.Array, features: int, name: str, kernel_init: Initializer = LECUN) -> jax.Array:
     """x W + b over the last axis, in x's dtype; call it inside a compact module.
 
     The tokens of all samples are one axis of the matmul: XLA:CPU contracts a kernel's gradient over

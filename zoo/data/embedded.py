@@ -2,88 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-EMBEDDED = ("digits", "topics")
-
-_CHUNK = 4096
-"""Characters in a run of paragraphs that goes to one split as a whole."""
+DIGITS_LARGEST = 16.0
+"""Largest value of a pixel of the digits."""
+_RUN = 4096
+"""Characters of paragraphs that go to one split together."""
 _EVERY = 10
-"""Of so many runs, one is for validation."""
+"""Of so many runs of paragraphs, one is for validation."""
 
 
-class Digits(NamedTuple):
-    """The two parts of the digits, and the training part's statistics in units of `scale`."""
-
-    train: Dataset
-    validation: Dataset
-    mean: float
-    std: float
-    scale: float
-
-
-def digits() -> Digits:
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Handwritten digits as 8x8 grey scans, from the files that scikit-learn ships (no download).
 
-    1,797 images (8, 8, 1; pixels of 0..16) of ten classes: scikit-learn's copy of the test set of
-    "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, 1998). The split is fixed
-    and stratified by class: 1,437 train, 360 validation. Mean and deviation are of the raw pixels.
+    1,797 images of ten classes: scikit-learn's copy of the test set of "Optical Recognition of
+    Handwritten Digits" (Alpaydin and Kaynak, UCI, 1998). The split is fixed and stratified by
+    class.
+
+    Returns:
+      1,437 training images (n, 8, 8, 1) uint8 of 0..16 and their labels (n,) int64, then 360 for
+      validation and theirs.
     """
-    # Imported here: `datasets` costs 0.7 to 1.0 s and scikit-learn 1.3 s, and most users of this
-    # package (a resumed run's order, an evaluation of given arrays) need neither.
-    from datasets import Array3D, Dataset, Features, Value
+    # Imported here: scikit-learn costs 1.3 s.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     scans = load_digits()
     pixels = scans.images[..., None].astype(np.uint8)  # whole numbers
-    dataset = Dataset.from_dict(
-        {"image": pixels, "label": scans.target},
-        features=Features({"image": Array3D((8, 8, 1), "uint8"), "label": Value("int32")}),
-    )
+    labels = scans.target.astype(np.int64)
     first, second = train_test_split(
-        np.arange(len(dataset)), test_size=0.2, stratify=scans.target, random_state=0
+        np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
     )
-    train = scans.images[first]
-    return Digits(
-        dataset.select(first),
-        dataset.select(second),
-        float(train.mean(dtype=np.float64)),
-        float(train.std(dtype=np.float64)),
-        1.0,
-    )
+    return pixels[first], labels[first], pixels[second], labels[second]
 
 
-class Topics(NamedTuple):
-    """The two parts of the text, a paragraph a row, and the Python that it comes from."""
-
-    train: Dataset
-    validation: Dataset
-    python: str
-
-
-def topics() -> Topics:
+def topics() -> tuple[list[str], list[str], dict[str, str]]:
     """English technical prose: the language reference that CPython ships as `pydoc_data.topics`.
 
-    About 345,000 characters without repetitions; each version of Python has a text of its own (PSF
-    licence). Topics quote each other at length, so a paragraph counts only where it first appears,
-    or validation text would also be training text. Paragraphs are one row each, with single spaces
-    and without the lines under headings. In the order of the topics' names, the paragraphs form
-    runs of 4,096 characters, and every tenth run is for validation.
-    """
-    from datasets import Dataset
-    from pydoc_data.topics import topics as text
+    About 345,000 characters without repetitions (PSF licence); each version of Python has a text of
+    its own. Topics quote each other at length, so a paragraph counts only where it first appears,
+    or validation text would be training text too. Spaces are single, and the lines under headings
+    are left out. In the order of the topics' names the paragraphs form runs of 4,096 characters, of
+    which every tenth is for validation.
 
-    paragraphs: dict[str, None] = {}  # a set that keeps the order
-    for name in sorted(text):
-        for paragraph in re.split(r"\n\s*\n", text[name]):
+    Returns:
+      The paragraphs for training, those for validation, and what identifies the text: "python", the
+      version, and "text_sha256".
+    """
+    from pydoc_data.topics import topics as pages
+
+    paragraphs: dict[str, None] = {}  # a set that keeps its order
+    for name in sorted(pages):
+        for paragraph in re.split(r"\n\s*\n", pages[name]):
             lines = [line for line in paragraph.split("\n") if not re.fullmatch(r"\W*", line)]
             plain = " ".join(" ".join(lines).split())
             if plain:
@@ -91,8 +65,9 @@ def topics() -> Topics:
     parts: tuple[list[str], list[str]] = ([], [])
     characters = 0
     for paragraph in paragraphs:
-        held_out = characters // _CHUNK % _EVERY == _EVERY - 1
-        parts[held_out].append(paragraph)
+        parts[characters // _RUN % _EVERY == _EVERY - 1].append(paragraph)
         characters += len(paragraph)
-    train, validation = (Dataset.from_dict({"text": rows}) for rows in parts)
-    return Topics(train, validation, platform.python_version())
+    train, validation = parts
+    text = "\n".join([*train, "", *validation])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return train, validation, {"python": platform.python_version(), "text_sha256": digest}

@@ -8,8 +8,9 @@ import numpy as np
 
 from zoo.data.order import below
 
-REPLACED, RANDOM = 0.8, 0.1
-"""Shares of the chosen tokens that become the mask token and a random one; the rest is kept."""
+RANDOM = 8
+"""Of ten equally likely fates of a chosen token, the one that makes it random; those before it make
+it the mask token, and the one after it keeps the token."""
 
 
 class Masked(NamedTuple):
@@ -64,14 +65,13 @@ def corrupt(
     label = np.where(used, token[row, position], 0)
 
     draw = words[:, sequence : sequence + slot]
-    # The lower half of a word decides what happens, the upper half which random token it is.
-    share = (draw & np.uint64(2**32 - 1)).astype(np.float64) / 2**32
+    # The upper half of a word decides a token's fate, the lower half which random token it may get.
+    fate = below(draw, 10)
     ids = np.flatnonzero(ordinary)
-    replacement = np.where(share < REPLACED, mask, ids[below(draw, len(ids))])
-    changed = used & (share < REPLACED + RANDOM)
+    other = ids[below(draw << np.uint64(32), len(ids))]
+    which, place = np.nonzero(used & (fate <= RANDOM))
     corrupted = token.copy()
-    which, place = np.nonzero(changed)
-    corrupted[which, position[which, place]] = replacement[which, place]
+    corrupted[which, position[which, place]] = np.where(fate < RANDOM, mask, other)[which, place]
     return Masked(
         corrupted,
         position.astype(np.int32),

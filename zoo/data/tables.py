@@ -1,12 +1,12 @@
-"""Tables of rows as map-style `datasets`, in memory, and their columns, checked."""
+"""Tables of raw columns: from files, from folders of `datasets`, and from the Hub."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,100 +17,228 @@ from zoo.data.files import nearest, read_bytes, read_text, suffix
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
+"""Of files that hold a table; all but .parquet may be packed (.gz)."""
+
+Column = Sequence[Any] | np.ndarray
 
 
-def read_tables(paths: Sequence[Path], quoted: bool | None = None) -> Dataset:
-    """The rows of one or more files of the same kind and columns, one after the other.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of raw values, which know where they came from.
 
-    Text files give the column "text", a row a line. All fields of .csv and .tsv files are strings,
-    as written: no "NA", "null" or number is interpreted. Nothing is cached on disk.
+    Attributes:
+      columns: name -> one value a row.
+      where: the file or split, for errors.
+      folder: what relative paths in it start from.
+      names: column -> names of its classes, where the data state them.
+      files: (where, rows) of each file that was joined; () for one file.
+      rows: (len,) numbers of the rows before any were left out; None: all are there.
+    """
 
-    Args:
-      paths: files with a suffix in SUFFIXES, perhaps followed by .gz.
-      quoted: whether "..." quotes a field in .csv and .tsv; None: in .csv only.
+    columns: Mapping[str, Column]
+    where: str
+    folder: Path | None = None
+    names: Mapping[str, list[str]] = field(default_factory=dict)
+    files: tuple[tuple[str, int], ...] = ()
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def column(self, name: str, field: str) -> Column:
+        """The values of a column.
+
+        Args:
+          name: of the column.
+          field: of `DataSpec` that gave the name, for the error.
+
+        Raises:
+          ValueError: no such column; the message lists those there are.
+        """
+        if name not in self.columns:
+            known = list(self.columns)
+            raise ValueError(
+                f"{self.where}: no column data.{field}={name!r}{nearest(name, known)}; it has "
+                f"{', '.join(known)}"
+            )
+        return self.columns[name]
+
+    def place(self, row: int) -> str:
+        """What an error calls a row: its file, and its number (from 0) in that file."""
+        number = int(row if self.rows is None else self.rows[row])
+        for where, count in self.files:
+            if number < count:
+                return f"{where}: row {number}"
+            number -= count
+        return f"{self.where}: row {number}"
+
+    def select(self, index: np.ndarray) -> Table:
+        """The rows at `index`, in that order."""
+        columns = {
+            name: values[index]
+            if isinstance(values, np.ndarray)
+            else [values[row] for row in index.tolist()]
+            for name, values in self.columns.items()
+        }
+        return replace(self, columns=columns, rows=index if self.rows is None else self.rows[index])
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. Fields of .csv and .tsv are texts as written: "NA" and "1" are not more.
 
     Raises:
-      ValueError: a file that cannot be read, is empty or damaged, or has other columns than the
-        first.
+      ValueError: the file is of another kind, damaged, or has no rows.
     """
-    from datasets import concatenate_datasets
-
-    tables = [_read(path, quoted) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        if len(table) == 0:
-            raise ValueError(f"{path}: has no rows; give a file with at least one")
-        if table.column_names != tables[0].column_names:
-            raise ValueError(
-                f"{path}: columns {table.column_names}, but {paths[0]} has "
-                f"{tables[0].column_names}; name files with the same columns"
-            )
-    return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
-
-
-def _read(path: Path, quoted: bool | None) -> Dataset:
-    from datasets import Dataset
-
     kind = suffix(path)
     if kind == ".parquet":
         return _parquet(path)
+    if kind not in SUFFIXES:
+        raise ValueError(f"{path}: its suffix is not one of {', '.join(SUFFIXES)}")
     text = read_text(path)
     if kind == ".txt":
-        return Dataset.from_dict({"text": text.removesuffix("\n").split("\n")})
-    if kind == ".jsonl":
-        return Dataset.from_dict(_jsonl(text, path))
-    if kind in (".csv", ".tsv"):
-        return Dataset.from_dict(_separated(text, path, "," if kind == ".csv" else "\t", quoted))
-    raise ValueError(f"{path}: {kind or 'no suffix'} is not one of {', '.join(SUFFIXES)}")
+        columns: dict[str, list[Any]] = {"text": text.removesuffix("\n").split("\n")}
+    elif kind == ".jsonl":
+        columns = _json_lines(text, path)
+    else:
+        columns = _columns(_comma_separated(text, path) if kind == ".csv" else [
+            (number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line
+        ], path)  # fmt: skip
+    return _filled(Table(columns, str(path), path.parent))
 
 
-def _parquet(path: Path) -> Dataset:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several files, one after the other.
+
+    Raises:
+      ValueError: they differ in columns.
+    """
+    first, *others = tables
+    if not others:
+        return first
+    for table in others:
+        if set(table.columns) != set(first.columns):
+            raise ValueError(
+                f"{table.where}: has columns {', '.join(table.columns)}, but {first.where} has "
+                f"{', '.join(first.columns)}; join files with the same columns"
+            )
+    columns = {
+        name: [value for table in tables for value in table.columns[name]] for name in first.columns
+    }
+    files = tuple((table.where, len(table)) for table in tables)
+    where = f"{first.where} and {len(others)} more"
+    return Table(columns, where, first.folder, first.names, files)
+
+
+def read_saved(folder: Path) -> dict[str, Table]:
+    """The splits in a folder that `datasets` saved; a single one is called "train".
+
+    Raises:
+      ValueError: the folder cannot be read.
+    """
+    import datasets
+
+    try:
+        made = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever is in the folder
+        raise ValueError(
+            f"{folder}: looks like a folder of datasets.save_to_disk, but cannot be read: "
+            f"{_line(error)}"
+        ) from error
+    splits = made if isinstance(made, dict) else {"train": made}
+    return {name: _from_dataset(split, f"{folder} ({name})") for name, split in splits.items()}
+
+
+def read_hub(name: str, near: Sequence[str]) -> dict[str, Table]:
+    """The splits of a data set on the Hugging Face Hub, or in the cache of `datasets`.
+
+    Nothing that its author wrote is executed: `datasets` has no loading scripts any more.
+
+    Args:
+      name: of the data set.
+      near: what else the name could have meant.
+
+    Raises:
+      ValueError: it is not there, or there is no network.
+    """
+    import datasets
+
+    try:
+        made = datasets.load_dataset(name)
+    except Exception as error:  # from a wrong name to a proxy that answers in HTML
+        raise ValueError(
+            f"data.source={name!r} is no embedded data set and no path here, and from the Hub it "
+            f"could not be loaded: {_line(error)}. Without a network give the path of a file or "
+            f"folder{nearest(name, list(near))}"
+        ) from error
+    return {split: _from_dataset(made[split], f"{name} ({split})") for split in made}
+
+
+def _from_dataset(dataset: Dataset, where: str) -> Table:
+    from datasets import ClassLabel, Image
+
+    dataset = dataset.with_format(None)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):  # as encoded bytes, which `pictures` decodes
+            dataset = dataset.cast_column(name, Image(decode=False))
+    names = {
+        name: list(feature.names)
+        for name, feature in dataset.features.items()
+        if isinstance(feature, ClassLabel)
+    }
+    columns = {name: dataset[name][:] for name in dataset.column_names}
+    return _filled(Table(columns, where, names=names))
+
+
+def _parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
     from datasets import Dataset
 
-    data = read_bytes(path)
-    if not data:
-        raise ValueError(f"{path}: is empty; give a file with at least one row")
     try:
-        # The table's metadata say which columns are images and which are named classes.
-        return Dataset(pq.read_table(io.BytesIO(data)))
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: is not a whole parquet file: {error}") from error
+        # The file's metadata say which columns are images and which are named classes.
+        dataset = Dataset(pyarrow.parquet.read_table(io.BytesIO(read_bytes(path))))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: is damaged or no .parquet file: {_line(error)}") from error
+    return replace(_from_dataset(dataset, str(path)), folder=path.parent)
 
 
-def _separated(text: str, path: Path, separator: str, quoted: bool | None) -> dict[str, list[str]]:
-    if quoted is None:
-        quoted = separator == ","
-    rows: list[list[str]] = []
-    # Lines end at newlines alone: str.splitlines would also cut at form feeds and others.
-    reader = csv.reader(
-        io.StringIO(text, newline="\n"),
-        delimiter=separator,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-        strict=True,
-    )
+def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """(line, fields) of every row that is not empty."""
+    # Lines end at newlines alone; str.splitlines would also cut at form feeds and others.
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        for row in reader:
-            if row:  # an empty line
-                rows.append(row)
-                if len(row) != len(rows[0]):
-                    raise ValueError(
-                        f"{path}: line {reader.line_num} has {len(row)} fields, but the header has "
-                        f"{len(rows[0])}: {rows[0]}; quoted={quoted}, try {not quoted}"
-                    )
+        return [(reader.line_num, fields) for fields in reader if fields]
     except csv.Error as error:
         raise ValueError(
-            f"{path}: line {reader.line_num}: {error}; quoted={quoted}, try {not quoted}"
+            f"{path}: line {reader.line_num} cannot be read: {error}; put a field with commas, "
+            'quotes or newlines in "..." and double each quote within'
         ) from error
-    header = rows[0]
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise ValueError(f"{path}: the header names {sorted(twice)} twice; rename one of them")
-    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+    finally:
+        csv.field_size_limit(limit)
 
 
-def _jsonl(text: str, path: Path) -> dict[str, list[Any]]:
+def _columns(lines: list[tuple[int, list[str]]], path: Path) -> dict[str, list[str]]:
+    (_, header), *rows = lines
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path}: two columns have the same name: {', '.join(header)}")
+    for number, fields in rows:
+        if len(fields) != len(header):
+            remedy = (
+                "a field of a .tsv file cannot hold a tab or a newline"
+                if suffix(path) == ".tsv"
+                else 'quote ("...") a field that holds a comma or a newline'
+            )
+            raise ValueError(
+                f"{path}: line {number} has {len(fields)} fields, but the first line names "
+                f"{len(header)} columns ({', '.join(header)}); {remedy}"
+            )
+    return {name: [fields[i] for _, fields in rows] for i, name in enumerate(header)}
+
+
+def _json_lines(text: str, path: Path) -> dict[str, list[Any]]:
+    """Columns of all keys; a row that lacks one holds None there."""
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -120,73 +248,18 @@ def _jsonl(text: str, path: Path) -> dict[str, list[Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{path}: line {number} is not an object with a column a key")
-        if rows and row.keys() != rows[0].keys():
-            raise ValueError(
-                f"{path}: line {number} has the keys {sorted(row)}, but the first line has "
-                f"{sorted(rows[0])}"
-            )
+            raise ValueError(f"{path}: line {number} is not a JSON object with a value a column")
         rows.append(row)
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
-def column(table: Dataset, name: str, field: str, where: str) -> list[Any]:
-    """The values of a column.
-
-    Args:
-      table: rows.
-      name: of the column.
-      field: of `DataSpec` that names it.
-      where: the file, for errors.
-
-    Raises:
-      ValueError: no such column; the message lists those there are.
-    """
-    if name not in table.column_names:
-        raise ValueError(
-            f"{field}={name!r}: {where} has no such column{nearest(name, table.column_names)}; it "
-            f"has {table.column_names}"
-        )
-    return table[name][:]
+def _filled(table: Table) -> Table:
+    if not table.columns or len(table) == 0:
+        raise ValueError(f"{table.where}: has no rows; give data with at least one")
+    return table
 
 
-def texts(table: Dataset, name: str, field: str, where: str) -> list[str]:
-    """A column of strings; arguments as in `column`.
-
-    Raises:
-      ValueError: see `column`; or a value is no string.
-    """
-    values = column(table, name, field, where)
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise ValueError(
-                f"{where}: column {name!r} holds {value!r} in row {row} (counted from 0), which is "
-                f"not text; give a column of strings as {field}"
-            )
-    return values
-
-
-def labels(table: Dataset, name: str, where: str) -> tuple[np.ndarray, int | None]:
-    """A column of class numbers, (rows,) int64, and the number of classes where it is declared.
-
-    Raises:
-      ValueError: see `column`; or a value is not a whole number.
-    """
-    from datasets import ClassLabel
-
-    values = column(table, name, "label_column", where)
-    for row, value in enumerate(values):
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
-            values[row] = int(value)
-        elif isinstance(value, bool | int | np.integer):
-            values[row] = int(value)
-        else:
-            raise ValueError(
-                f"{where}: column {name!r} holds {value!r} in row {row} (counted from 0), which is "
-                "not a whole number; task='classify' needs classes numbered 0, 1, 2, ... as "
-                "label_column (scores are not classes)"
-            )
-    feature = table.features[name]
-    return np.array(values, np.int64), (
-        feature.num_classes if isinstance(feature, ClassLabel) else None
-    )
+def _line(error: Exception) -> str:
+    """The first line of an error, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,34 +1,38 @@
-"""Text splits: blocks with masked tokens to predict, and labelled texts or pairs of texts."""
+"""Splits of text: blocks with masked tokens to predict, and labelled texts or pairs of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from zoo.data import masking
 from zoo.data.batches import Batch
-from zoo.data.images import check_labels
 from zoo.data.order import EVALUATION, sample_words
-from zoo.data.tokenizer import Text
+from zoo.data.tokenizer import Vocabulary
+
+CHUNK = 4096
+"""Characters that are tokenised as one text, at least: lines are short and calls are not free."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedText:
     """Blocks of running text for a masked language model; see `zoo.data.batches.Split`.
 
-    Evaluation corrupts sample i always in the same way, training in every epoch in another.
+    Evaluation corrupts a sample always in the same way, training in every epoch in another.
 
     Attributes:
-      tokens: (samples, sequence) int32, [CLS] first and [SEP] last, no padding.
-      text: the tokenizer.
+      tokens: (samples, sequence) int32, first and last token special, no padding.
       mask_rate: share of the tokens to predict.
+      mask: id of the mask token.
+      ordinary: (vocabulary,) bool, false for special tokens.
     """
 
     tokens: np.ndarray
-    text: Text
     mask_rate: float
+    mask: int
+    ordinary: np.ndarray
 
     @property
     def samples(self) -> int:
@@ -36,85 +40,92 @@ class MaskedText:
         return len(self.tokens)
 
     def take(self, index: np.ndarray) -> Batch:
-        """The blocks at `index` with their fixed corruption."""
+        """The blocks at `index` in their fixed corruption."""
         return self.augmented(index, *EVALUATION)
 
     def augmented(self, index: np.ndarray, seed: int, epoch: int) -> Batch:
-        """The blocks at `index` with the corruption of an epoch."""
-        mask = self.text.mask
-        assert mask is not None  # the tokenizer was made for this task
+        """The blocks at `index` in the corruption of an epoch."""
         count = masking.words_needed(self.tokens.shape[1], self.mask_rate)
         words = sample_words(seed, epoch, index, count)
-        made = masking.corrupt(
-            self.tokens[index], words, self.mask_rate, mask, self.text.ordinary
-        )
-        return made._asdict()
+        return masking.corrupt(
+            self.tokens[index], words, self.mask_rate, self.mask, self.ordinary
+        )._asdict()
 
 
-def blocks(rows: Sequence[str], text: Text, sequence: int, where: str) -> np.ndarray:
-    """Rows of text as one stream, cut into full blocks: (blocks, sequence) int32.
+def chunks(rows: Sequence[str]) -> list[str]:
+    """Rows with a newline after each, joined to texts of at least CHUNK characters but the last."""
+    made: list[str] = []
+    waiting: list[str] = []
+    length = 0
+    for row in rows:
+        waiting.append(row + "\n")
+        length += len(row) + 1
+        if length >= CHUNK:
+            made.append("".join(waiting))
+            waiting, length = [], 0
+    return [*made, "".join(waiting)] if waiting else made
 
-    Every row ends with a newline; what does not fill the last block is left out.
+
+def blocks(texts: Sequence[str], vocabulary: Vocabulary, sequence: int, where: str) -> np.ndarray:
+    """Texts as one stream of tokens, cut into full blocks: (blocks, sequence) int32.
+
+    Each block is [CLS], sequence - 2 tokens and [SEP]; what does not fill the last is left out.
+
+    Args:
+      texts: see `chunks`; they are joined without anything between.
+      vocabulary: the tokenizer.
+      sequence: tokens of a block, at least 3.
+      where: the file, for errors.
 
     Raises:
-      ValueError: the text has no ordinary token, or not enough tokens for one block.
+      ValueError: fewer tokens than a block needs, or a tokenizer without [CLS], [SEP] or [MASK].
     """
-    ids = text.encode([row + "\n" for row in rows])
-    stream = np.concatenate(ids) if ids else np.empty(0, np.int32)
-    if not text.ordinary[stream].any():
-        raise ValueError(
-            f"{where}: the text has {stream.size} tokens and none that the tokenizer knows; give "
-            "text in the tokenizer's language and alphabet"
-        )
+    vocabulary.require("[CLS]", "[SEP]", "[MASK]")
+    stream = vocabulary.encode_joined(texts)
     inner = sequence - 2
     count = stream.size // inner
     if count == 0:
         raise ValueError(
-            f"{where}: {stream.size} tokens do not fill one block of sequence={sequence} "
-            f"({inner} and two special ones); give more text or a smaller sequence"
+            f"{where}: {stream.size} tokens are less than one sample of data.sequence={sequence}; "
+            "give more text or a smaller data.sequence"
         )
     made = np.empty((count, sequence), np.int32)
-    made[:, 0], made[:, -1] = text.start, text.end
+    made[:, 0], made[:, -1] = vocabulary.start, vocabulary.separator
     made[:, 1:-1] = stream[: count * inner].reshape(count, inner)
     return made
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledText:
-    """Texts or pairs of texts with a class each; see `zoo.data.batches.Split`.
+    """Texts, or pairs of texts, with a class each; see `zoo.data.batches.Split`.
 
     Attributes:
-      tokens: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
+      token: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
         padding.
-      first: (samples,) how many tokens belong to the first text, with [CLS] and its [SEP].
-      length: (samples,) how many tokens are not padding.
-      labels: (samples,) int32, in [0, classes).
+      type: (samples, sequence) int32: 1 for the tokens of the other text and its [SEP], else 0.
+      length: (samples,) int32: how many tokens are not padding.
+      label: (samples,) int32, in [0, classes).
       classes: number of classes.
     """
 
-    tokens: np.ndarray
-    first: np.ndarray
+    token: np.ndarray
+    type: np.ndarray
     length: np.ndarray
-    labels: np.ndarray
+    label: np.ndarray
     classes: int
-
-    def __post_init__(self) -> None:
-        check_labels(self.labels, self.classes, "labels")
 
     @property
     def samples(self) -> int:
         """Number of labelled texts."""
-        return len(self.tokens)
+        return len(self.token)
 
     def take(self, index: np.ndarray) -> Batch:
         """The texts at `index`."""
-        place = np.arange(self.tokens.shape[1])
-        mask = place < self.length[index, None]
         return {
-            "token": self.tokens[index],
-            "mask": mask,
-            "type": (mask & (place >= self.first[index, None])).astype(np.int32),
-            "label": self.labels[index],
+            "token": self.token[index],
+            "mask": np.arange(self.token.shape[1]) < self.length[index, None],
+            "type": self.type[index],
+            "label": self.label[index],
             "weight": np.ones(len(index), np.float32),
         }
 
@@ -124,65 +135,73 @@ class LabelledText:
         return self.take(index)
 
 
-def padded(
+def labelled(
     texts: Sequence[str],
     others: Sequence[str] | None,
-    text: Text,
+    labels: np.ndarray,
+    classes: int,
+    vocabulary: Vocabulary,
+    *,
     sequence: int,
     truncate: bool,
-    where: str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Texts, or pairs, with special tokens and padding: `tokens`, `first`, `length` above.
+    place: Callable[[int], str],
+) -> LabelledText:
+    """Labelled texts, or pairs of texts, as tokens.
 
-    Of a pair that is too long, the longer text is cut first (as BERT does).
+    Args:
+      texts, others: the texts, and their seconds or None.
+      labels: (texts,) int32, in [0, classes).
+      classes: number of classes.
+      vocabulary: the tokenizer.
+      sequence: tokens of a sample, special ones included.
+      truncate: cut what is too long, of a pair the longer text first, as BERT does.
+      place: what an error calls a row.
 
     Raises:
-      ValueError: a text without tokens, or longer than `sequence` where `truncate` is false.
+      ValueError: a text without tokens; one that is too long, unless `truncate`; or a tokenizer
+        without [PAD], [CLS] or [SEP].
     """
-    first = text.encode(texts)
-    second = None if others is None else text.encode(others)
-    room = sequence - (2 if second is None else 3)
-    for part, ids in (("text", first), ("second text", second or [])):
-        for row, tokens in enumerate(ids):
-            if tokens.size == 0:
+    vocabulary.require("[PAD]", "[CLS]", "[SEP]")
+    columns = [texts] if others is None else [texts, others]
+    encoded = [vocabulary.encode(column) for column in columns]
+    room = sequence - 1 - len(columns)
+    token = np.full((len(texts), sequence), vocabulary.pad, np.int32)
+    kind = np.zeros((len(texts), sequence), np.int32)
+    length = np.empty(len(texts), np.int32)
+    for row, parts in enumerate(zip(*encoded, strict=True)):
+        for part, column in zip(parts, columns, strict=True):
+            if not part:
                 raise ValueError(
-                    f"{where}: the {part} of row {row} (counted from 0) has no tokens; remove the "
-                    "row"
+                    f"{place(row)} has a text without tokens, {column[row]!r:.40}; remove it"
                 )
-    sizes = np.array([len(ids) for ids in first])
-    if second is not None:
-        sizes += [len(ids) for ids in second]
-    if not truncate and sizes.max() > room:
-        row, longest = int(np.argmax(sizes > room)), int(sizes.max())
-        special = sequence - room
-        raise ValueError(
-            f"{where}: row {row} (counted from 0) has {sizes[row] + special} tokens with its "
-            f"special ones, more than sequence={sequence}, as have {int((sizes > room).sum())} of "
-            f"{len(sizes)} rows; set sequence={longest + special} or truncate=True"
-        )
-    tokens = np.full((len(first), sequence), text.pad, np.int32)
-    begins, lengths = np.empty(len(first), np.int64), np.empty(len(first), np.int64)
-    for row, one in enumerate(first):
-        other = None if second is None else second[row]
-        keep, keep_other = _kept(len(one), 0 if other is None else len(other), room)
-        parts = [[text.start], one[:keep], [text.end]]
-        begins[row] = keep + 2
-        if other is not None:
-            parts += [other[:keep_other], [text.end]]
-        joined = np.concatenate(parts)
-        lengths[row] = len(joined)
-        tokens[row, : len(joined)] = joined
-    return tokens, begins, lengths
+        total = sum(map(len, parts))
+        if total > room and not truncate:
+            raise ValueError(
+                f"{place(row)} has {total} tokens, more than the {room} that fit "
+                f"data.sequence={sequence}; set data.sequence={total + sequence - room} or more, "
+                "or data.truncate=true"
+            )
+        ids, begin = [vocabulary.start], 0
+        for part, kept in zip(parts, _kept(*map(len, parts), room=room), strict=True):
+            begin = len(ids)
+            ids += [*part[:kept], vocabulary.separator]
+        token[row, : len(ids)] = ids
+        length[row] = len(ids)
+        if others is not None:
+            kind[row, begin : len(ids)] = 1
+    return LabelledText(token, kind, length, labels, classes)
 
 
-def _kept(one: int, other: int, room: int) -> tuple[int, int]:
-    """How much of two texts stays when the longer one is cut, token by token, until both fit."""
+def _kept(one: int, other: int = 0, *, room: int) -> tuple[int, ...]:
+    """Tokens that stay of a text, or of two, when the longer one is cut until all fit."""
+    if not other:
+        return (min(one, room),)
     excess = max(0, one + other - room)
     cut = min(excess, abs(one - other))
-    if one >= other:
+    if one > other:
         one -= cut
     else:
         other -= cut
+    # From equal lengths on, the second loses a token, then the first, and so on.
     rest = excess - cut
-    # From equal lengths, BERT's loop (`len(a) > len(b)`: cut a, else b) takes from b first.
     return one - rest // 2, other - (rest + 1) // 2

@@ -5,214 +5,240 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo.data.files import nearest
+from zoo.data.spec import TOKENIZERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Ids 0 to 4 of the tokenizers trained here."""
-ALIASES = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
-"""What RoBERTa's and T5's families call them."""
+"""Ids 0 to 4 of the tokenizers that are trained here."""
+ALIASES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+"""What RoBERTa and its family call them."""
 
-_PLANE = 0xF0000
-"""First code point of a private plane: stands for the characters that continue a word."""
-_CHUNK = 4096
+_PRIVATE = 0xF0000
+"""First code point of a private plane, whose characters stand for pieces of one character."""
+_BATCH = 4096
+"""Texts that are encoded at once: what the library returns is far larger than the ids."""
 
 
-class Text(NamedTuple):
-    """A tokenizer and what the data need to know of it."""
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A tokenizer, and what the data need to know of it.
+
+    Attributes:
+      tokenizer: adds no special tokens, pads and truncates nothing, and finds no special token in
+        a text that spells one.
+      text: its tokenizer.json.
+      origin: "wordpiece", "bytes", or where it was read, for errors and records.
+      size: largest id plus 1.
+      pad, unknown, start, separator, mask: ids of the special tokens; -1 for one that is absent,
+        see `require`.
+    """
 
     tokenizer: Tokenizer
-    json: str  # the content of its tokenizer.json
-    vocabulary: int  # largest id plus 1
-    ordinary: np.ndarray  # (vocabulary,) bool, false for special tokens and unused ids
+    text: str
+    origin: str
+    size: int
     pad: int
+    unknown: int
     start: int
-    end: int
-    mask: int | None
+    separator: int
+    mask: int
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Of `json`."""
-        return hashlib.sha256(self.json.encode()).hexdigest()
+        """Of `text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def encode(self, rows: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each row, int32, without the special tokens around it."""
-        encoded = []
-        for first in range(0, len(rows), _CHUNK):  # an Encoding is far larger than its ids
-            chunk = list(rows[first : first + _CHUNK])
-            for row in self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-                encoded.append(np.array(row.ids, np.int32))
-        return encoded
+    def require(self, *tokens: str) -> None:
+        """Raises ValueError if one of `tokens`, out of SPECIAL, is absent."""
+        ids = dict(
+            zip(
+                SPECIAL,
+                (self.pad, self.unknown, self.start, self.separator, self.mask),
+                strict=True,
+            )
+        )
+        absent = [token for token in tokens if ids[token] < 0]
+        if absent:
+            raise ValueError(
+                f"tokenizer {self.origin}: has no {', '.join(absent)} token; use a BERT-style "
+                "tokenizer.json, or 'wordpiece' or 'bytes' to train one"
+            )
+
+    def ordinary(self) -> np.ndarray:
+        """(size,) bool: false for special tokens and for ids without a token."""
+        made = np.zeros(self.size, bool)
+        made[list(self.tokenizer.get_vocab().values())] = True
+        added = self.tokenizer.get_added_tokens_decoder()
+        made[[number for number, token in added.items() if token.special]] = False
+        special = (self.pad, self.unknown, self.start, self.separator, self.mask)
+        made[[number for number in special if number >= 0]] = False
+        return made
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens around it."""
+        made: list[list[int]] = []
+        for first in range(0, len(texts), _BATCH):
+            batch = list(texts[first : first + _BATCH])
+            encoded = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            made.extend(each.ids for each in encoded)
+        return made
+
+    def encode_joined(self, chunks: Sequence[str]) -> np.ndarray:
+        """The ids of all chunks, one after the other: int32."""
+        parts = [np.array(ids, np.int32) for ids in self.encode(chunks)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
-def read(path: str, mlm: bool) -> Text:
+def load_tokenizer(path: Path) -> Vocabulary:
     """The tokenizer in a tokenizer.json.
 
     Raises:
-      ValueError: no such file, or see `parse`.
+      ValueError: the file cannot be read, or see `read_tokenizer`.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        folder = file.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        raise ValueError(
-            f"tokenizer={path!r} is neither 'wordpiece' nor 'bytes' nor a file"
-            f"{nearest(file.name, names)}; give the path of a tokenizer.json"
-        )
     try:
-        text = file.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"tokenizer={path!r} cannot be read: {error}") from error
-    return parse(text, mlm, f"tokenizer={path!r}")
+        there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(
+            f"data.tokenizer={str(path)!r} cannot be read: {error}; give the path of a "
+            f"tokenizer.json, or one of {', '.join(TOKENIZERS)}"
+            f"{nearest(path.name, [*TOKENIZERS, *there])}"
+        ) from error
+    return read_tokenizer(text, str(path))
 
 
-def parse(json: str, mlm: bool, where: str = "tokenizer") -> Text:
-    """The tokenizer in the text of a tokenizer.json, without its own padding and truncation.
+def read_tokenizer(text: str, origin: str) -> Vocabulary:
+    """The tokenizer in the text of a tokenizer.json, without its padding and truncation.
+
+    Special tokens are found by name, BERT's or RoBERTa's; which are needed depends on the task.
 
     Args:
-      json: the text.
-      mlm: whether a mask token is needed.
-      where: for errors.
+      text: the content of a tokenizer.json.
+      origin: for errors and records.
 
     Raises:
-      ValueError: not a tokenizer, or one without a special token that is needed.
+      ValueError: not a tokenizer.
     """
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_str(json)
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{where} is not a tokenizer.json: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return _text(tokenizer, mlm, where)
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(f"tokenizer {origin}: is not a tokenizer.json: {error}") from error
+    return _vocabulary(tokenizer, text, origin)
 
 
-def train(kind: str, rows: Sequence[str], vocabulary: int) -> Text:
-    """A tokenizer trained on `rows`: the same rows give the same tokenizer, byte for byte.
+def train_tokenizer(kind: str, texts: Sequence[str], size: int) -> Vocabulary:
+    """A tokenizer trained on texts; the same texts, in any order, give the same, byte for byte.
 
     Args:
-      kind: "wordpiece" or "bytes".
-      rows: the text.
-      vocabulary: tokens to make, at most; a short text gives fewer.
+      kind: "wordpiece" (BERT's: lower case, without accents) or "bytes" (byte-level BPE: nothing is
+        unknown, case and spaces are kept).
+      texts: to count words in.
+      size: tokens, special ones included; short texts give fewer.
+
+    Raises:
+      ValueError: a size less than the tokens that single characters need.
     """
-    made = _train_bytes(rows, vocabulary) if kind == "bytes" else _train_wordpiece(rows, vocabulary)
-    return _text(made, True, f"tokenizer={kind!r}")
+    made = _train_bytes(texts, size) if kind == "bytes" else _train_wordpiece(texts, size)
+    made.add_special_tokens(list(SPECIAL))
+    return _vocabulary(made, made.to_str(), kind)
 
 
-def _text(tokenizer: Tokenizer, mlm: bool, where: str) -> Text:
+def _vocabulary(tokenizer: Tokenizer, text: str, origin: str) -> Vocabulary:
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # Or a text about "[MASK]" would hold one.
+    tokenizer.encode_special_tokens = True
     known = tokenizer.get_vocab()
-    ids: dict[str, int | None] = {}
-    for name in SPECIAL:
-        found = known.get(name, known.get(ALIASES[name]))
-        if found is None and name != "[UNK]" and (mlm or name != "[MASK]"):
-            raise ValueError(
-                f"{where} has no token {name!r} or {ALIASES[name]!r}, which "
-                f"{'task mlm needs' if name == '[MASK]' else 'marks the text'}; "
-                "give a tokenizer of a BERT-style model"
-            )
-        ids[name] = found
-    size = max(known.values()) + 1
-    ordinary = np.zeros(size, bool)
-    ordinary[list(known.values())] = True
-    ordinary[[i for i in ids.values() if i is not None]] = False
-    added = tokenizer.get_added_tokens_decoder()
-    ordinary[[i for i, token in added.items() if token.special]] = False
-    if not ordinary.any():
-        raise ValueError(f"{where} has {size} special tokens and no others; train it on more text")
-    pad, start, end = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
-    assert pad is not None and start is not None and end is not None
-    return Text(tokenizer, tokenizer.to_str(), size, ordinary, pad, start, end, ids["[MASK]"])
+    special = [
+        known.get(name, known.get(alias, -1)) for name, alias in zip(SPECIAL, ALIASES, strict=True)
+    ]
+    return Vocabulary(tokenizer, text, origin, max(known.values(), default=-1) + 1, *special)
 
 
-def _train_wordpiece(rows: Sequence[str], vocabulary: int) -> Tokenizer:
-    """BERT's WordPiece, lower-cased and without accents.
-
-    The library's own WordPiece trainer numbers the continuing characters in the order of a hash map
-    and so gives another vocabulary every time (seen with tokenizers 0.23). It trains BPE in any
-    case, and its BPE trainer is deterministic: here it sees every continuing character as one of a
-    private plane, which "##" is written for afterwards.
+def _train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
+    """The library's own trainer numbers the pieces of one character in the order of a hash map, and
+    so gives another vocabulary every time (tokenizers 0.23). It trains BPE in any case, and its BPE
+    trainer is deterministic: that one gets words in which each piece of one character, "##a" as
+    well as "a", is a character of a private plane.
     """
-    from tokenizers import (
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
-    for row in rows:
-        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(row))
-        words.update(word for word, _ in pieces)
-    # Each character may need two tokens, at the beginning and within a word; the rarest ones must
-    # not push out the words. Text in them becomes [UNK].
-    letters: Counter[str] = Counter()
-    for word, count in words.items():
-        for letter in word:
-            letters[letter] += count
-    kept = sorted(letters, key=lambda c: (-letters[c], c))[: (vocabulary - len(SPECIAL)) // 4]
-    inner = {letter: chr(_PLANE + i) for i, letter in enumerate(sorted(kept))}
-    outer = {private: letter for letter, private in inner.items()}
+    for text in texts:
+        split = splitter.pre_tokenize_str(normalizer.normalize_str(text))
+        words.update(word for word, _ in split)
+    # Whatever occurs in a word of several characters may also begin or continue another one.
+    inside = sorted({letter for word in words if len(word) > 1 for letter in word})
+    singles = ["##" + letter for letter in inside] + sorted({c for word in words for c in word})
+    _check_size(size, len(singles))
+    private = {single: chr(_PRIVATE + place) for place, single in enumerate(singles)}
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(
         (
-            " ".join([word[0] + "".join(inner[c] for c in word[1:])] * count)
+            f"{private[word[0]]}{''.join(private['##' + c] for c in word[1:])} " * count
             for word, count in words.items()
-            if all(letter in inner for letter in word)
         ),
         trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
-        ),
-    )
-    pieces = {}
-    for piece, number in learner.get_vocab().items():
-        plain = "".join(outer.get(letter, letter) for letter in piece)
-        pieces["##" + plain if piece[0] in outer else plain] = number
-    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.decoder = decoders.WordPiece()
-    return _finish(tokenizer, processors)
-
-
-def _train_bytes(rows: Sequence[str], vocabulary: int) -> Tokenizer:
-    """Byte-level BPE: any text can be written, nothing is unknown, case and spaces are kept."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        rows,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            vocab_size=size,
+            initial_alphabet=list(private.values()),
             special_tokens=list(SPECIAL),
             show_progress=False,
         ),
     )
-    return _finish(tokenizer, processors)
+    single_of = {letter: single for single, letter in private.items()}
+    pieces = {}
+    for learned, number in learner.get_vocab().items():
+        if number < len(SPECIAL):
+            pieces[learned] = number
+        else:
+            first, *rest = (single_of[letter] for letter in learned)
+            pieces[first + "".join(single.removeprefix("##") for single in rest)] = number
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
 
 
-def _finish(tokenizer: Tokenizer, processors: object) -> Tokenizer:
-    """Marks the special tokens, and sets how other users of the file put them around a text."""
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[attr-defined]
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))],
+def _train_bytes(texts: Sequence[str], size: int) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    _check_size(size, len(alphabet))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=alphabet,
+            special_tokens=list(SPECIAL),
+            show_progress=False,
+        ),
     )
     return tokenizer
+
+
+def _check_size(size: int, singles: int) -> None:
+    least = len(SPECIAL) + singles
+    if size < least:
+        raise ValueError(
+            f"data.vocabulary={size} is less than the {least} tokens that single characters and "
+            "the special tokens take; give a larger one, or data.tokenizer='bytes'"
+        )

@@ -292,4 +292,3 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
         section, _, name = key.partition(".")
         values[section][name] = text
     return from_dict(values)
-

@@ -40,5 +40,6 @@ def move_average(average: Any, params: Any, decay: float, step: jax.Array) -> An
     """
     count = step.astype(jnp.float32)
     share = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda old, new: old + (1 - share).astype(new.dtype) * (new - old),
-                        average, params)
+    return jax.tree.map(
+        lambda old, new: old + (1 - share).astype(new.dtype) * (new - old), average, params
+    )

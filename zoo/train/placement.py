@@ -59,6 +59,7 @@ def state_shardings(mesh: Mesh, state: Any, fsdp: bool) -> Any:
     Raises:
       ValueError: a parameter that mesh.data does not divide.
     """
+
     def one(path: Any, leaf: Any) -> NamedSharding:
         if leaf.ndim == 0:
             return NamedSharding(mesh, P())

@@ -30,9 +30,7 @@ def initialise(
         )
     if all(given):
         if processes < 1 or not 0 <= process_id < processes:
-            raise ValueError(
-                f"process_id={process_id} must be in [0, processes={processes})"
-            )
+            raise ValueError(f"process_id={process_id} must be in [0, processes={processes})")
         if ":" not in coordinator:
             raise ValueError(f"coordinator={coordinator!r} must be HOST:PORT")
         jax.distributed.initialize(coordinator, processes, process_id)

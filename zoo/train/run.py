@@ -1,11 +1,11 @@
 """A run from its config to its results folder: what `scripts/train.py` and the demo do.
 
-    out/
-      config.json        the run's config
-      metrics.jsonl      one line a window of steps and one an evaluation
-      checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
-      model/             at the end: config.json, model.safetensors, see `zoo.pretrained`
-      summary.json, curves.png
+out/
+  config.json        the run's config
+  metrics.jsonl      one line a window of steps and one an evaluation
+  checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
+  model/             at the end: config.json, model.safetensors, see `zoo.pretrained`
+  summary.json, curves.png
 """
 
 from pathlib import Path
@@ -64,12 +64,17 @@ def train(
     console = console or Console()
     run = prepare(config, Path(out), resume=resume, fallback=fallback, console=console)
     state, scores = Loop(run, stop, console).go()
-    return None if stop else finish(run, state, scores, console)
+    if stop:
+        newest = checkpoint.latest(run.out / "checkpoints")
+        console.print(
+            f"stopped on request at step {run.step:,}; go on with --resume. The newest checkpoint "
+            f"is {newest}"
+        )
+        return None
+    return finish(run, state, scores, console)
 
 
-def prepare(
-    config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console
-) -> Run:
+def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console) -> Run:
     """Checks everything, loads the data, makes the state; writes the config and nothing else."""
     folder = out / "checkpoints"
     found = checkpoint.latest(folder) is not None

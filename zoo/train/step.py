@@ -173,9 +173,7 @@ class Trainer:
             no_cut = jnp.arange(stats.finite.shape[0]) == self.model.config.stages - 1
             crossed = ((stats.finite == 1) | no_cut).all()
             finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm) & crossed
-            updates, optimiser = self.optimiser.update(
-                gradients, state.optimiser, state.trainable
-            )
+            updates, optimiser = self.optimiser.update(gradients, state.optimiser, state.trainable)
             trainable = optax.apply_updates(state.trainable, updates)
             average = state.average
             if self.spec.ema:
