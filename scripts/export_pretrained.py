@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from zoo.files import write_atomic
     from zoo.train.config import to_dict
 
-    if not args.name.startswith("vit_") and not args.name.startswith("bert_") or "/" in args.name:
+    if (not args.name.startswith("vit_") and not args.name.startswith("bert_")) or "/" in args.name:
         raise ValueError(f"name={args.name!r} must be MODEL.TAG, a folder's name")
     loaded = pretrained.load_pretrained(args.run)
     summary = pretrained.read_json(args.run / "summary.json")

@@ -5,7 +5,8 @@
   python scripts/train.py digits_hnn --resume
 
 Interrupt it at any time (Ctrl-C or SIGTERM): it saves a checkpoint and leaves with 128 plus the
-signal's number; --resume goes on as if nothing had happened. On a CPU a mesh is made of fake devices.
+signal's number; --resume goes on as if nothing had happened. On a CPU a mesh is made of fake
+devices.
 """
 
 import argparse

@@ -96,9 +96,9 @@ def test_bad_options(kind, options, message):
 
 def test_a_saved_config_with_unknown_or_missing_keys_is_refused():
     saved = to_dict(get_preset("digits_ann"))
-    with pytest.raises(ValueError, match="unknown key in config.train 'epoch'.*'epochs'"):
+    with pytest.raises(ValueError, match=r"unknown key in config.train 'epoch'.*'epochs'"):
         from_dict({**saved, "train": {"epoch": 3}})
-    with pytest.raises(ValueError, match="config.train must be a JSON object"):
+    with pytest.raises(ValueError, match=r"config.train must be a JSON object"):
         from_dict({**saved, "train": 3})
     with pytest.raises(ValueError, match="no 'name'"):
         from_dict({})

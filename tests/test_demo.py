@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import checkpoint, data, demo
+from zoo import checkpoint, demo
+from zoo.evaluate import data_for, score
+from zoo.pretrained import load_pretrained
 from zoo.registry import create_model
-from zoo.train import TrainConfig, Trainer
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-W", "error", str(ROOT / "scripts" / "demo.py")]
@@ -22,7 +23,7 @@ COMMAND = [sys.executable, "-W", "error", str(ROOT / "scripts" / "demo.py")]
 
 def abstract(name, variant):
     model = create_model(name, variant)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return {"params": jax.eval_shape(lambda: model.init(jax.random.key(0)))}
 
 
 @pytest.fixture(scope="module")
@@ -48,33 +49,34 @@ def test_table_and_files(finished):
     assert spikes["times_fewer_than_bfloat16"] == 16
     assert 0 < spikes["spike_rate"] < 1
     assert "trained with spikes" in printed
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [(m["run"], m["epoch"]) for m in metrics] == [
-        ("ann", 1), ("ann", 2), ("hnn", 1), ("hnn", 2)
-    ]  # fmt: skip
-    assert metrics[1]["loss"] < metrics[0]["loss"]
-    assert all(len(m["spike_rate"]) == 3 for m in metrics)
+    for variant in ("ann", "hnn"):
+        text = (out / variant / "metrics.jsonl").read_text()
+        metrics = [json.loads(line) for line in text.splitlines()]
+        scored = [line for line in metrics if line["kind"] == "evaluation"]
+        assert [line["epoch"] for line in scored] == [0, 1]
+        assert scored[1]["loss"] < scored[0]["loss"]
+        assert all(len(line["spike_rate"]) == 3 for line in metrics)
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_checkpoint_repeats_the_table(finished):
+def test_the_run_repeats_the_table(finished):
     out, _ = finished
     table = json.loads((out / "table.json").read_text())
-    params, record = checkpoint.load(out / "hnn", abstract("vit_nano_patch2_8", "hnn"))
-    assert record["model"] == "vit_nano_patch2_8"
-    model, splits = create_model("vit_nano_patch2_8", "hnn"), data.digits()
-    scores = Trainer(model, TrainConfig(batch_size=40), 1).evaluate(params, splits.validation)
     accuracy = next(
         row["accuracy"] for row in table["rows"] if row["weights"] == "trained with spikes"
     )
-    # Another batch shape and one device instead of four: a spike in a million may fall elsewhere.
-    assert abs(scores.accuracy - accuracy) <= 1 / 360 + 1e-9
+    for path in (out / "hnn", out / "hnn" / "checkpoints"):  # the exported model, and the newest
+        loaded = load_pretrained(path)
+        assert loaded.model.config.name == "vit_nano_patch2_8"
+        again = score(loaded, data_for(loaded, loaded.config.data), batch_size=40, places=1)
+        # Another batch and one device instead of four: a spike in a million may fall elsewhere.
+        assert abs(again["accuracy"] - accuracy) <= 1 / 360 + 1e-9
 
 
 def test_checkpoint_of_another_model_is_refused(finished):
     out, _ = finished
     with pytest.raises(ValueError, match="boundaries/encoder/gain"):
-        checkpoint.load(out / "ann", abstract("vit_nano_patch2_8", "hnn"))
+        checkpoint.load(out / "ann" / "checkpoints", abstract("vit_nano_patch2_8", "hnn"))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +90,12 @@ def test_interrupt_leaves_a_usable_checkpoint(kind, epochs, tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 240
-    metrics = tmp_path / "metrics.jsonl"
-    # The log is made before anything is calibrated or compiled, and has one line an epoch.
-    while not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
+    config, metrics = tmp_path / "ann" / "config.json", tmp_path / "ann" / "metrics.jsonl"
+    # The config is written before the step is compiled; every epoch has a line of its own.
+    while not (
+        config.exists()
+        and (not epochs or (metrics.exists() and "evaluation" in metrics.read_text()))
+    ):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -99,12 +104,14 @@ def test_interrupt_leaves_a_usable_checkpoint(kind, epochs, tmp_path):
         printed, errors = process.communicate(timeout=120)
     finally:
         process.kill()  # nothing if it has ended; a run of 500 epochs if it has not
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + kind, errors
     assert "Traceback" not in errors
-    assert "the newest checkpoint is" in printed
-    params, record = checkpoint.load(tmp_path / "ann", abstract("vit_nano_patch2_8", "ann"))
+    assert "The newest checkpoint" in printed
+    tree, record = checkpoint.load(
+        tmp_path / "ann" / "checkpoints", abstract("vit_nano_patch2_8", "ann")
+    )
     assert record["step"] >= 44 * epochs
-    assert np.isfinite(params["head"]["classifier"]["kernel"]).all()
+    assert np.isfinite(tree["params"]["head"]["classifier"]["kernel"]).all()
     names = {path.name for path in tmp_path.rglob("*")}
     assert not [name for name in names if "partial" in name or name.endswith(".tmp")]
 
@@ -114,8 +121,8 @@ def test_interrupt_leaves_a_usable_checkpoint(kind, epochs, tmp_path):
     [
         (["--code", "phaze"], "unknown spike code 'phaze'; did you mean 'phase'"),
         (["--code", "int8"], "unknown spike code 'int8'"),
-        (["--seed", "-1"], "seed=-1 must not be negative"),
-        (["--model", "vit_nano"], "did you mean 'vit_nano_patch2_8'"),
+        (["--seed", "-1"], "train.seed=-1 must be in"),
+        (["--model", "vit_nano_patch2"], "did you mean 'vit_nano_patch2_8'"),
         (["--gradient-wire", "int5"], "unknown gradient wire 'int5'"),
         (["--epochs", "0"], "epochs=0 must be at least 1"),
     ],
@@ -146,10 +153,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_new_run_replaces_what_an_earlier_one_left(tmp_path):
     kept = tmp_path / "notes.txt"
     kept.write_text("not the demo's")
-    checkpoint.save(tmp_path / "hnn", {"old": np.ones(3, np.float32)}, {"model": "another"})
+    old = {"params": {"old": np.ones(3, np.float32)}}
+    checkpoint.save(tmp_path / "hnn" / "checkpoints", old, {"model": "another"})
     (tmp_path / "table.json").write_text("{}")
     demo.clear(tmp_path)
-    assert checkpoint.latest(tmp_path / "hnn") is None
+    assert checkpoint.latest(tmp_path / "hnn" / "checkpoints") is None
     assert not (tmp_path / "table.json").exists()
     assert kept.exists()
 

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,21 +30,13 @@ RUN = [
 STEPS = 2 * 44
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs are kept between the processes of this module: they are all the same."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-def command(cache, out, *arguments):
+def command(out, *arguments):
     """What subprocess needs to run the trainer."""
     return {
         "args": [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "--out", str(out)],
         "env": {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "COLUMNS": "400",  # messages stay on one line
         },
         "stdout": subprocess.PIPE,
@@ -51,8 +45,8 @@ def command(cache, out, *arguments):
     }
 
 
-def finish(cache, out, *arguments):
-    done = subprocess.run(**command(cache, out, *arguments), timeout=600)
+def finish(out, *arguments):
+    done = subprocess.run(**command(out, *arguments), timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -64,34 +58,27 @@ def untimed(out):
 
 
 @pytest.fixture(scope="module")
-def whole(cache, tmp_path_factory):
+def whole(tmp_path_factory):
     """The uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
-    finish(cache, out, *RUN)
+    finish(out, *RUN)
     return out
 
 
 def assert_equal_runs(out, whole):
     assert untimed(out) == untimed(whole)
     mine, theirs = (load_pretrained(folder / "model").params for folder in (out, whole))
-    for a, b in zip(*map(leaves, (mine, theirs)), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
-
-
-def test_ten_kills_change_nothing(cache, whole, tmp_path):
+def test_ten_kills_change_nothing(whole, tmp_path):
     """SIGKILL at ten moments spread over the run, of which some fall in a save."""
     draw, killed, in_save = random.Random(0), 0, 0
     for kill in range(10):
-        before = newest_step(tmp_path)
-        with subprocess.Popen(**command(cache, tmp_path, *RUN, "--resume")) as process:
+        with subprocess.Popen(**command(tmp_path, *RUN, "--resume")) as process:
             # Wait until this process trains, then for up to two checkpoints' time more.
-            wait_for(process, lambda: newest_step(tmp_path) > before)
+            wait_for(process, partial(newer_than, tmp_path, newest_step(tmp_path)))
             if kill % 2:  # during a save: its hidden folder is there
                 wait_for(process, lambda: any((tmp_path / "checkpoints").glob(".partial-*")))
                 in_save += 1
@@ -102,10 +89,14 @@ def test_ten_kills_change_nothing(cache, whole, tmp_path):
             break  # it came to its end first
         killed += 1
         assert process.returncode == -signal.SIGKILL
-    finish(cache, tmp_path, *RUN, "--resume")
+    finish(tmp_path, *RUN, "--resume")
     assert killed >= 5
     assert in_save >= 2
     assert_equal_runs(tmp_path, whole)
+
+
+def newer_than(out, step):
+    return newest_step(out) > step
 
 
 def newest_step(out):
@@ -127,8 +118,8 @@ def wait_for(process, condition, seconds=600):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_and_nothing_is_lost(cache, whole, tmp_path, number):
-    with subprocess.Popen(**command(cache, tmp_path, *RUN)) as process:
+def test_a_signal_saves_and_leaves_and_nothing_is_lost(whole, tmp_path, number):
+    with subprocess.Popen(**command(tmp_path, *RUN)) as process:
         wait_for(process, lambda: newest_step(tmp_path) >= 12)
         process.send_signal(number)
         printed, errors = process.communicate(timeout=600)
@@ -138,34 +129,34 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(cache, whole, tmp_path, n
     assert f"stopped on request at step {stopped}" in printed
     assert stopped >= 12
     assert not list((tmp_path / "checkpoints").glob(".partial-*"))
-    finish(cache, tmp_path, *RUN, "--resume")
+    finish(tmp_path, *RUN, "--resume")
     assert_equal_runs(tmp_path, whole)
 
 
-def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(cache, whole, tmp_path):
-    with subprocess.Popen(**command(cache, tmp_path, *RUN)) as process:
+def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(whole, tmp_path):
+    with subprocess.Popen(**command(tmp_path, *RUN)) as process:
         wait_for(process, lambda: newest_step(tmp_path) >= 18)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=600)
     newest = checkpoint.latest(tmp_path / "checkpoints")
     largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-100])
-    done = subprocess.run(**command(cache, tmp_path, *RUN, "--resume"), timeout=600)
+    done = subprocess.run(**command(tmp_path, *RUN, "--resume"), timeout=600)
     assert done.returncode == 2
     assert f"checkpoint {newest} is damaged" in done.stderr
     assert "--fallback" in done.stderr
     assert "Traceback" not in done.stderr
-    printed = finish(cache, tmp_path, *RUN, "--resume", "--fallback")
+    printed = finish(tmp_path, *RUN, "--resume", "--fallback")
     assert "passed over" in printed
     assert_equal_runs(tmp_path, whole)
 
 
-def test_another_config_is_not_resumed(cache, whole, tmp_path):
+def test_another_config_is_not_resumed(whole, tmp_path):
     changed = [*RUN, "--set", "train.learning_rate=0.1"]
-    done = subprocess.run(**command(cache, whole, *changed, "--resume"), timeout=600)
+    done = subprocess.run(**command(whole, *changed, "--resume"), timeout=600)
     assert done.returncode == 2
     assert "train.learning_rate: 0.002, now 0.1" in done.stderr
-    done = subprocess.run(**command(cache, whole, *RUN), timeout=600)
+    done = subprocess.run(**command(whole, *RUN), timeout=600)
     assert done.returncode == 2
     assert "holds a run with checkpoints; go on with it (--resume)" in done.stderr
 

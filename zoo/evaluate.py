@@ -17,7 +17,7 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     """A data set, prepared as the model's training data was.
 
     Args:
-      loaded: its record gives the images' mean and deviation, the tokenizer and the sequence length.
+      loaded: its record gives the images' mean and deviation, and the tokenizer.
       spec: the run's, with another source, columns or split.
       task: refused where it is not what the model was trained for.
 

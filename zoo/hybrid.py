@@ -19,7 +19,7 @@ from snapjax.boundary import Boundary, BoundaryStats
 from snapjax.pipeline import Key, PassKeys, Pipeline
 from snapjax.sharding import split_layers, stack
 from zoo.losses import LOSSES, Arrays
-from zoo.transformer import PRECISIONS, apply_module, init_stack, run_stack
+from zoo.transformer import PRECISIONS, init_stack, run_stack
 
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -158,7 +158,7 @@ class Model:
           batch: the family's inputs.
 
         Yields:
-          "embed", "blocks/0/norm_attention" and every other module of each block in its order,
+          "embed", "blocks/0/attention" and every other module of each block as it returns,
           "boundaries/0" after each stage but the last, and "head", the logits; without dropout.
         """
         x, block = self.embed(params, batch), self.family.block(self.config)

@@ -201,9 +201,9 @@ class Loop:
             reason = "run it in one process to learn in which module"
         newest = checkpoint.latest(run.out / "checkpoints")
         return FloatingPointError(
-            f"step {step + 1}: loss {loss} or its gradients are not finite: {reason}. The last good "
-            f"checkpoint is {newest or 'none yet'}. Look for bad data, lower train.learning_rate or "
-            "train.clip, or use model.precision=float32"
+            f"step {step + 1}: loss {loss} or its gradients are not finite: {reason}. The last "
+            f"good checkpoint is {newest or 'none yet'}. Look for bad data, lower "
+            "train.learning_rate or train.clip, or use model.precision=float32"
         )
 
     def _evaluate(self) -> None:

@@ -17,7 +17,7 @@ from snapjax.sharding import make_mesh, path_name
 from zoo.train.config import RunConfig
 
 # Placed parameters under mesh.fsdp, matched in order: the input axis of each matrix and the rows of
-# each table over "data" (fully sharded data parallelism, Rajbhandari et al. 2020, arXiv 1910.02054).
+# each table over "data" (fully sharded data parallelism: Rajbhandari et al. 2020, 1910.02054).
 # A step gathers them once, before the pipeline, and its gradients come back sharded.
 FSDP_RULES = (
     (r"(^|/)blocks/.*kernel$", P("stage", None, "data")),

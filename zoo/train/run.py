@@ -20,11 +20,11 @@ from snapjax.parameters import merge_plan, split_plan
 from zoo import checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.files import write_json
-from zoo.hybrid import Model, Params
+from zoo.hybrid import Model
 from zoo.train import placement
 from zoo.train.config import RunConfig, differences, from_dict, to_dict
-from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.logbook import read_metrics
+from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.step import Scores, State, Trainer
 from zoo.train.stop import StopRequest
 
