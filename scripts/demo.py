@@ -1,5 +1,5 @@
-"""Trains a small ViT on real images over four devices, once with dense boundaries and once with
-spikes at 1 bit a feature, and shows what crosses the links and what it costs in accuracy.
+"""Trains a small ViT on real images over four devices with dense boundaries, then cuts it with
+spikes at 1 bit a feature and trains on, and shows what crosses the links and what that costs.
 
 On a machine with four or more GPUs or TPUs it runs on those; with one to three it runs on one of
 them, where the cuts compute the same function but cross no link; otherwise on four fake CPU
@@ -21,7 +21,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vit_nano_patch2_8", help="a name of list_models()")
-    parser.add_argument("--epochs", type=int, default=40, help="of each of the two runs")
+    parser.add_argument(
+        "--epochs", type=int, default=40, help="of the dense run; the hybrid has half"
+    )
     parser.add_argument("--code", default="phase", help="spike code of the hybrid: " + CODES)
     parser.add_argument("--gradient-wire", default="bfloat16", help="format on the way back")
     parser.add_argument("--seed", type=int, default=0)

@@ -49,12 +49,12 @@ def test_table_and_files(finished):
     assert spikes["times_fewer_than_bfloat16"] == 16
     assert 0 < spikes["spike_rate"] < 1
     assert "trained with spikes" in printed
-    for variant in ("ann", "hnn"):
+    for variant, epochs in (("ann", [0, 1]), ("hnn", [0])):
         text = (out / variant / "metrics.jsonl").read_text()
         metrics = [json.loads(line) for line in text.splitlines()]
         scored = [line for line in metrics if line["kind"] == "evaluation"]
-        assert [line["epoch"] for line in scored] == [0, 1]
-        assert scored[1]["loss"] < scored[0]["loss"]
+        assert [line["epoch"] for line in scored] == epochs
+        assert scored[-1]["loss"] < 2  # chance is ln 10 = 2.3
         assert all(len(line["spike_rate"]) == 3 for line in metrics)
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
 

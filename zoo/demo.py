@@ -50,7 +50,7 @@ def run(
       stages: devices the model is cut over.
       code: spike code of the hybrid, at 1 bit a feature.
       gradient_wire: format of the hybrid's gradients on the links.
-      epochs: of each run.
+      epochs: of the dense run; the hybrid starts from its weights and trains half as long.
       seed: of parameters, order and augmentation.
       out: folder for table.json, demo.png and the runs ann/ and hnn/.
       stop: asked between steps; once it is set, training saves a checkpoint and leaves.
@@ -70,7 +70,14 @@ def run(
         "log.every=11",
         f"log.save={10 * 44}",  # every tenth epoch of 44 steps
     ]
-    spiking = [f"model.code={code}", f"model.gradient_wire={gradient_wire}"]
+    # The hybrid is cut out of the trained dense model: calibrated, then trained half as long.
+    spiking = [
+        f"model.code={code}",
+        f"model.gradient_wire={gradient_wire}",
+        f"model.init_from={out / 'ann'}",
+        f"train.epochs={max(1, epochs // 2)}",
+        "train.learning_rate=1e-3",
+    ]
     runs = {
         "ann": configs.override(get_preset("digits_ann"), shared),
         "hnn": configs.override(get_preset("digits_hnn"), [*shared, *spiking]),

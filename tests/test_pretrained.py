@@ -1,0 +1,119 @@
+"""Models that ship: each scores what its card says; damaged or foreign folders are refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from zoo import pretrained
+from zoo.evaluate import data_for, score
+from zoo.train.presets import get_preset
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = ("digits", "topics")
+
+
+def test_both_variants_ship():
+    variants = {
+        json.loads((pretrained.SHIPPED / name / "config.json").read_text())["config"]["model"][
+            "variant"
+        ]
+        for name in pretrained.list_pretrained()
+    }
+    assert variants == {"ann", "hnn"}
+
+
+@pytest.mark.parametrize("name", pretrained.list_pretrained())
+def test_a_shipped_model_scores_what_its_card_says(name):
+    loaded = pretrained.load_pretrained(name)
+    folder = pretrained.SHIPPED / name
+    assert (folder / "model.safetensors").stat().st_size < 5e6
+    metrics, card = loaded.record["metrics"], (folder / "README.md").read_text()
+    assert f"{metrics['accuracy']:.4f}" in card
+    assert f"scripts/evaluate.py {name}" in card
+    if loaded.config.data.source not in EMBEDDED:
+        return  # its data are not in the package; the folder itself was checked above
+    result = score(loaded, data_for(loaded, loaded.config.data))
+    # A spike in a million falls elsewhere on another mesh or processor.
+    assert result["accuracy"] == pytest.approx(metrics["accuracy"], abs=0.01)
+    assert result["loss"] == pytest.approx(metrics["loss"], rel=0.02)
+    assert result["samples"] == metrics["samples"]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    name = "vit_nano_patch2_8.hnn_digits"
+    return Path(shutil.copytree(pretrained.SHIPPED / name, tmp_path / name))
+
+
+def test_export_and_load_is_exact(copied, tmp_path):
+    loaded = pretrained.load_pretrained(copied)
+    again = pretrained.export(tmp_path / "again", loaded.params, loaded.record)
+    params = pretrained.load_pretrained(again).params
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    smaller = pretrained.export(tmp_path / "half", loaded.params, loaded.record, dtype="bfloat16")
+    rounded = pretrained.load_pretrained(smaller).params
+    kernel = lambda params: params["blocks"]["mlp"]["up"]["kernel"]
+    assert kernel(rounded).dtype == np.float32
+    np.testing.assert_allclose(kernel(rounded), kernel(loaded.params), rtol=2**-8)
+    jax.tree.map(np.testing.assert_array_equal, rounded["boundaries"], loaded.params["boundaries"])
+
+
+def test_damaged_and_foreign_folders_are_refused(copied):
+    weights, config = copied / "model.safetensors", copied / "config.json"
+    whole, record = weights.read_bytes(), json.loads(config.read_text())
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=r"SHA-256 .* is damaged or not the one"):
+        pretrained.load_pretrained(copied)
+    weights.write_bytes(whole)
+    config.write_text(json.dumps({**record, "format": "other"}))
+    with pytest.raises(ValueError, match="format='other'"):
+        pretrained.load_pretrained(copied)
+    wider = {**record["config"], "model": {**record["config"]["model"], "width": 32}}
+    config.write_text(json.dumps({**record, "config": wider}))
+    with pytest.raises(ValueError, match="vit_nano_patch2_8"):
+        pretrained.load_pretrained(copied)
+    config.write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        pretrained.load_pretrained(copied)
+
+
+def test_a_model_of_another_size_does_not_start_from_it(copied):
+    loaded = pretrained.load_pretrained(copied)
+    config = get_preset("digits_hnn")
+    model = config.model.build(classes=7)
+    with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
+        pretrained.start_from(loaded, model, jax.random.key(0))
+
+
+def evaluate(*arguments):
+    command = [sys.executable, "-W", "error", str(ROOT / "scripts" / "evaluate.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_script_prints_one_json_object():
+    done = evaluate("vit_nano_patch2_8.hnn_digits", "--task", "classify", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {"accuracy", "samples", "bits_per_token"} <= result.keys()
+    assert (result["samples"], result["bits_per_token"]) == (360, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
+        (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
+        (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
+    ],
+)
+def test_the_script_refuses(arguments, message):
+    done = evaluate(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
