@@ -18,7 +18,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="MODEL.TAG, such as vit_nano_patch2_8.hnn_digits")
     parser.add_argument("--out", type=Path, help="folder of all models; default zoo/pretrained")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--command", required=True, help="what trained it")
     parser.add_argument("--data", required=True, help="what it was trained on, and the source")
     parser.add_argument("--data-licence", required=True)
@@ -46,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     facts = {name: getattr(args, name) for name in
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
-    record |= {"config": to_dict(config), "name": args.name, **facts}
+    record |= {"config": to_dict(config), "name": args.name, "card": facts}
     folder = (args.out or pretrained.SHIPPED) / args.name
-    pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.dtype)
+    pretrained.export(folder, loaded.params, record, loaded.tokenizer)
     text = card(args.name, replace(loaded, config=config), summary | {"hardware": args.hardware},
                 facts)  # fmt: skip
     write_atomic(folder / "README.md", text)

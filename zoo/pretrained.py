@@ -38,7 +38,7 @@ class Pretrained:
       params: canonical parameters.
       config: of the run that made it.
       record: what was saved beside the weights: "data" (preprocessing), "metrics", "step" and, in a
-        shipped model, "licence", "command" and "sha256".
+        shipped model, "sha256" and "card" (command, data, licences, limits).
       tokenizer: text of a tokenizer.json, or None.
     """
 
@@ -91,7 +91,6 @@ def export(
     params: Params,
     record: Mapping[str, Any],
     tokenizer: str | None = None,
-    dtype: str = "float32",
 ) -> Path:
     """Writes a model folder; each file is whole or absent, the config last.
 
@@ -100,17 +99,11 @@ def export(
       params: canonical parameters.
       record: from `describe`, with anything else that belongs to the weights.
       tokenizer: text of a tokenizer.json.
-      dtype: of the stored weights, "float32" or "bfloat16"; boundaries stay float32.
     """
     from safetensors.flax import save
 
     folder = Path(folder)
-    cast = lambda name, leaf: (
-        leaf.astype(dtype)
-        if leaf.dtype == jnp.float32 and not name.startswith("boundaries")
-        else leaf
-    )
-    flat = {name: cast(name, jnp.asarray(leaf)) for name, leaf in flatten(params).items()}
+    flat = {name: jnp.asarray(leaf) for name, leaf in flatten(params).items()}
     content = save(flat, metadata={"format": FORMAT})
     if tokenizer is not None:
         write_atomic(folder / TOKENIZER, tokenizer)
@@ -222,7 +215,7 @@ def flatten(params: Params) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any], like: Params) -> Params:
-    """The inverse of `flatten`, in the shape of `like`; stored bfloat16 becomes float32 again.
+    """The inverse of `flatten`, in the shape of `like`.
 
     Raises:
       ValueError: one error that lists every name that is missing, unknown or of another shape.
