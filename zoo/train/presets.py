@@ -41,7 +41,7 @@ def fashion_ann() -> RunConfig:
         model=ModelSpec("vit_tiny_patch4_28", "ann"),
         data=DataSpec(task="classify", source="fashion_mnist", flip=True, shift=1),
         train=TrainSpec(
-            epochs=10, batch_size=128, microbatches=1, learning_rate=2e-3, weight_decay=0.1
+            epochs=12, batch_size=128, microbatches=1, learning_rate=1e-3, weight_decay=0.1
         ),
         log=LogSpec(every=50),
     )
