@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from data_files import picture, write
 
 from zoo import pretrained
 from zoo.evaluate import data_for, score
@@ -83,6 +85,21 @@ def test_a_model_of_another_size_does_not_start_from_it(copied):
     model = config.model.build(classes=7)
     with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
         pretrained.start_from(loaded, model, jax.random.key(0))
+
+
+def test_data_with_other_classes_are_not_scored(copied, tmp_path):
+    for place, name in enumerate("jihgfedcba"):
+        for split in ("train", "val"):
+            content = picture((place, (8, 8)), mode="L")
+            write(tmp_path / "digits" / split / name / "0.png", content)
+    loaded = pretrained.load_pretrained(copied)
+    spec = replace(loaded.config.data, source=str(tmp_path / "digits"))
+    assert data_for(loaded, spec).classes == 10  # the model's have no names
+    loaded.record["data"]["class_names"] = list("abcdefghij")
+    assert data_for(loaded, spec).classes == 10
+    loaded.record["data"]["class_names"] = list("jihgfedcba")
+    with pytest.raises(ValueError, match=r"has the classes a, b, .* trained for j, i, .* Rename"):
+        data_for(loaded, spec)
 
 
 def evaluate(*arguments):

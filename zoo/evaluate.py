@@ -22,14 +22,21 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
       task: refused where it is not what the model was trained for.
 
     Raises:
-      ValueError: another task, or data that do not fit.
+      ValueError: another task, data that do not fit, or classes of other names or in another order.
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
     record = loaded.record["data"]
     if record.get("mean") is not None:
         spec = replace(spec, mean=record["mean"], std=record["std"])
-    return load(spec, tokenizer=loaded.tokenizer)
+    data = load(spec, tokenizer=loaded.tokenizer)
+    trained, given = record.get("class_names"), data.record.get("class_names")
+    if trained and given and list(trained) != list(given):
+        raise ValueError(
+            f"data.source={spec.source!r} has the classes {', '.join(map(str, given))}; the model "
+            f"was trained for {', '.join(map(str, trained))}, in this order. Rename the data's"
+        )
+    return data
 
 
 def score(
