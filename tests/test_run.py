@@ -276,22 +276,28 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_two_processes_over_loopback_train_as_one_does(tmp_path):
-    """Data split over two processes of two devices each, and the pipeline over both of theirs."""
+def two_processes(outs, *arguments):
+    """(exit codes, errors) of two processes of one run, whose folders are `outs`."""
     settings = ["digits_hnn", *(f"--set={s}" for s in [*SMALL, "mesh.data=2", "mesh.stage=2"])]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"}
     address = f"127.0.0.1:{free_port()}"
     together = [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "train.py"), *settings,
-             "--out", str(tmp_path / "two"), "--coordinator", address, "--processes", "2",
+            [sys.executable, str(ROOT / "scripts" / "train.py"), *settings, *arguments,
+             "--out", str(out), "--coordinator", address, "--processes", "2",
              "--process-id", str(number)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
         )
-        for number in range(2)
+        for number, out in enumerate(outs)
     ]  # fmt: skip
     errors = [process.communicate(timeout=600)[1] for process in together]
-    assert [process.returncode for process in together] == [0, 0], errors
+    return [process.returncode for process in together], errors
+
+
+def test_two_processes_over_loopback_train_as_one_does(tmp_path):
+    """Data split over two processes of two devices each, and the pipeline over both of theirs."""
+    codes, errors = two_processes([tmp_path / "two"] * 2)
+    assert codes == [0, 0], errors
     config = small("digits_hnn", "mesh.data=2", "mesh.stage=2")
     train(config, tmp_path / "one", console=quiet())
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
@@ -305,6 +311,11 @@ def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     assert first_a["loss"] == pytest.approx(first_b["loss"], rel=1e-4)
     both = [load_pretrained(tmp_path / name).model for name in ("one", "two")]
     assert both[0].boundary.code == both[1].boundary.code
+    # A folder that the second process does not see: both say so, none goes on alone.
+    codes, errors = two_processes([tmp_path / "two", tmp_path / "elsewhere"], "--resume")
+    assert codes == [2, 2], errors
+    assert all("the processes see different checkpoints" in error for error in errors)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):

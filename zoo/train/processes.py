@@ -1,8 +1,12 @@
 """Several processes, one a host: who the coordinator is, and how many devices each brings."""
 
 import os
+import zlib
+from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 
 def initialise(
@@ -54,3 +58,23 @@ def fake_devices(needed: int, processes: int) -> None:
             "mesh.data or mesh.stage"
         )
     jax.config.update("jax_num_cpu_devices", needed // processes)
+
+
+def check_shared(folder: Path, newest: Path | None) -> None:
+    """Raises ValueError where the processes see different checkpoints; called by all.
+
+    Each would start from another state, and none would notice.
+
+    Args:
+      folder: of the checkpoints, as this process sees it.
+      newest: checkpoint in it, None if there is none.
+    """
+    if jax.process_count() == 1:
+        return
+    seen = np.asarray(zlib.crc32(newest.name.encode()) if newest else 0, np.uint32)
+    everyone = np.asarray(multihost_utils.process_allgather(seen)).ravel()
+    if (everyone != everyone[0]).any():
+        raise ValueError(
+            f"out: the processes see different checkpoints in {folder} (this one "
+            f"{newest.name if newest else 'none'}); give a folder that all of them share"
+        )

@@ -21,7 +21,7 @@ from zoo import checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.files import write_json
 from zoo.hybrid import Model
-from zoo.train import placement
+from zoo.train import placement, processes
 from zoo.train.config import RunConfig, differences, from_dict, to_dict
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
@@ -77,7 +77,9 @@ def train(
 def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console) -> Run:
     """Checks everything, loads the data, makes the state; writes the config and nothing else."""
     folder = out / "checkpoints"
-    found = checkpoint.latest(folder) is not None
+    newest = checkpoint.latest(folder)
+    processes.check_shared(folder, newest)
+    found = newest is not None
     if found and not resume:
         raise ValueError(
             f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
