@@ -59,6 +59,28 @@ def test_table_and_files(finished):
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_two_runs_side_by_side(finished, tmp_path):
+    out, _ = finished
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_runs.py"),
+         str(out / "ann"), str(out / "hnn"), "--hardware", "a test", "--out",
+         str(tmp_path / "digits.json")],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "digits.json").read_text())
+    table = json.loads((out / "table.json").read_text())
+    assert [row["code"] for row in made["rows"]] == [row["code"] for row in table["rows"]]
+    for mine, theirs in zip(made["rows"], table["rows"], strict=True):
+        assert abs(mine["accuracy"] - theirs["accuracy"]) <= 1 / 360 + 1e-9
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.02)
+        assert f"| {mine['loss']:.4f} |" in done.stdout
+    assert made["commands"]["ann"].startswith(
+        "python scripts/train.py digits_ann --set train.epochs=2"
+    )
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_run_repeats_the_table(finished):
     out, _ = finished
     table = json.loads((out / "table.json").read_text())

@@ -19,6 +19,7 @@ COLUMNS = {
     "boundary": lambda record: record["code"],
     "weights": lambda record: record["weights"],
     "accuracy": lambda record: f"{record['accuracy']:.4f}",
+    "cross-entropy": lambda record: f"{record['loss']:.4f}",
     "bytes a token and hop": lambda record: str(record["bytes_per_token_and_hop"]),
     "fewer than float32": lambda record: f"{record['times_fewer_than_float32']:.3g}x",
     "than bfloat16": lambda record: f"{record['times_fewer_than_bfloat16']:.3g}x",
@@ -28,13 +29,16 @@ COLUMNS = {
 }
 
 
-def record(boundary: Boundary, weights: str, accuracy: float, spike_rate: float | None) -> Record:
+def record(
+    boundary: Boundary, weights: str, accuracy: float, loss: float, spike_rate: float | None
+) -> Record:
     """One boundary's row, JSON-able.
 
     Args:
       boundary: what lies between the stages.
       weights: which training the weights come from.
       accuracy: on the held-out split, in [0, 1].
+      loss: cross-entropy on it, in nats.
       spike_rate: mean over the cuts; None for dense boundaries.
     """
     sent = boundary.bytes_per_token
@@ -43,6 +47,7 @@ def record(boundary: Boundary, weights: str, accuracy: float, spike_rate: float 
         "code": boundary.code,
         "weights": weights,
         "accuracy": accuracy,
+        "loss": loss,
         "spike_rate": spike_rate,
         "bits_per_feature": 8 * sent / boundary.features,
         "bytes_per_token_and_hop": sent,

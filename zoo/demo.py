@@ -2,32 +2,24 @@
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 from rich.console import Console
 
-from snapjax.boundary import Boundary
 from snapjax.code import SPIKE_CODES
 from snapjax.errors import unknown_name
-from zoo import compare, plots
-from zoo.data import Batch, Split, load
+from zoo import baselines, compare, plots
+from zoo.data import load
 from zoo.files import write_json
-from zoo.hybrid import Model
-from zoo.pretrained import Pretrained, load_pretrained
+from zoo.pretrained import load_pretrained
 from zoo.train import config as configs
 from zoo.train.logbook import read_metrics
 from zoo.train.placement import choose_mesh
 from zoo.train.presets import get_preset
-from zoo.train.run import calibration_batch, train
-from zoo.train.step import Trainer, evaluate
+from zoo.train.run import train
 from zoo.train.stop import StopRequest
 
-BASELINES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
 VARIANTS = ("ann", "hnn")
 OWN_FILES = ("metrics.jsonl", "summary.json", "curves.png", "config.json")  # of a run's folder
 
@@ -91,7 +83,7 @@ def run(
 
     trained = {name: load_pretrained(out / name) for name in VARIANTS}
     mesh = choose_mesh(runs["ann"])
-    rows = score(trained, runs["hnn"], mesh)
+    rows = baselines.rows(trained["ann"], trained["hnn"], load(runs["hnn"].data), mesh)
     console.print(compare.table(rows, f"{model} on digits, {rows[0]['samples']} held out"))
     write_json(
         out / "table.json",
@@ -124,33 +116,3 @@ def clear(out: Path) -> None:
             (out / variant / name).unlink(missing_ok=True)
         for name in ("checkpoints", "model", "tensorboard"):
             shutil.rmtree(out / variant / name, ignore_errors=True)
-
-
-def score(
-    trained: dict[str, Pretrained], config: configs.RunConfig, mesh: Mesh
-) -> list[compare.Record]:
-    """The table: each baseline and calibrated spikes on the ANN's weights, and the HNN."""
-    data = load(config.data)
-    split: Split = data.validation
-    dense, ann = trained["ann"].params, trained["ann"].model
-    hnn = trained["hnn"].model
-
-    def row(model: Model, params: Any, weights: str) -> compare.Record:
-        trainer = Trainer(model, config.train, 1, mesh)
-        scores = evaluate(trainer, trainer.start(params), split)
-        rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
-        record = compare.record(model.boundary, weights, scores.accuracy, rate)
-        return {**record, "samples": scores.samples}
-
-    rows = [row(ann, dense, "dense")]
-    for name in BASELINES:
-        # The budget is the spikes'; only top-k looks at it.
-        baseline = Boundary(ann.config.width, name, budget=hnn.boundary.budget)
-        rows.append(row(ann.with_boundary(baseline), dense, "dense"))
-    sample: Batch = calibration_batch(data, config)
-    # The plan that training kept may keep fewer features than the one fitted here.
-    loose = hnn.with_boundary(replace(hnn.boundary, kept=None))
-    fresh = loose.with_new_boundaries(dense, jax.random.key(config.train.seed))
-    rows.append(row(loose, loose.calibrate(fresh, sample), "dense, calibrated"))
-    rows.append(row(hnn, trained["hnn"].params, "trained with spikes"))
-    return rows

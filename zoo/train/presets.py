@@ -3,11 +3,12 @@
 The figures are of `results/`; see the README for the table.
 """
 
+import shlex
 from dataclasses import replace
 
 from snapjax.errors import unknown_name
 from zoo.data import DataSpec
-from zoo.train.config import LogSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.train.config import LogSpec, ModelSpec, RunConfig, TrainSpec, pairs
 
 
 def digits_ann() -> RunConfig:
@@ -135,3 +136,27 @@ def get_preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]()
+
+
+def command(config: RunConfig) -> str:
+    """The command that makes a run of a preset, its other values by --set.
+
+    Local files and folders are called FOLDER, because where they are is one machine's affair.
+
+    Example:
+      >>> from zoo.train.config import override
+      >>> command(override(digits_ann(), ["train.epochs=4"]))
+      'python scripts/train.py digits_ann --set train.epochs=4'
+    """
+    usual, given = pairs(get_preset(config.name)), pairs(config)
+    changed = {key: value for key, value in given.items() if value != usual[key]}
+    if "data.source" in changed:
+        changed["data.source"] = "FOLDER"
+    words = [f"--set {key}={_text(value)}" for key, value in changed.items()]
+    return " ".join(["python scripts/train.py", config.name, *words])
+
+
+def _text(value: object) -> str:
+    """A value as `--set` reads it back."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return shlex.quote(text)

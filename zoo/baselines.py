@@ -1,0 +1,59 @@
+"""What a user would put on the link instead: a trained pair of models scored on every wire."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from snapjax.boundary import Boundary
+from zoo import compare
+from zoo.data import Batch, Data
+from zoo.hybrid import Model
+from zoo.pretrained import Pretrained
+from zoo.train.run import calibration_batch
+from zoo.train.step import Trainer, evaluate
+
+WIRES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
+
+
+def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compare.Record]:
+    """The table of a pair: each wire and calibrated spikes on the ANN's weights, and the HNN.
+
+    Args:
+      ann: with dense boundaries.
+      hnn: the same model, trained with spikes on them.
+      data: that both are scored on, and whose training split calibrates the untrained spikes.
+      mesh: that they are scored on.
+    """
+    config, dense = hnn.config, ann.params
+    if (ann.model.config.name, ann.model.config.stages) != (
+        hnn.model.config.name,
+        hnn.model.config.stages,
+    ):
+        raise ValueError(
+            f"{ann.model.config.name} in {ann.model.config.stages} stages and "
+            f"{hnn.model.config.name} in {hnn.model.config.stages} are no pair; give two runs of "
+            "one model"
+        )
+
+    def row(model: Model, params: Any, weights: str) -> compare.Record:
+        trainer = Trainer(model, config.train, 1, mesh)
+        scores = evaluate(trainer, trainer.start(params), data.validation)
+        rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
+        record = compare.record(model.boundary, weights, scores.accuracy, scores.loss, rate)
+        return {**record, "samples": scores.samples}
+
+    made = [row(ann.model, dense, "dense")]
+    for name in WIRES:
+        # The budget is the spikes'; only top-k looks at it.
+        wire = Boundary(ann.model.config.width, name, budget=hnn.model.boundary.budget)
+        made.append(row(ann.model.with_boundary(wire), dense, "dense"))
+    sample: Batch = calibration_batch(data, config)
+    # The plan that training kept may keep fewer features than the one fitted here.
+    loose = hnn.model.with_boundary(replace(hnn.model.boundary, kept=None))
+    fresh = loose.with_new_boundaries(dense, jax.random.key(config.train.seed))
+    made.append(row(loose, loose.calibrate(fresh, sample), "dense, calibrated"))
+    made.append(row(hnn.model, hnn.params, "trained with spikes"))
+    return made
