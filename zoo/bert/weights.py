@@ -1,6 +1,7 @@
 """BERT weights in the layout of Hugging Face transformers: BertModel, BertForMaskedLM,
 BertForSequenceClassification, and sentence-transformers' folders of a BertModel."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -21,7 +22,10 @@ ARCHITECTURES = {
 # Counters 0, 1, 2, ... and zeros that older versions saved; the model computes them.
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 # The TensorFlow names, which files converted from it keep.
-OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+RENAMES = (
+    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
+    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
+)
 WORDS = "embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder"
 FIELDS = Fields(

@@ -16,9 +16,14 @@ from zoo.hugging_face import sentence
 from zoo.hugging_face.table import to_ours
 from zoo.hugging_face.tensors import Tensors, in_folder
 from zoo.hybrid import Model, Params
+from zoo.vit import modeling as vit
+from zoo.vit import weights as vit_weights
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-FAMILIES = {family[1].MODEL_TYPE: family for family in ((bert, bert_weights),)}
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    bert_weights.MODEL_TYPE: (bert, bert_weights),
+    vit_weights.MODEL_TYPE: (vit, vit_weights),
+}
 
 
 class Imported(NamedTuple):
@@ -137,16 +142,16 @@ def _task(theirs: dict[str, Any], names: Any, weights: Any) -> str:
 def _plain(name: str, weights: Any) -> str:
     """A tensor's name without the family's prefix, old spellings replaced."""
     name = name.removeprefix(weights.PREFIX)
-    for old, new in weights.OLD_NAMES:
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
+    for pattern, new in weights.RENAMES:
+        name = pattern.sub(new, name)
     return name
 
 
 def _name(model: Model) -> str:
     """Of the preset that has the model's sizes, or of its family."""
+    weights = FAMILIES[model.config.name][1]
+    sizes = [ours for ours, default in weights.FIELDS.sizes.values() if isinstance(default, int)]
     for name, preset in model.family.PRESETS.items():
-        sizes = ("vocabulary", "positions", "width", "layers", "heads", "mlp_width")
         if all(getattr(preset(), size) == getattr(model.config, size) for size in sizes):
             return name
     return model.config.name
