@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from snapjax.surrogate import Surrogate
-from zoo import checkpoint
+from zoo import checkpoint, single_file
 from zoo.files import read_json, write_atomic, write_json
 from zoo.hugging_face import folder as hugging_face
+from zoo.hugging_face.hub import ID, fetch
+from zoo.hugging_face.known import KNOWN, locate
 from zoo.hybrid import Model, Params
 from zoo.provenance import PretrainedConfig, check_digests, digests
 from zoo.registry import default_boundary
@@ -131,8 +133,9 @@ def load_pretrained(
     """A trained model by name, model folder, run folder, checkpoint or Hugging Face folder.
 
     Args:
-      name: one of `list_pretrained()`, or a path. Of the folder of a run the exported model is
-        taken, or while it still runs its newest checkpoint.
+      name: one of `list_pretrained()`, a preset whose weights others publish ("minilm_l6"), the
+        path of a folder or of one safetensors file, or a Hub id, "organisation/name". Of the folder
+        of a run the exported model is taken, or while it still runs its newest checkpoint.
       averaged: of a checkpoint, take the moving average of the weights where there is one.
       variant, stages, boundary: cut the model so, as in `create_model`, with new boundaries that
         are not calibrated; None keeps what was loaded. A Hugging Face model comes uncut, stages=1.
@@ -147,24 +150,41 @@ def load_pretrained(
       >>> load_pretrained("vit_nano_patch2_8.hnn_digits").model.boundary.bytes_per_token
       8
     """
+    foreign = {"task": task, "ignore": tuple(ignore)}
     folder = Path(name)
-    if not folder.is_dir():
-        if str(name) not in list_pretrained():
-            raise unknown_name("pretrained model or folder", name, list_pretrained())
-        folder = SHIPPED / str(name)
-    if (folder / "model" / CONFIG).is_file():
-        folder = folder / "model"
-    if hugging_face.is_folder(folder):
-        loaded = _load_hugging_face(folder, task, ignore)
-    elif task is not None or ignore:
-        raise ValueError(f"{folder}: task and ignore are for Hugging Face folders; this is none")
-    elif (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-        loaded = _load_folder(folder)
+    if folder.is_file() and folder.suffix == ".safetensors":
+        loaded = _load_file(folder)
+    elif folder.is_dir():
+        loaded = _load_any(folder, averaged, **foreign)
+    elif str(name) in list_pretrained():
+        loaded = _load_any(SHIPPED / str(name), averaged, **foreign)
+    elif str(name) in KNOWN:
+        place, source = locate(str(name))
+        loaded = _load_hugging_face(place, source=source, **foreign)
+        known = KNOWN[str(name)]
+        check_digests(loaded.source.sha256, known.sha256, source)
+        loaded = replace(loaded, source=replace(loaded.source, licence=known.licence))
+    elif ID.fullmatch(str(name)):
+        place, source = fetch(str(name))
+        loaded = _load_hugging_face(place, source=source, **foreign)
     else:
-        loaded = _load_checkpoint(folder, averaged)
+        raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
     if sha256 is not None:
         check_digests(loaded.source.sha256, sha256, str(name))
     return recut(loaded, variant, stages, boundary)
+
+
+def _load_any(folder: Path, averaged: bool, task: str | None, ignore: Sequence[str]) -> Pretrained:
+    """Of a folder, by what is in it."""
+    if (folder / "model" / CONFIG).is_file():
+        folder = folder / "model"
+    if hugging_face.is_folder(folder):
+        return _load_hugging_face(folder, task, ignore)
+    if task is not None or ignore:
+        raise ValueError(f"{folder}: task and ignore are for Hugging Face folders; this is none")
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        return _load_folder(folder)
+    return _load_checkpoint(folder, averaged)
 
 
 def recut(
@@ -191,10 +211,21 @@ def recut(
     return replace(loaded, model=model, params=params)
 
 
-def _load_hugging_face(folder: Path, task: str | None, ignore: Sequence[str]) -> Pretrained:
+def _load_hugging_face(
+    folder: Path, task: str | None, ignore: Sequence[str], source: str | None = None
+) -> Pretrained:
     found = hugging_face.load(folder, task, ignore)
-    source = PretrainedConfig(folder.name, digests(found.files), found.licence, found.preprocessing)
-    return Pretrained(found.model, found.params, None, {}, found.tokenizer, source)
+    origin = PretrainedConfig(
+        source or folder.name, digests(found.files), found.licence, found.preprocessing
+    )
+    record = {"labels": found.labels} if found.labels else {}
+    return Pretrained(found.model, found.params, None, record, found.tokenizer, origin)
+
+
+def _load_file(path: Path) -> Pretrained:
+    model, params, source, record, tokenizer = single_file.load(path)
+    source = replace(source, sha256=digests([path]))
+    return Pretrained(model, params, None, record, tokenizer, source)
 
 
 def _load_folder(folder: Path) -> Pretrained:

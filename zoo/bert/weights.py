@@ -76,9 +76,22 @@ def fields(config: BertConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": config.dropout,
         "hidden_dropout_prob": config.dropout,
         "pad_token_id": 0,
-        # Ours has a decoder of its own.
-        "tie_word_embeddings": False,
     }
+
+
+def finish(config: BertConfig, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Makes of exported tensors what transformers would save; further fields of the config.
+
+    A masked-token decoder that equals the word table is written as the tied one that it was. Of
+    another one the bias is written twice: transformers 4 reads one, transformers 5 the other.
+    """
+    if config.task != "mlm":
+        return {}
+    tensors["cls.predictions.bias"] = tensors[f"{DECODER}.bias"]
+    tied = np.array_equal(tensors[f"{DECODER}.weight"], tensors[WORDS])
+    if tied:
+        del tensors[f"{DECODER}.weight"], tensors[f"{DECODER}.bias"]
+    return {"tie_word_embeddings": tied}
 
 
 def table_for(

@@ -12,7 +12,7 @@ from snapjax.errors import unknown_name
 from zoo.bert import modeling as bert
 from zoo.bert import weights as bert_weights
 from zoo.files import read_json
-from zoo.hugging_face import sentence
+from zoo.hugging_face import images, sentence
 from zoo.hugging_face.table import to_ours
 from zoo.hugging_face.tensors import Tensors, in_folder
 from zoo.hybrid import Model, Params
@@ -36,6 +36,7 @@ class Imported(NamedTuple):
       tokenizer: text of the tokenizer.json, or None.
       preprocessing: see `zoo.provenance.PretrainedConfig`.
       licence: as the folder's README states it, or None.
+      labels: names of the classes of a classifier, or None.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Imported(NamedTuple):
     tokenizer: str | None
     preprocessing: dict[str, Any]
     licence: str | None
+    labels: list[str] | None
 
 
 def is_folder(folder: Path) -> bool:
@@ -71,17 +73,21 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         model, params = convert(theirs, tensors, task, ignore)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    preprocessing: dict[str, Any] = {}
-    if home != folder or (folder / sentence.MODULES).is_file():
+    if isinstance(model.config, vit.ViTConfig):
+        preprocessing = images.read(folder, model.config.image_size, model.config.channels)
+    elif (folder / sentence.MODULES).is_file():
         changes, preprocessing = sentence.read(folder, model.config.width)
         if model.config.task == "encode":
             model = replace(model, config=replace(model.config, **changes))
+    else:
+        preprocessing = {}
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
     text = tokenizer.read_text() if tokenizer else None
-    if text is not None:
+    if text is not None and isinstance(model.config, bert.BertConfig):
         _check_vocabulary(text, model.config.vocabulary, folder)
     model = replace(model, config=replace(model.config, name=_name(model)))
-    return Imported(model, params, tensors.files, text, preprocessing, _licence(folder))
+    labels = _labels(theirs) if model.config.task == "classify" else None
+    return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
 
 
 def convert(
@@ -149,12 +155,22 @@ def _plain(name: str, weights: Any) -> str:
 
 def _name(model: Model) -> str:
     """Of the preset that has the model's sizes, or of its family."""
-    weights = FAMILIES[model.config.name][1]
+    weights = FAMILIES[family_of(model)][1]
     sizes = [ours for ours, default in weights.FIELDS.sizes.values() if isinstance(default, int)]
     for name, preset in model.family.PRESETS.items():
         if all(getattr(preset(), size) == getattr(model.config, size) for size in sizes):
             return name
     return model.config.name
+
+
+def family_of(model: Model) -> str:
+    """The model_type of a model's family."""
+    return next(kind for kind, (family, _) in FAMILIES.items() if family is model.family)
+
+
+def _labels(theirs: dict[str, Any]) -> list[str] | None:
+    labels = theirs.get("id2label")
+    return [labels[key] for key in sorted(labels, key=int)] if labels else None
 
 
 def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:

@@ -1,12 +1,14 @@
 """What sentence-transformers adds to a BERT's folder: how tokens become one embedding."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.files import read_json, read_json_list
+from zoo.files import read_json, read_json_list, write_json
 
 MODULES, SETTINGS, POOLING = "modules.json", "sentence_bert_config.json", "1_Pooling"
 MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+PACKAGE = "sentence_transformers.models."
 WITHOUT_EFFECT = ("word_embedding_dimension", "include_prompt")
 CHAIN = ("Transformer", "Pooling", "Normalize")
 
@@ -69,3 +71,30 @@ def read(folder: Path, width: int) -> tuple[dict[str, Any], dict[str, Any]]:
     if settings.get("max_seq_length"):
         preprocessing["max_tokens"] = settings["max_seq_length"]
     return changes, preprocessing
+
+
+def write(folder: Path, config: Any, preprocessing: Mapping[str, Any]) -> None:
+    """The inverse of `read`; nothing for an encoder that is read the same without.
+
+    Args:
+      folder: of the model.
+      config: a `BertConfig`.
+      preprocessing: "max_tokens", if known.
+    """
+    plain = (config.pooling, config.normalise) == ("mean", False) and not preprocessing
+    if config.task != "encode" or plain:
+        return
+    paths = ("", POOLING, "2_Normalize")
+    chain = list(zip(CHAIN, paths, strict=True))[: 3 if config.normalise else 2]
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": PACKAGE + kind}
+        for index, (kind, path) in enumerate(chain)
+    ]
+    modes = {name: config.pooling == ours for name, ours in MODES.items()}
+    write_json(
+        folder / POOLING / "config.json", {"word_embedding_dimension": config.width, **modes}
+    )
+    if "max_tokens" in preprocessing:
+        settings = {"max_seq_length": preprocessing["max_tokens"], "do_lower_case": False}
+        write_json(folder / SETTINGS, settings)
+    write_json(folder / MODULES, modules)

@@ -86,6 +86,11 @@ def fields(config: ViTConfig) -> dict[str, Any]:
     }
 
 
+def finish(config: ViTConfig, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Further fields of an exported config: none."""
+    return {}
+
+
 def table_for(
     theirs: Mapping[str, Any], source: Mapping[str, np.ndarray], config: ViTConfig
 ) -> tuple[list[str], list[Entry]]:
