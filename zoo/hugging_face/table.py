@@ -95,7 +95,8 @@ def to_ours(
             flat[entry.ours] = np.stack(parts) if stacked else parts[0]
     mapped = {entry.ours for entry in table}
     problems += [
-        f"parameter {name} is not filled: no table names it" for name in wanted.keys() - mapped
+        f"parameter {name} is not filled: no table names it"
+        for name in sorted(wanted.keys() - mapped)
     ]
     problems += [
         f"tensor {name} of shape {source[name].shape} has no parameter"
