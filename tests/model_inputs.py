@@ -18,6 +18,8 @@ def batch_for(model, count: int, seed: int = 0, tokens: int = 12, predictions: i
         shape = (count, config.image_size, config.image_size, config.channels)
         image = rng.standard_normal(shape).astype(np.float32)
         label = rng.integers(0, config.classes, count).astype(np.int32)
+        if config.task == "encode":
+            label = rng.standard_normal((count, config.width)).astype(np.float32)
         return as_arrays({"image": image, "label": label, "weight": weight})
     integers = lambda top, *shape: rng.integers(0, top, shape).astype(np.int32)
     length = rng.integers(predictions, tokens + 1, count)
