@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from zoo import load_pretrained
 from zoo.hugging_face.export import save
+from zoo.pretrained import start_from
+from zoo.registry import create_model
 
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir())
@@ -322,6 +324,21 @@ def test_sentence_folders_with_other_modules_are_refused(copied):
     modules[1]["path"] = "../elsewhere"
     (folder / "modules.json").write_text(json.dumps(modules))
     assert "is not inside the folder" in refusal(folder)
+
+
+def test_training_starts_from_a_folder():
+    loaded = load_pretrained(GOLDEN / "bert_mlm_5")
+    config = loaded.model.config
+    sizes = {name: getattr(config, name) for name in
+             ("vocabulary", "positions", "width", "layers", "heads", "mlp_width")}  # fmt: skip
+    model = create_model("bert_nano", "hnn", stages=2, task="mlm", **sizes)
+    params, fit = start_from(loaded, model, jax.random.key(0))
+    assert fit  # the boundaries are new
+    for part in ("embed", "blocks", "head"):
+        jax.tree.map(np.testing.assert_array_equal, params[part], loaded.params[part])
+    other = create_model("bert_nano", stages=2, task="classify", **sizes)
+    with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
+        start_from(loaded, other, jax.random.key(0))
 
 
 def test_a_mean_pooled_vit_has_no_class_in_transformers(tmp_path):

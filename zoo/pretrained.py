@@ -22,6 +22,7 @@ from zoo.files import read_json, write_atomic, write_json
 from zoo.hugging_face import folder as hugging_face
 from zoo.hugging_face.hub import ID, fetch
 from zoo.hugging_face.known import KNOWN, locate
+from zoo.hugging_face.tensors import CONVERT
 from zoo.hybrid import Model, Params
 from zoo.provenance import PretrainedConfig, check_digests, digests
 from zoo.registry import default_boundary
@@ -134,8 +135,9 @@ def load_pretrained(
 
     Args:
       name: one of `list_pretrained()`, a preset whose weights others publish ("minilm_l6"), the
-        path of a folder or of one safetensors file, or a Hub id, "organisation/name". Of the folder
-        of a run the exported model is taken, or while it still runs its newest checkpoint.
+        path of a folder or of one safetensors file, or a Hub id, "organisation/name" or
+        "organisation/name@revision". Of the folder of a run the exported model is taken, or while
+        it still runs its newest checkpoint.
       averaged: of a checkpoint, take the moving average of the weights where there is one.
       variant, stages, boundary: cut the model so, as in `create_model`, with new boundaries that
         are not calibrated; None keeps what was loaded. A Hugging Face model comes uncut, stages=1.
@@ -150,41 +152,55 @@ def load_pretrained(
       >>> load_pretrained("vit_nano_patch2_8.hnn_digits").model.boundary.bytes_per_token
       8
     """
-    foreign = {"task": task, "ignore": tuple(ignore)}
-    folder = Path(name)
-    if folder.is_file() and folder.suffix == ".safetensors":
-        loaded = _load_file(folder)
-    elif folder.is_dir():
-        loaded = _load_any(folder, averaged, **foreign)
-    elif str(name) in list_pretrained():
-        loaded = _load_any(SHIPPED / str(name), averaged, **foreign)
-    elif str(name) in KNOWN:
-        place, source = locate(str(name))
-        loaded = _load_hugging_face(place, source=source, **foreign)
-        known = KNOWN[str(name)]
+    path, source = find(name)
+    loaded = _load(path, averaged, task, ignore, source)
+    known = KNOWN.get(str(name)) if source is not None else None
+    if known is not None:
         check_digests(loaded.source.sha256, known.sha256, source)
         loaded = replace(loaded, source=replace(loaded.source, licence=known.licence))
-    elif ID.fullmatch(str(name)):
-        place, source = fetch(str(name))
-        loaded = _load_hugging_face(place, source=source, **foreign)
-    else:
-        raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
     if sha256 is not None:
         check_digests(loaded.source.sha256, sha256, str(name))
     return recut(loaded, variant, stages, boundary)
 
 
-def _load_any(folder: Path, averaged: bool, task: str | None, ignore: Sequence[str]) -> Pretrained:
-    """Of a folder, by what is in it."""
-    if (folder / "model" / CONFIG).is_file():
-        folder = folder / "model"
-    if hugging_face.is_folder(folder):
-        return _load_hugging_face(folder, task, ignore)
+def find(name: str | Path) -> tuple[Path, str | None]:
+    """Where a model is: a folder or a safetensors file, and its source if it is not a path.
+
+    Raises:
+      ValueError: nothing of this name is here, or can be fetched.
+    """
+    path = Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
+        return path, None
+    if path.is_file():
+        raise ValueError(
+            f"{path}: a folder or a .safetensors file is needed; pickles (.bin, .pt) are not "
+            f"opened, because reading one runs code. Convert it where you trust it: {CONVERT}"
+        )
+    if str(name) in list_pretrained():
+        return SHIPPED / str(name), None
+    if str(name) in KNOWN:
+        return locate(str(name))
+    if ID.fullmatch(str(name)):
+        return fetch(str(name))
+    raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
+
+
+def _load(
+    path: Path, averaged: bool, task: str | None, ignore: Sequence[str], source: str | None
+) -> Pretrained:
+    """By what is in the folder or file."""
+    if (path / "model" / CONFIG).is_file():
+        path = path / "model"
+    if path.is_dir() and hugging_face.is_folder(path):
+        return _load_hugging_face(path, task, ignore, source)
     if task is not None or ignore:
-        raise ValueError(f"{folder}: task and ignore are for Hugging Face folders; this is none")
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-        return _load_folder(folder)
-    return _load_checkpoint(folder, averaged)
+        raise ValueError(f"{path}: task and ignore are for Hugging Face folders; this is none")
+    if path.is_file():
+        return _load_file(path)
+    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        return _load_folder(path)
+    return _load_checkpoint(path, averaged)
 
 
 def recut(
@@ -212,7 +228,7 @@ def recut(
 
 
 def _load_hugging_face(
-    folder: Path, task: str | None, ignore: Sequence[str], source: str | None = None
+    folder: Path, task: str | None, ignore: Sequence[str], source: str | None
 ) -> Pretrained:
     found = hugging_face.load(folder, task, ignore)
     origin = PretrainedConfig(

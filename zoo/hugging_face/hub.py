@@ -8,25 +8,27 @@ from pathlib import Path
 
 from zoo.hugging_face.tensors import CONVERT
 
-ID = re.compile(r"[\w.-]+/[\w.-]+")
-WANTED = (
-    *("*.json", "*.safetensors", "vocab.txt", "README.md", "*_Pooling/*.json"),
-    *("*_Transformer/*.json", "*_Transformer/*.safetensors"),
-)
-# Folders of other formats, which may hold JSON and safetensors too.
-UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "checkpoint-*/*")
-PATIENCE = 10  # seconds to wait for the first answer; a Hub that is there takes less than one
+ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
+PATTERNS = {
+    "allow_patterns": [
+        *("*.json", "*.safetensors", "vocab.txt", "README.md", "*_Pooling/*.json"),
+        *("*_Transformer/*.json", "*_Transformer/*.safetensors"),
+    ],
+    # Folders of other formats, which may hold JSON and safetensors too.
+    "ignore_patterns": ["onnx/*", "openvino/*", "coreml/*", "checkpoint-*/*"],
+}
+PATIENCE = 5  # seconds to wait for the first answer; a Hub that is there takes less than one
 
 
-def fetch(name: str, revision: str | None = None) -> tuple[Path, str]:
-    """The local folder of a repository, and its id with the commit.
+def fetch(identity: str) -> tuple[Path, str]:
+    """The local folder of a repository, and its id with the commit, "organisation/name@commit".
 
     The newest commit is asked for; where the Hub cannot be reached, or HF_HUB_OFFLINE=1 says not to
     try, the one that the cache holds is taken.
 
     Args:
-      name: "organisation/name".
-      revision: a branch, tag or commit; None for the default branch.
+      identity: "organisation/name" for the default branch, or "organisation/name@revision" for
+        another branch, a tag or a commit.
 
     Raises:
       ValueError: there is no such repository, it holds no safetensors, or it is neither in the
@@ -35,11 +37,16 @@ def fetch(name: str, revision: str | None = None) -> tuple[Path, str]:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    if not (parts := ID.fullmatch(identity)):
+        raise ValueError(
+            f"Hub id {identity!r} must be organisation/name or organisation/name@revision"
+        )
+    name, revision = parts.groups()
     if not constants.HF_HUB_OFFLINE:
         try:
             info = HfApi().model_info(name, revision=revision, timeout=PATIENCE)
         except HfHubHTTPError as error:
-            raise ValueError(f"Hub id {name!r}: {error}") from error
+            raise ValueError(f"{name!r} is not here, and as a Hub id: {error}") from error
         except Exception as error:  # of whatever HTTP library huggingface_hub uses
             reason = f"{constants.ENDPOINT} cannot be reached ({error})"
         else:
@@ -48,19 +55,19 @@ def fetch(name: str, revision: str | None = None) -> tuple[Path, str]:
                 raise ValueError(
                     f"Hub id {name!r} holds no safetensors, only {', '.join(files)}; pickles are "
                     f"not opened, because reading one runs code. Convert it where you trust it: "
-                    f"python -c '{CONVERT}'"
+                    f"{CONVERT}"
                 )
-            folder = snapshot_download(
-                name, revision=info.sha, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
-            )
-            return Path(folder), f"{name}@{info.sha}"
+            # By the revision's name, not the commit's: the cache then knows it as the newest.
+            folder = snapshot_download(name, revision=revision, **PATTERNS)
+            return Path(folder), f"{name}@{Path(folder).name}"
     else:
         reason = "HF_HUB_OFFLINE is set"
     try:
-        folder = snapshot_download(name, revision=revision, local_files_only=True)
+        folder = snapshot_download(name, revision=revision, local_files_only=True, **PATTERNS)
     except FileNotFoundError:
         raise ValueError(
-            f"Hub id {name!r}: {reason}, and it is not in the cache {constants.HF_HUB_CACHE}; "
-            "give the path of a folder that holds it, or fetch it once with a network"
+            f"{name!r} is not here, and as a Hub id: {reason}, and it is not whole in the "
+            f"cache {constants.HF_HUB_CACHE}; give the path of a folder that holds it, or fetch it "
+            "once with a network"
         ) from None
     return Path(folder), f"{name}@{Path(folder).name}"

@@ -12,9 +12,11 @@ from zoo.files import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# AutoModel would drop a head; this keeps what the config names.
 CONVERT = (
-    "from transformers import AutoModel; "
-    "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+    'python -c "import transformers as t; '
+    "c = t.AutoConfig.from_pretrained('FOLDER'); "
+    "getattr(t, c.architectures[0]).from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\""
 )
 
 
@@ -23,6 +25,8 @@ class Tensors(Mapping[str, np.ndarray]):
 
     Attributes:
       files: where they are.
+      shapes, dtypes: by name; dtypes as safetensors calls them, such as "F32".
+      metadata: of all files together.
     """
 
     def __init__(self, files: list[Path]) -> None:
@@ -43,6 +47,10 @@ class Tensors(Mapping[str, np.ndarray]):
                     self._where[name] = path
                     self.shapes[name] = tuple(piece.get_shape())
                     self.dtypes[name] = piece.get_dtype()
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._where[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
         with opened(self._where[name]) as file:
@@ -86,7 +94,7 @@ def in_folder(folder: Path) -> list[Path]:
     if pickles:
         raise ValueError(
             f"{folder} has no {WEIGHTS}, only {', '.join(pickles)}: a pickle, which is not opened "
-            f"because reading one runs code. Convert it where you trust it: python -c '{CONVERT}'"
+            f"because reading one runs code. Convert it where you trust it: {CONVERT}"
         )
     raise ValueError(f"{folder} has no {WEIGHTS} and no {INDEX}")
 
