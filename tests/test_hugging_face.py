@@ -139,6 +139,19 @@ def test_one_error_lists_everything_that_does_not_fit(copied):
     assert "config field hidden_size='8' must be a number" in refusal(folder)
 
 
+def test_configs_of_the_original_code_are_read(copied):
+    folder = copied("bert_5")
+    configure(folder, directionality="bidi", pooler_type="first_token_transform", pooler_fc_size=8)
+    load_pretrained(folder)
+    path = folder / "config.json"
+    fields = json.loads(path.read_text())
+    del fields["architectures"]  # the tensors tell
+    path.write_text(json.dumps(fields))
+    assert load_pretrained(folder).model.config.task == "encode"
+    configure(folder, directionality="unidi")
+    assert "config field directionality='unidi' is not supported, only 'bidi'" in refusal(folder)
+
+
 def test_tensors_are_left_out_only_by_name(copied):
     folder = copied("bert_mlm_5")
     message = refusal(folder, task="encode")
@@ -160,6 +173,10 @@ def test_a_config_of_another_architecture_is_refused(copied):
     assert "parameter head.transform.kernel is not filled" in refusal(folder)
     configure(folder, model_type="roberta")
     assert "unknown model_type 'roberta'" in refusal(folder)
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["model_type"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    assert "unknown model_type None" in refusal(folder)
     folder = copied("vit_5")
     configure(folder, architectures=["ViTForImageClassification"])
     assert "tensor pooler.dense.weight of shape (8, 8) has no parameter" in refusal(folder)

@@ -9,6 +9,7 @@ from meshes import jit
 from model_inputs import batch_for, random_params
 
 from snapjax.parameters import merge_plan, split_plan
+from snapjax.sharding import make_mesh, place, put_placed
 from zoo.bert.modeling import BertConfig
 from zoo.registry import create_model, list_models
 
@@ -137,6 +138,17 @@ def test_heads_of_encoders_give_what_they_say():
     out, _ = jit(model.apply)(params, batch)
     assert out.pooled is None
     np.testing.assert_allclose(out.embedding, out.tokens.mean(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_encoders_embed_on_a_mesh_as_on_one_device(pooler):
+    model = create_model("bert_nano", "hnn", stages=4, task="encode", pooler=pooler)
+    params, batch = random_params(model), batch_for(model, 6, tokens=8)
+    out, _ = jit(model.apply)(params, batch)
+    mesh = make_mesh(2, 4)
+    outputs = jit(model.pipeline(mesh, 3))(put_placed(mesh, place(params, 4)), batch)
+    np.testing.assert_allclose(outputs.samples["embedding"][-1], out.embedding, atol=1e-5)
+    np.testing.assert_allclose(outputs.sums["loss"], model.loss(out, batch)[0]["loss"], rtol=1e-5)
 
 
 def test_a_normalised_embedding_has_length_one_and_padding_alone_none():

@@ -39,9 +39,19 @@ FIELDS = Fields(
         "type_vocab_size": ("types", 2),
         "layer_norm_eps": ("layer_norm_eps", 1e-12),
     },
-    fixed={"position_embedding_type": ("absolute",)},
+    fixed={
+        "position_embedding_type": ("absolute",),
+        # What the original TensorFlow configs say, and some still do.
+        "directionality": ("bidi",),
+        "pooler_type": ("first_token_transform",),
+    },
     # Dropout is a choice of whoever trains next; whether the decoder is tied, the tensors tell.
-    others=frozenset({"classifier_dropout", "tie_word_embeddings"}),
+    others=frozenset(
+        {
+            *("classifier_dropout", "tie_word_embeddings", "pooler_fc_size"),
+            *("pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
+        }
+    ),
 )
 
 

@@ -52,7 +52,10 @@ def is_folder(folder: Path) -> bool:
     """Whether a folder holds a model of transformers or of sentence-transformers."""
     if (folder / sentence.MODULES).is_file():
         return True
-    return (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG)
+    if not (folder / CONFIG).is_file():
+        return False
+    names = read_json(folder / CONFIG).keys()
+    return "format" not in names and not names.isdisjoint(("model_type", "hidden_size"))
 
 
 def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> Imported:
