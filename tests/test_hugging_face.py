@@ -49,6 +49,8 @@ def test_a_dense_cut_changes_nothing(name):
     loaded = load_pretrained(GOLDEN / name, stages=2)
     assert loaded.model.config.stages == 2
     assert max(largest_gaps(loaded, *golden(GOLDEN / name)).values()) < TOLERANCE
+    for stages in (0, 3):
+        assert f"stages={stages} must divide layers=2" in refusal(GOLDEN / name, stages=stages)
     spiking = load_pretrained(GOLDEN / name, variant="hnn", stages=2)
     assert max(largest_gaps(spiking, *golden(GOLDEN / name)).values()) > 0.1
 

@@ -222,7 +222,7 @@ def recut(
         boundary = Boundary(width, code=boundary)
     if boundary is None and variant is not None:
         boundary = default_boundary(width, variant)
-    model = loaded.model.cut(stages or loaded.model.config.stages, boundary)
+    model = loaded.model.cut(loaded.model.config.stages if stages is None else stages, boundary)
     params = model.with_new_boundaries(loaded.params, jax.random.key(0))
     return replace(loaded, model=model, params=params)
 
