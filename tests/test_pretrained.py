@@ -35,6 +35,9 @@ def test_a_shipped_model_scores_what_its_card_says(name):
     loaded = pretrained.load_pretrained(name)
     folder = pretrained.SHIPPED / name
     assert (folder / "model.safetensors").stat().st_size < 5e6
+    assert loaded.source.sha256 == {"model.safetensors": loaded.record["sha256"]}
+    assert loaded.source.licence == loaded.record["card"]["licence"]
+    assert loaded.source.preprocessing["mean"] == loaded.record["data"]["mean"]
     metrics, card = loaded.record["metrics"], (folder / "README.md").read_text()
     assert f"{metrics['accuracy']:.4f}" in card
     assert f"scripts/evaluate.py {name}" in card

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from zoo.pretrained import Pretrained, count
+from zoo.pretrained import Pretrained
+from zoo.trees import count
 
 
 def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str, str]) -> str:

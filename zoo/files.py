@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,6 +41,30 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
 def write_json(path: str | os.PathLike[str], obj: object) -> None:
     """Writes `obj` as indented JSON, atomically; see `to_json` for what it may hold."""
     write_atomic(path, json.dumps(to_json(obj), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+      ValueError: not there, not JSON, or not an object.
+    """
+    return _read(path, dict, "object")
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON array from a file; raises as `read_json`."""
+    return _read(path, list, "array")
+
+
+def _read(path: Path, kind: type, name: str) -> Any:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: a JSON {name} is needed, got {type(value).__name__}")
+    return value
 
 
 def to_json(obj: object, where: str = "object") -> object:

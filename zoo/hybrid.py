@@ -49,10 +49,8 @@ class Family(Protocol):
     def block(self, config: Any) -> nn.Module:
         """One encoder block: (x, mask) -> x."""
 
-    def head(
-        self, config: Any, params: Params, x: jax.Array, batch: Batch, key: Key = None
-    ) -> jax.Array:
-        """Logits of the last block's output."""
+    def head(self, config: Any, params: Params, x: jax.Array, batch: Batch, key: Key = None) -> Any:
+        """Logits of the last block's output, or `zoo.transformer.Encoded` of task "encode"."""
 
     def check_batch(self, config: Any, batch: Mapping[str, Any]) -> None:
         """Raises ValueError when an input does not fit the config; arrays or their shapes."""
@@ -98,6 +96,11 @@ class Model:
         """Raises ValueError when a batch, of arrays or their shapes, is not one of the model's."""
         self.family.check_batch(self.config, batch)
 
+    def cut(self, stages: int, boundary: Boundary | None = None) -> "Model":
+        """The same model in `stages` stages; make parameters for it by `with_new_boundaries`."""
+        config = replace(self.config, stages=stages, boundary=boundary or self.boundary)
+        return replace(self, config=config)
+
     def with_boundary(self, boundary: Boundary) -> "Model":
         """The same model with another boundary between its stages."""
         return replace(self, config=replace(self.config, boundary=boundary))
@@ -127,8 +130,8 @@ class Model:
         """The first block's input, (batch, tokens, width), from canonical parameters."""
         return self._embed(params["embed"], batch, key)
 
-    def apply(self, params: Params, batch: Batch, key: Key = None) -> tuple[jax.Array, Result]:
-        """Logits on one device, through the same cuts as on a mesh.
+    def apply(self, params: Params, batch: Batch, key: Key = None) -> tuple[Any, Result]:
+        """Logits, or what the task's head gives, on one device, through the same cuts as on a mesh.
 
         Args:
           params: canonical parameters.

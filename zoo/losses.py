@@ -6,6 +6,8 @@ All are computed in float32. Padding counts nothing: its weight is 0.
 import jax
 import jax.numpy as jnp
 
+from zoo.transformer import Encoded
+
 Arrays = dict[str, jax.Array]
 
 
@@ -45,7 +47,33 @@ def masked_lm(
     return _sums(logits, batch, label_smoothing), {"predicted": logits.argmax(-1).astype(jnp.int32)}
 
 
-LOSSES = {"classify": classification, "mlm": masked_lm}
+def encoding(
+    encoded: Encoded, batch: Arrays, label_smoothing: float = 0.0
+) -> tuple[Arrays, Arrays]:
+    """Squared distance of embeddings to those wanted, where the batch has any.
+
+    Args:
+      encoded: of a model of task "encode".
+      batch: "weight" float32 (batch,), 0 for padding, and optionally "label" float (batch, width),
+        a teacher's embeddings.
+      label_smoothing: has no meaning here; must be 0.
+
+    Returns:
+      sums {"weight"}, and with labels {"loss"}, float32 scalars, and per-sample {"embedding"}.
+    """
+    if label_smoothing:
+        raise ValueError(f"loss: label_smoothing={label_smoothing} is for tasks with classes")
+    embedding = encoded.embedding
+    _check(batch, "weight", embedding.shape[:1])
+    sums = {"weight": batch["weight"].sum()}
+    if "label" in batch:
+        _check(batch, "label", embedding.shape)
+        distance = ((embedding - batch["label"].astype(jnp.float32)) ** 2).sum(-1)
+        sums["loss"] = (distance * batch["weight"]).sum()
+    return sums, {"embedding": embedding}
+
+
+LOSSES = {"classify": classification, "mlm": masked_lm, "encode": encoding}
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -69,12 +97,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float = 0.0) -
 
 def _sums(logits: jax.Array, batch: Arrays, smoothing: float) -> Arrays:
     for name in ("label", "weight"):
-        if name not in batch or batch[name].shape != logits.shape[:-1]:
-            shape = batch[name].shape if name in batch else None
-            raise ValueError(
-                f"loss: batch[{name!r}] needs shape {logits.shape[:-1]}, one for each prediction, "
-                f"got {shape}"
-            )
+        _check(batch, name, logits.shape[:-1])
     label, weight = batch["label"], batch["weight"]
     # The argmax of NaN is class 0: a model that diverged must not score.
     right = (logits.argmax(-1).astype(label.dtype) == label) & jnp.isfinite(logits).all(-1)
@@ -83,3 +106,11 @@ def _sums(logits: jax.Array, batch: Arrays, smoothing: float) -> Arrays:
         "correct": (right.astype(jnp.float32) * weight).sum(),
         "weight": weight.sum(),
     }
+
+
+def _check(batch: Arrays, name: str, needed: tuple[int, ...]) -> None:
+    shape = batch[name].shape if name in batch else None
+    if shape != needed:
+        raise ValueError(
+            f"loss: batch[{name!r}] needs shape {needed}, one for each prediction, got {shape}"
+        )

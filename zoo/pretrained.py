@@ -1,28 +1,33 @@
 """Trained models as folders: `config.json`, `model.safetensors`, `tokenizer.json`, a card.
 
 `load_pretrained` takes the name of a model that ships with the package, such a folder, the folder
-of a run, or a checkpoint, and gives the model with its parameters and what belongs to them.
+of a run, a checkpoint, or a folder of Hugging Face transformers, and gives the model with its
+parameters and what belongs to them.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
-from snapjax.parameters import split_plan
 from snapjax.surrogate import Surrogate
-from zoo import checkpoint
-from zoo.files import write_atomic, write_json
+from zoo import checkpoint, single_file
+from zoo.files import read_json, write_atomic, write_json
+from zoo.hugging_face import folder as hugging_face
+from zoo.hugging_face.hub import ID, fetch
+from zoo.hugging_face.known import KNOWN, locate
+from zoo.hugging_face.tensors import CONVERT
 from zoo.hybrid import Model, Params
+from zoo.provenance import PretrainedConfig, check_digests, digests
+from zoo.registry import default_boundary
 from zoo.train.config import RunConfig, from_dict, to_dict
+from zoo.trees import flatten, unflatten
 
 SHIPPED = Path(__file__).parent / "pretrained"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -36,17 +41,19 @@ class Pretrained:
     Attributes:
       model: as it was trained, its boundaries included.
       params: canonical parameters.
-      config: of the run that made it.
+      config: of the run that made it; None for weights of others.
       record: what was saved beside the weights: "data" (preprocessing), "metrics", "step" and, in a
         shipped model, "sha256" and "card" (command, data, licences, limits).
       tokenizer: text of a tokenizer.json, or None.
+      source: where the weights come from and what they expect.
     """
 
     model: Model
     params: Params
-    config: RunConfig
+    config: RunConfig | None
     record: dict[str, Any]
     tokenizer: str | None
+    source: PretrainedConfig
 
 
 def list_pretrained() -> list[str]:
@@ -113,13 +120,30 @@ def export(
     return folder
 
 
-def load_pretrained(name: str | Path, averaged: bool = True) -> Pretrained:
-    """A trained model by name, model folder, run folder or checkpoint.
+def load_pretrained(
+    name: str | Path,
+    averaged: bool = True,
+    *,
+    variant: str | None = None,
+    stages: int | None = None,
+    boundary: Boundary | str | None = None,
+    task: str | None = None,
+    ignore: Sequence[str] = (),
+    sha256: Mapping[str, str] | None = None,
+) -> Pretrained:
+    """A trained model by name, model folder, run folder, checkpoint or Hugging Face folder.
 
     Args:
-      name: one of `list_pretrained()`, or a path. Of the folder of a run the exported model is
-        taken, or while it still runs its newest checkpoint.
+      name: one of `list_pretrained()`, a preset whose weights others publish ("minilm_l6"), the
+        path of a folder or of one safetensors file, or a Hub id, "organisation/name" or
+        "organisation/name@revision". Of the folder of a run the exported model is taken, or while
+        it still runs its newest checkpoint.
       averaged: of a checkpoint, take the moving average of the weights where there is one.
+      variant, stages, boundary: cut the model so, as in `create_model`, with new boundaries that
+        are not calibrated; None keeps what was loaded. A Hugging Face model comes uncut, stages=1.
+      task: of a Hugging Face model, which head to take; None for the one it was saved with.
+      ignore: of a Hugging Face model, patterns of tensors that may be left out.
+      sha256: of the weight files, by name, where you know what they must be.
 
     Raises:
       ValueError: nothing there, or it is damaged, of another format or of another model.
@@ -128,16 +152,96 @@ def load_pretrained(name: str | Path, averaged: bool = True) -> Pretrained:
       >>> load_pretrained("vit_nano_patch2_8.hnn_digits").model.boundary.bytes_per_token
       8
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        if str(name) not in list_pretrained():
-            raise unknown_name("pretrained model or folder", name, list_pretrained())
-        folder = SHIPPED / str(name)
-    if (folder / "model" / CONFIG).is_file():
-        folder = folder / "model"
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-        return _load_folder(folder)
-    return _load_checkpoint(folder, averaged)
+    path, source = find(name)
+    loaded = _load(path, averaged, task, ignore, source)
+    known = KNOWN.get(str(name)) if source is not None else None
+    if known is not None:
+        check_digests(loaded.source.sha256, known.sha256, source)
+        loaded = replace(loaded, source=replace(loaded.source, licence=known.licence))
+    if sha256 is not None:
+        check_digests(loaded.source.sha256, sha256, str(name))
+    return recut(loaded, variant, stages, boundary)
+
+
+def find(name: str | Path) -> tuple[Path, str | None]:
+    """Where a model is: a folder or a safetensors file, and its source if it is not a path.
+
+    Raises:
+      ValueError: nothing of this name is here, or can be fetched.
+    """
+    path = Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
+        return path, None
+    if path.is_file():
+        raise ValueError(
+            f"{path}: a folder or a .safetensors file is needed; pickles (.bin, .pt) are not "
+            f"opened, because reading one runs code. Convert it where you trust it: {CONVERT}"
+        )
+    if str(name) in list_pretrained():
+        return SHIPPED / str(name), None
+    if str(name) in KNOWN:
+        return locate(str(name))
+    if ID.fullmatch(str(name)):
+        return fetch(str(name))
+    raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
+
+
+def _load(
+    path: Path, averaged: bool, task: str | None, ignore: Sequence[str], source: str | None
+) -> Pretrained:
+    """By what is in the folder or file."""
+    if (path / "model" / CONFIG).is_file():
+        path = path / "model"
+    if path.is_dir() and hugging_face.is_folder(path):
+        return _load_hugging_face(path, task, ignore, source)
+    if task is not None or ignore:
+        raise ValueError(f"{path}: task and ignore are for Hugging Face folders; this is none")
+    if path.is_file():
+        return _load_file(path)
+    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        return _load_folder(path)
+    return _load_checkpoint(path, averaged)
+
+
+def recut(
+    loaded: Pretrained,
+    variant: str | None = None,
+    stages: int | None = None,
+    boundary: Boundary | str | None = None,
+) -> Pretrained:
+    """A trained model cut in another way, its boundaries new and not calibrated.
+
+    Args:
+      loaded: the model.
+      variant, stages, boundary: as in `create_model`; None keeps what there is.
+    """
+    if variant is None and stages is None and boundary is None:
+        return loaded
+    width = loaded.model.config.width
+    if isinstance(boundary, str):
+        boundary = Boundary(width, code=boundary)
+    if boundary is None and variant is not None:
+        boundary = default_boundary(width, variant)
+    model = loaded.model.cut(loaded.model.config.stages if stages is None else stages, boundary)
+    params = model.with_new_boundaries(loaded.params, jax.random.key(0))
+    return replace(loaded, model=model, params=params)
+
+
+def _load_hugging_face(
+    folder: Path, task: str | None, ignore: Sequence[str], source: str | None
+) -> Pretrained:
+    found = hugging_face.load(folder, task, ignore)
+    origin = PretrainedConfig(
+        source or folder.name, digests(found.files), found.licence, found.preprocessing
+    )
+    record = {"labels": found.labels} if found.labels else {}
+    return Pretrained(found.model, found.params, None, record, found.tokenizer, origin)
+
+
+def _load_file(path: Path) -> Pretrained:
+    model, params, source, record, tokenizer = single_file.load(path)
+    source = replace(source, sha256=digests([path]))
+    return Pretrained(model, params, None, record, tokenizer, source)
 
 
 def _load_folder(folder: Path) -> Pretrained:
@@ -159,7 +263,8 @@ def _load_folder(folder: Path) -> Pretrained:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = folder / TOKENIZER
     text = tokenizer.read_text() if tokenizer.is_file() else None
-    return Pretrained(model, params, config, record, text)
+    source = _source(record, folder.name, {WEIGHTS: digest})
+    return Pretrained(model, params, config, record, text, source)
 
 
 def _load_checkpoint(folder: Path, averaged: bool) -> Pretrained:
@@ -172,7 +277,16 @@ def _load_checkpoint(folder: Path, averaged: bool) -> Pretrained:
         raise ValueError(f"checkpoint {path}: {error}") from error
     part = "ema" if averaged and config.train.ema else "params"
     tree, record = checkpoint.load(path, {part: _shapes(model)}, model=model.config.name)
-    return Pretrained(model, tree[part], config, record, record.get("tokenizer"))
+    source = _source(record, folder.name, {})
+    return Pretrained(model, tree[part], config, record, record.get("tokenizer"), source)
+
+
+def _source(record: Mapping[str, Any], name: str, sha256: Mapping[str, str]) -> PretrainedConfig:
+    """Of a model of ours."""
+    card = record.get("card", {})
+    return PretrainedConfig(
+        record.get("name", name), sha256, card.get("licence"), record.get("data", {})
+    )
 
 
 def start_from(loaded: Pretrained, model: Model, key: jax.Array) -> tuple[Params, bool]:
@@ -197,67 +311,6 @@ def start_from(loaded: Pretrained, model: Model, key: jax.Array) -> tuple[Params
     if "boundaries" in fresh:
         params["boundaries"] = ends if same else fresh["boundaries"]
     return params, not same
-
-
-def flatten(params: Params) -> dict[str, Any]:
-    """Nested dicts as one, with names such as "blocks.attention.query.kernel"."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for key, child in node.items():
-                walk(f"{prefix}.{key}" if prefix else key, child)
-        else:
-            flat[prefix] = node
-
-    walk("", params)
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any], like: Params) -> Params:
-    """The inverse of `flatten`, in the shape of `like`.
-
-    Raises:
-      ValueError: one error that lists every name that is missing, unknown or of another shape.
-    """
-    want = flatten(like)
-    wrong = [
-        f"{name}: the model has {getattr(want.get(name), 'shape', 'no such parameter')}, "
-        f"the file {getattr(flat.get(name), 'shape', 'no such tensor')}"
-        for name in sorted(want.keys() | flat.keys())
-        if name not in want or name not in flat or want[name].shape != flat[name].shape
-    ]
-    if wrong:
-        raise ValueError("the weights do not fit the model\n  " + "\n  ".join(wrong))
-    leaves = {name: jnp.asarray(flat[name]).astype(want[name].dtype) for name in want}
-
-    def build(prefix: str, node: Any) -> Any:
-        if not isinstance(node, Mapping):
-            return leaves[prefix]
-        return {key: build(f"{prefix}.{key}" if prefix else key, node[key]) for key in node}
-
-    return build("", like)
-
-
-def count(params: Any) -> int:
-    """Number of trainable parameters in a tree of arrays or shapes."""
-    trainable, _ = split_plan(params)
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(trainable))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-      ValueError: not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: a JSON object is needed, got {type(value).__name__}")
-    return value
 
 
 def _shapes(model: Model) -> Params:

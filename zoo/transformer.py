@@ -5,7 +5,7 @@ axis, made by `vmap` over init keys and run by `lax.scan`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,48 @@ LECUN = nn.initializers.lecun_normal()  # variance 1 / inputs, the default of nn
 
 # What activations are computed in; parameters are always float32, the optimiser's master weights.
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+POOLINGS = ("mean", "first")
+
+
+class Encoded(NamedTuple):
+    """What a model of task "encode" gives.
+
+    Attributes:
+      embedding: (batch, width) float32, of the whole sample.
+      tokens: (batch, tokens, width), the last states; padding holds values that mean nothing.
+      pooled: (batch, width), of the pooler; None in a model without.
+    """
+
+    embedding: jax.Array
+    tokens: jax.Array
+    pooled: jax.Array | None
+
+
+def pool(
+    x: jax.Array, mask: jax.Array | None, pooling: str = "mean", normalise: bool = False
+) -> jax.Array:
+    """One float32 vector a sample, (batch, features), out of its tokens.
+
+    Args:
+      x: (batch, tokens, features).
+      mask: bool (batch, tokens), true where a token is real; None when all are.
+      pooling: "mean" of the real tokens, or the "first" token.
+      normalise: divide by the length. A sample of padding alone is 0, not NaN.
+    """
+    x = x.astype(jnp.float32)
+    if pooling == "first":
+        pooled = x[:, 0]
+    elif mask is None:
+        pooled = x.mean(1)
+    else:
+        real = mask.astype(jnp.float32)
+        pooled = jnp.einsum("btd,bt->bd", x, real) / jnp.maximum(real.sum(1), 1)[:, None]
+    if not normalise:
+        return pooled
+    # The maximum inside of the root: the derivative of a root at 0 is infinite.
+    square = jnp.maximum((pooled**2).sum(-1, keepdims=True), 1e-24)
+    return pooled * jax.lax.rsqrt(square)
 
 
 @jax.custom_jvp

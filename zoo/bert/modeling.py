@@ -16,17 +16,20 @@ import jax.numpy as jnp
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from zoo.transformer import (
+    POOLINGS,
     Dropout,
+    Encoded,
     PostNormBlock,
     apply_module,
     check_config,
     dense,
     gelu,
     layer_norm,
+    pool,
 )
 
 Batch = dict[str, jax.Array]
-TASKS = ("mlm", "classify")
+TASKS = ("mlm", "classify", "encode")
 INIT = nn.initializers.truncated_normal(0.02)  # of all tables and matrices, as in the paper's code
 
 
@@ -40,13 +43,18 @@ class BertConfig:
       positions: longest sequence.
       width, layers, heads, mlp_width: of the encoder.
       boundary, stages: what lies between how many slices.
-      task: the head: "mlm" predicts masked tokens, "classify" whole sequences (or pairs).
+      task: the head: "mlm" predicts masked tokens, "classify" whole sequences (or pairs), "encode"
+        gives the sequence's embedding and the tokens' states.
       classes: of "classify".
       types: rows of the token type table, 2 for pairs.
       dropout: rate, after the embedding, on attention weights, after attention and MLP, and before
         the classifier.
       precision: of the activations after the embedding, "float32" or "bfloat16".
       layer_norm_eps: added to the variance.
+      pooling: of "encode": "mean" of the real tokens' states, or the "first" token's.
+      normalise: of "encode": the embedding has length 1.
+      pooler: of "encode": the dense layer on the first token that BERT was pretrained with, too;
+        "classify" always has it.
     """
 
     name: str
@@ -64,12 +72,17 @@ class BertConfig:
     dropout: float = 0.0
     precision: str = "float32"
     layer_norm_eps: float = 1e-12
+    pooling: str = "mean"
+    normalise: bool = False
+    pooler: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("vocabulary", "positions", "width", "layers", "heads", "mlp_width")
         check_config(self, (*sizes, "classes", "types"))
         if self.task not in TASKS:
             raise unknown_name("task", self.task, TASKS)
+        if self.pooling not in POOLINGS:
+            raise unknown_name("pooling", self.pooling, POOLINGS)
 
 
 class Embed(nn.Module):
@@ -117,12 +130,27 @@ class ClassifyHead(nn.Module):
         return dense(pooled, self.config.classes, "classifier", INIT)
 
 
+class EncodeHead(nn.Module):
+    """An embedding of the sequence, beside the tokens' states."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> Encoded:
+        """x: (batch, tokens, width), mask: bool (batch, tokens), true where a token is real."""
+        embedding = pool(x, mask, self.config.pooling, self.config.normalise)
+        if not self.config.pooler:
+            return Encoded(embedding, x, None)
+        pooled = jnp.tanh(dense(x[:, 0], self.config.width, "pooler", INIT))
+        return Encoded(embedding, x, pooled)
+
+
 def init_ends(config: BertConfig, key: jax.Array) -> tuple[dict, dict]:
     key_embed, key_head = jax.random.split(key)
     token, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, config.width))
     embed = Embed(config).init(key_embed, token, token)["params"]
-    args = (x, token) if config.task == "mlm" else (x,)
-    return embed, _head(config).init(key_head, *args)["params"]
+    module, args = _head(config, {"position": token}, x)
+    return embed, module.init(key_head, *args).get("params", {})
 
 
 def embed(
@@ -141,13 +169,18 @@ def block(config: BertConfig) -> PostNormBlock:
 
 def head(
     config: BertConfig, params: dict, x: jax.Array, batch: Batch, key: jax.Array | None = None
-) -> jax.Array:
-    args = (x, jnp.asarray(batch["position"])) if config.task == "mlm" else (x,)
-    return apply_module(_head(config), params, *args, key=key)
+) -> jax.Array | Encoded:
+    module, args = _head(config, batch, x)
+    return apply_module(module, params, *args, key=key)
 
 
-def _head(config: BertConfig) -> nn.Module:
-    return MaskedHead(config) if config.task == "mlm" else ClassifyHead(config)
+def _head(config: BertConfig, batch: Batch, x: jax.Array) -> tuple[nn.Module, tuple]:
+    """The task's module and its arguments."""
+    if config.task == "mlm":
+        return MaskedHead(config), (x, jnp.asarray(batch["position"]))
+    if config.task == "encode":
+        return EncodeHead(config), (x, batch.get("mask"))
+    return ClassifyHead(config), (x,)
 
 
 def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
@@ -188,6 +221,23 @@ def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
         )
 
 
+def _published(
+    name: str, layers: int, width: int, heads: int, mlp_width: int, **fields: Any
+) -> BertConfig:
+    """Of the English uncased vocabulary of Devlin et al. 2019, sequences of up to 512 tokens."""
+    return BertConfig(
+        name=name,
+        vocabulary=30_522,
+        positions=512,
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_width=mlp_width,
+        boundary=Boundary(width, code="float32"),
+        **fields,
+    )
+
+
 def bert_nano() -> BertConfig:
     """For tests and a first look: 0.5 M parameters with the masked-token head."""
     return BertConfig(
@@ -216,4 +266,46 @@ def bert_micro() -> BertConfig:
     )
 
 
-PRESETS = {preset.__name__: preset for preset in (bert_nano, bert_micro)}
+def bert_tiny() -> BertConfig:
+    """BERT-Tiny of Turc et al. 2019 (arXiv 1908.08962): 4.4 M parameters."""
+    return _published("bert_tiny", 2, 128, 2, 512)
+
+
+def bert_mini() -> BertConfig:
+    """BERT-Mini of Turc et al. 2019: 11.3 M parameters."""
+    return _published("bert_mini", 4, 256, 4, 1024)
+
+
+def bert_small() -> BertConfig:
+    """BERT-Small of Turc et al. 2019: 29.1 M parameters."""
+    return _published("bert_small", 4, 512, 8, 2048)
+
+
+def bert_medium() -> BertConfig:
+    """BERT-Medium of Turc et al. 2019: 41.7 M parameters."""
+    return _published("bert_medium", 8, 512, 8, 2048)
+
+
+def bert_base() -> BertConfig:
+    """BERT-Base of Devlin et al. 2019: 110 M parameters."""
+    return _published("bert_base", 12, 768, 12, 3072)
+
+
+def bert_large() -> BertConfig:
+    """BERT-Large of Devlin et al. 2019: 335 M parameters."""
+    return _published("bert_large", 24, 1024, 16, 4096)
+
+
+def minilm_l6() -> BertConfig:
+    """all-MiniLM-L6-v2, sentence embeddings (Wang et al. 2020, arXiv 2002.10957; Reimers and
+    Gurevych 2019, arXiv 1908.10084): 22.7 M parameters."""
+    return _published("minilm_l6", 6, 384, 12, 1536, task="encode", normalise=True, pooler=True)
+
+
+PRESETS = {
+    preset.__name__: preset
+    for preset in (
+        *(bert_nano, bert_micro, bert_tiny, bert_mini, bert_small, bert_medium, bert_base),
+        *(bert_large, minilm_l6),
+    )
+}

@@ -32,7 +32,7 @@ is asked for, so evaluation needs no optimiser:
 
 from zoo.checkpoint.disk import check_writable
 from zoo.checkpoint.folder import DamagedCheckpoint, best, checkpoints, latest, load_record
-from zoo.checkpoint.loading import load
+from zoo.checkpoint.loading import contents, load
 from zoo.checkpoint.named import dict_to_tree, tree_to_dict
 from zoo.checkpoint.saving import Saver, save
 
@@ -42,6 +42,7 @@ __all__ = [
     "best",
     "check_writable",
     "checkpoints",
+    "contents",
     "dict_to_tree",
     "latest",
     "load",

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding
 
-from zoo.checkpoint.entries import differences, entries_of, without_empty
+from zoo.checkpoint.entries import Entries, differences, entries_of, without_empty
 from zoo.checkpoint.folder import (
     DamagedCheckpoint,
     PathLike,
@@ -97,6 +97,21 @@ def _load(
             host = jax.tree.leaves(_apart(_read, path / name, full))
             arrays += map(_place, host, jax.tree.leaves(placed[name]))
     return jax.tree.unflatten(jax.tree.structure(abstract), arrays), record
+
+
+def contents(folder: PathLike) -> Entries:
+    """Dtype and shape of every array of a checkpoint by its path, "params/blocks/kernel".
+
+    Args:
+      folder: a run's folder (of its newest checkpoint) or one checkpoint's own.
+
+    Raises:
+      ValueError: no checkpoint there, or it is damaged.
+    """
+    path = find(folder)
+    held = sorted(verify(path, ()))
+    verify(path, held)
+    return entries_of(str(path), {name: _apart(_metadata, path / name) for name in held})
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:

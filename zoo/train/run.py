@@ -27,6 +27,7 @@ from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.step import Scores, State, Trainer
 from zoo.train.stop import StopRequest
+from zoo.trees import count
 
 CALIBRATION_SAMPLES = 256
 MAY_CHANGE = ("mesh", "log")  # what a resumed run may change: not what is computed
@@ -98,7 +99,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     checkpoint.check_writable(folder, size, keep=config.log.keep)
 
     console.print(
-        f"{config.name}: {model.config.name}, {pretrained.count(shapes.trainable):,} parameters, "
+        f"{config.name}: {model.config.name}, {count(shapes.trainable):,} parameters, "
         f"{model.config.stages} stages on {placement.describe(mesh)}; "
         f"{data.train.samples:,} training and {data.validation.samples:,} validation samples, "
         f"{steps:,} steps an epoch"
@@ -222,7 +223,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
         "variant": config.model.variant,
         "code": boundary.code,
         "stages": config.model.stages,
-        "parameters": pretrained.count(params),
+        "parameters": count(params),
         "task": run.data.task,
         **scores.record(),
         "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features,

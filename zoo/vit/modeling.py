@@ -1,21 +1,32 @@
 """ViT-style classifiers (Dosovitskiy et al. 2021, arXiv 2010.11929), to be cut over devices."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from snapjax.boundary import Boundary
-from zoo.transformer import Dropout, PreNormBlock, apply_module, check_config, dense, layer_norm
+from snapjax.errors import unknown_name
+from zoo.transformer import (
+    Dropout,
+    Encoded,
+    PreNormBlock,
+    apply_module,
+    check_config,
+    dense,
+    layer_norm,
+    pool,
+)
 
 Batch = dict[str, jax.Array]
+TASKS = ("classify", "encode")
+POOLINGS = ("mean", "class")
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A ViT of `layers` pre-norm blocks on square images, mean-pooled into a linear classifier.
+    """A ViT of `layers` pre-norm blocks on square images.
 
     Attributes:
       name: of the preset.
@@ -27,9 +38,11 @@ class ViTConfig:
       dropout: rate, after the embedding, on attention weights, and after attention and MLP.
       precision: of the activations after the embedding, "float32" or "bfloat16".
       layer_norm_eps: added to the variance.
+      task: the head: "classify" is linear on the pooled image, "encode" gives the pooled image and
+        the tokens' states.
+      pooling: "mean" of the patches, or the state of a "class" token before them.
+      pooler: of "encode" with a class token: a dense layer and tanh on its state, too.
     """
-
-    task: ClassVar[str] = "classify"
 
     name: str
     image_size: int
@@ -45,6 +58,9 @@ class ViTConfig:
     dropout: float = 0.0
     precision: str = "float32"
     layer_norm_eps: float = 1e-6
+    task: str = "classify"
+    pooling: str = "mean"
+    pooler: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("image_size", "patch_size", "channels", "width", "layers", "heads", "mlp_width")
@@ -54,14 +70,21 @@ class ViTConfig:
                 f"{self.name}: patch_size={self.patch_size} must divide "
                 f"image_size={self.image_size}"
             )
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        if self.pooling not in POOLINGS:
+            raise unknown_name("pooling", self.pooling, POOLINGS)
+        if self.pooler and (self.task, self.pooling) != ("encode", "class"):
+            raise ValueError(f"{self.name}: pooler=True needs task='encode' and pooling='class'")
 
     @property
     def tokens(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
+        """Of the encoder: the patches, and the class token."""
+        return (self.image_size // self.patch_size) ** 2 + (self.pooling == "class")
 
 
 class Embed(nn.Module):
-    """Patches, flattened and projected, plus a learned position each."""
+    """Patches, flattened and projected, behind a class token, plus a learned position each."""
 
     config: ViTConfig
 
@@ -72,6 +95,10 @@ class Embed(nn.Module):
         patches = images.reshape(-1, side, size, side, size, self.config.channels)
         patches = patches.swapaxes(2, 3).reshape(images.shape[0], side * side, -1)
         x = dense(patches, self.config.width, "patch")
+        if self.config.pooling == "class":
+            token = self.param("class", nn.initializers.zeros, (1, 1, self.config.width))
+            token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, self.config.width))
+            x = jnp.concatenate([token, x], axis=1)
         # Of the size of what it is added to: from the usual 0.02, lost beside unit activations, a
         # mean-pooled model learns where its patches are only after hundreds of steps.
         position = self.param(
@@ -81,15 +108,21 @@ class Embed(nn.Module):
 
 
 class Head(nn.Module):
-    """Norm, mean over tokens, linear."""
+    """Norm and pooling, then a linear classifier or what "encode" gives."""
 
     config: ViTConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x: (batch, tokens, width) -> (batch, classes)."""
-        x = layer_norm(x, self.config.layer_norm_eps, "norm")
-        return dense(x.mean(1), self.config.classes, "classifier")
+    def __call__(self, x: jax.Array) -> jax.Array | Encoded:
+        """x: (batch, tokens, width) -> (batch, classes), or `Encoded`."""
+        config = self.config
+        x = layer_norm(x, config.layer_norm_eps, "norm")
+        if config.task == "encode":
+            pooling = "mean" if config.pooling == "mean" else "first"
+            pooled = jnp.tanh(dense(x[:, 0], config.width, "pooler")) if config.pooler else None
+            return Encoded(pool(x, None, pooling), x, pooled)
+        pooled = x.mean(1) if config.pooling == "mean" else x[:, 0]
+        return dense(pooled, config.classes, "classifier")
 
 
 def init_ends(config: ViTConfig, key: jax.Array) -> tuple[dict, dict]:
@@ -110,7 +143,7 @@ def block(config: ViTConfig) -> PreNormBlock:
 
 def head(
     config: ViTConfig, params: dict, x: jax.Array, batch: Batch, key: jax.Array | None = None
-) -> jax.Array:
+) -> jax.Array | Encoded:
     return apply_module(Head(config), params, x)  # no dropout before the classifier
 
 
@@ -161,4 +194,52 @@ def vit_tiny_patch4_28() -> ViTConfig:
     )
 
 
-PRESETS = {preset.__name__: preset for preset in (vit_nano_patch2_8, vit_tiny_patch4_28)}
+def _published(name: str, patch_size: int, width: int, layers: int, heads: int) -> ViTConfig:
+    """Of 224x224 colour images and ImageNet's 1,000 classes, with a class token."""
+    return ViTConfig(
+        name=name,
+        image_size=224,
+        patch_size=patch_size,
+        channels=3,
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_width=4 * width,
+        classes=1000,
+        boundary=Boundary(width, code="float32"),
+        pooling="class",
+    )
+
+
+def vit_tiny_patch16_224() -> ViTConfig:
+    """ViT-Ti/16 of Touvron et al. 2021 (DeiT, arXiv 2012.12877): 5.7 M parameters."""
+    return _published("vit_tiny_patch16_224", 16, 192, 12, 3)
+
+
+def vit_small_patch16_224() -> ViTConfig:
+    """ViT-S/16 of Touvron et al. 2021: 22 M parameters."""
+    return _published("vit_small_patch16_224", 16, 384, 12, 6)
+
+
+def vit_base_patch16_224() -> ViTConfig:
+    """ViT-B/16 of Dosovitskiy et al. 2021: 87 M parameters."""
+    return _published("vit_base_patch16_224", 16, 768, 12, 12)
+
+
+def vit_base_patch32_224() -> ViTConfig:
+    """ViT-B/32 of Dosovitskiy et al. 2021: 88 M parameters."""
+    return _published("vit_base_patch32_224", 32, 768, 12, 12)
+
+
+def vit_large_patch16_224() -> ViTConfig:
+    """ViT-L/16 of Dosovitskiy et al. 2021: 304 M parameters."""
+    return _published("vit_large_patch16_224", 16, 1024, 24, 16)
+
+
+PRESETS = {
+    preset.__name__: preset
+    for preset in (
+        *(vit_nano_patch2_8, vit_tiny_patch4_28, vit_tiny_patch16_224, vit_small_patch16_224),
+        *(vit_base_patch16_224, vit_base_patch32_224, vit_large_patch16_224),
+    )
+}

@@ -1,0 +1,368 @@
+"""Hugging Face folders: ours compute what transformers did, refuse what does not fit, go back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from compared import TOLERANCE, largest_gaps
+from safetensors.numpy import load_file, save_file
+
+from zoo import load_pretrained
+from zoo.hugging_face.export import save
+from zoo.pretrained import start_from
+from zoo.registry import create_model
+
+GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
+FOLDERS = sorted(path.name for path in GOLDEN.iterdir())
+
+
+def golden(folder: Path) -> tuple[dict, dict]:
+    """Inputs and what transformers made of them; see tests/parity/make_golden.py."""
+    with np.load(folder / "golden.npz") as arrays:
+        parts = {name: arrays[name] for name in arrays.files}
+    pick = lambda prefix: {
+        name.removeprefix(prefix): array for name, array in parts.items() if name.startswith(prefix)
+    }
+    return pick("in_"), pick("out_")
+
+
+def test_files_of_both_versions_are_there():
+    assert len(FOLDERS) == 12
+    assert {json.loads((GOLDEN / name / "config.json").read_text())["transformers_version"][0]
+            for name in FOLDERS} == {"4", "5"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_states_and_logits_are_those_of_transformers(name):
+    loaded = load_pretrained(GOLDEN / name)
+    gaps = largest_gaps(loaded, *golden(GOLDEN / name))
+    assert len(gaps) >= 2
+    assert max(gaps.values()) < TOLERANCE, gaps
+
+
+@pytest.mark.parametrize("name", ["bert_5", "vit_classify_5"])
+def test_a_dense_cut_changes_nothing(name):
+    loaded = load_pretrained(GOLDEN / name, stages=2)
+    assert loaded.model.config.stages == 2
+    assert max(largest_gaps(loaded, *golden(GOLDEN / name)).values()) < TOLERANCE
+    for stages in (0, 3):
+        assert f"stages={stages} must divide layers=2" in refusal(GOLDEN / name, stages=stages)
+    spiking = load_pretrained(GOLDEN / name, variant="hnn", stages=2)
+    assert max(largest_gaps(spiking, *golden(GOLDEN / name)).values()) > 0.1
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return lambda name: Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_export_writes_the_tensors_that_were_read(name, tmp_path):
+    loaded = load_pretrained(GOLDEN / name, variant="hnn", stages=2)
+    folder = save(tmp_path / "out", loaded.model, loaded.params, labels=loaded.record.get("labels"))
+    again = load_pretrained(folder)
+    dense = {part: tree for part, tree in loaded.params.items() if part != "boundaries"}
+    jax.tree.map(np.testing.assert_array_equal, dense, again.params)
+    assert again.model == load_pretrained(GOLDEN / name).model
+    theirs, ours = (json.loads((at / "config.json").read_text()) for at in (GOLDEN / name, folder))
+    for field in ("architectures", "model_type", "hidden_size", "layer_norm_eps", "id2label"):
+        assert ours.get(field) == theirs.get(field)
+    if name.startswith("vit_own"):
+        return  # transformers 5 saves other names than its own, and so do we
+    before = {}
+    for path in sorted((GOLDEN / name).glob("*.safetensors")):
+        before |= load_file(path)
+    after = load_file(folder / "model.safetensors")
+    before.pop("embeddings.position_ids", None)
+    renamed = {
+        key.replace("gamma", "weight").replace("beta", "bias"): array
+        for key, array in before.items()
+    }
+    if name == "bert_mlm_untied_4":  # one bias of two names, the other of which 5 reads
+        renamed["cls.predictions.decoder.bias"] = renamed["cls.predictions.bias"]
+    if name == "bert_mlm_untied_5":  # two biases, one of which transformers 5 does not use
+        renamed["cls.predictions.bias"] = renamed["cls.predictions.decoder.bias"]
+    assert sorted(after) == sorted(renamed)
+    for key, array in renamed.items():
+        np.testing.assert_array_equal(after[key], array)
+
+
+def edit(folder: Path, change) -> None:
+    """Applies a function to the tensors of a folder."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def configure(folder: Path, **fields) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def refusal(folder: Path, **options) -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_pretrained(folder, **options)
+    return str(caught.value)
+
+
+def test_one_error_lists_everything_that_does_not_fit(copied):
+    folder = copied("bert_5")
+
+    def change(tensors):
+        tensors["embeddings.extra"] = np.zeros(3, np.float32)
+        del tensors["encoder.layer.1.output.dense.bias"]
+        tensors["encoder.layer.0.intermediate.dense.weight"] = np.zeros((8, 12), np.float32)
+        tensors["pooler.dense.bias"] = np.zeros(8, np.int32)
+
+    edit(folder, change)
+    message = refusal(folder)
+    for line in (
+        "4 things do not fit a BertModel",
+        "tensor embeddings.extra of shape (3,) has no parameter",
+        "parameter blocks.mlp.down.bias is not filled: no tensor encoder.layer.1.output.dense.bias",
+        "tensor encoder.layer.0.intermediate.dense.weight has shape (8, 12), needs (12, 8)",
+        "tensor pooler.dense.bias has dtype int32",
+    ):
+        assert line in message
+    configure(folder, hidden_act="gelu_new", position_embedding_type="relative_key", rotary=True)
+    message = refusal(folder)
+    for line in (
+        "config field hidden_act='gelu_new' is not supported, only 'gelu'",
+        "config field position_embedding_type='relative_key' is not supported, only 'absolute'",
+        "config field rotary=True is not handled",
+    ):
+        assert line in message
+    configure(folder, hidden_size="8")
+    assert "config field hidden_size='8' must be a number" in refusal(folder)
+
+
+def test_configs_of_the_original_code_are_read(copied):
+    folder = copied("bert_5")
+    configure(folder, directionality="bidi", pooler_type="first_token_transform", pooler_fc_size=8)
+    load_pretrained(folder)
+    path = folder / "config.json"
+    fields = json.loads(path.read_text())
+    del fields["architectures"]  # the tensors tell
+    path.write_text(json.dumps(fields))
+    assert load_pretrained(folder).model.config.task == "encode"
+    configure(folder, directionality="unidi")
+    assert "config field directionality='unidi' is not supported, only 'bidi'" in refusal(folder)
+
+
+def test_tensors_are_left_out_only_by_name(copied):
+    folder = copied("bert_mlm_5")
+    message = refusal(folder, task="encode")
+    assert "tensor cls.predictions.bias of shape (20,) has no parameter" in message
+    assert "ignore=" in message
+    loaded = load_pretrained(folder, task="encode", ignore=["cls.*"])
+    assert loaded.model.config.task == "encode"
+    batch, expected = golden(folder)
+    states = {"states": expected["states"], "tokens": expected["states"][-1]}
+    assert max(largest_gaps(loaded, batch, states).values()) < TOLERANCE
+
+
+def test_a_config_of_another_architecture_is_refused(copied):
+    folder = copied("bert_5")
+    configure(folder, architectures=["BertForTokenClassification"])
+    assert "is none of BertModel, BertForMaskedLM" in refusal(folder)
+    configure(folder, architectures=["BertForMaskedLM"])
+    assert "parameter head.decoder.kernel is not filled" not in refusal(folder)  # it is tied
+    assert "parameter head.transform.kernel is not filled" in refusal(folder)
+    configure(folder, model_type="roberta")
+    assert "unknown model_type 'roberta'" in refusal(folder)
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["model_type"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    assert "unknown model_type None" in refusal(folder)
+    folder = copied("vit_5")
+    configure(folder, architectures=["ViTForImageClassification"])
+    assert "tensor pooler.dense.weight of shape (8, 8) has no parameter" in refusal(folder)
+    configure(folder, model_type="bert", architectures=["BertModel"])
+    assert "config field image_size=8 is not handled" in refusal(folder)
+    configure(folder, model_type="vit", architectures=[], pooler_output_size=4)
+    assert "pooler_output_size=4 must equal hidden_size" in refusal(folder)
+
+
+def test_a_decoder_that_is_tied_and_differs_is_refused(copied):
+    folder = copied("bert_mlm_untied_5")
+    configure(folder, tie_word_embeddings=True)
+    message = refusal(folder)
+    assert "cls.predictions.decoder.weight differs from embeddings.word_embeddings" in message
+    folder = copied("bert_mlm_5")
+    configure(folder, tie_word_embeddings=False)
+    assert "parameter head.decoder.kernel is not filled" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+def test_weights_in_half_precision_become_float32(copied, kind):
+    folder = copied("vit_5")
+    whole = load_pretrained(folder).params
+    edit(folder, lambda tensors: tensors.update({k: x.astype(kind) for k, x in tensors.items()}))
+    rounded = lambda x: np.asarray(x).astype(kind).astype(np.float32)
+    found = load_pretrained(folder).params
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, rounded(b)), found, whole)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(found)} == {"float32"}
+
+
+def test_damaged_files_are_refused(copied):
+    folder = copied("bert_5")
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (whole[:-5], whole[:40], b"", b"\x80\x04pickle"):
+        path.write_bytes(content)
+        assert "truncated, damaged or no safetensors file" in refusal(folder)
+    path.write_bytes(whole)
+    wrong = {"model.safetensors": "0" * 64}
+    assert "SHA-256 is" in refusal(folder, sha256=wrong)
+    digest = load_pretrained(folder).source.sha256
+    assert load_pretrained(folder, sha256=digest).source.sha256 == digest
+    (folder / "config.json").write_text("{")
+    assert "config.json" in refusal(folder)
+
+
+def test_a_pickle_is_never_opened(copied):
+    folder = copied("bert_5")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"not to be read")
+    message = refusal(folder)
+    assert "pytorch_model.bin" in message
+    assert "save_pretrained" in message  # how to convert
+    (folder / "pytorch_model.bin").unlink()
+    assert "has no model.safetensors" in refusal(folder)
+
+
+def test_an_index_names_files_of_its_own_folder_alone(copied):
+    folder = copied("bert_classify_5")
+    index = folder / "model.safetensors.index.json"
+    record = json.loads(index.read_text())
+    first = sorted(record["weight_map"])[0]
+    for name in ("../outside.safetensors", "/etc/outside.safetensors", "model.bin"):
+        changed = {**record["weight_map"], first: name}
+        index.write_text(json.dumps({**record, "weight_map": changed}))
+        assert f"{name!r} is not a .safetensors file in the same folder" in refusal(folder)
+    lost = {name: file for name, file in record["weight_map"].items() if name != first}
+    index.write_text(json.dumps({**record, "weight_map": lost}))
+    assert f"index and shards differ in the tensors {first}" in refusal(folder)
+    index.write_text(json.dumps({**record, "weight_map": [1]}))
+    assert "weight_map must map tensors to files" in refusal(folder)
+    index.write_text(json.dumps(record))
+    (folder / record["weight_map"][first]).unlink()
+    assert "which are not there" in refusal(folder)
+
+
+def word_tokenizer(size: int) -> str:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    return Tokenizer(WordLevel({f"w{index}": index for index in range(size)}, "w0")).to_str()
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(copied):
+    folder = copied("bert_5")
+    (folder / "tokenizer.json").write_text(word_tokenizer(21))
+    assert "its largest id is 20, the model has a vocabulary of 20" in refusal(folder)
+    (folder / "tokenizer.json").write_text(word_tokenizer(20))
+    assert load_pretrained(folder).tokenizer == word_tokenizer(20)
+    (folder / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json" in refusal(folder)
+
+
+def test_images_are_prepared_as_the_folder_says_and_of_the_models_size(copied, tmp_path):
+    folder = copied("vit_classify_5")
+    settings = folder / "preprocessor_config.json"
+    fields = {"size": {"height": 8, "width": 8}, "image_mean": [0.1, 0.2, 0.3],
+              "image_std": [0.5, 0.5, 0.6], "do_normalize": True}  # fmt: skip
+    settings.write_text(json.dumps(fields))
+    loaded = load_pretrained(folder)
+    expected = {"size": 8, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.6]}
+    assert loaded.source.preprocessing == expected
+    out = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
+    assert load_pretrained(out).source.preprocessing == expected
+    with pytest.raises(ValueError, match=r"needs shape \(batch, 8, 8, 3\), got \(1, 9, 9, 3\)"):
+        loaded.model.apply(loaded.params, {"image": np.zeros((1, 9, 9, 3), np.float32)})
+    settings.write_text(json.dumps({**fields, "size": 16}))
+    assert "size=16 is not the model's image_size=8" in refusal(folder)
+    settings.write_text(json.dumps({**fields, "image_mean": [0.5]}))
+    assert "num_channels=3 numbers" in refusal(folder)
+
+
+def sentence_folder(folder: Path, *kinds: str, **pooling: bool) -> Path:
+    """What sentence-transformers adds."""
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, ("", "1_Pooling", "2_Normalize"), strict=False))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    fields = {"word_embedding_dimension": 8, **pooling}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(fields))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 7}))
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\ntags: []\n---\n# A card\n")
+    return folder
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("mode", ["mean_tokens", "cls_token"])
+def test_sentence_folders_embed_as_their_modules_say(copied, tmp_path, mode, normalise):
+    kinds = ("Transformer", "Pooling", "Normalize")[: 3 if normalise else 2]
+    modes = {f"pooling_mode_{name}": name == mode for name in ("mean_tokens", "cls_token")}
+    folder = sentence_folder(copied("bert_5"), *kinds, **modes, pooling_mode_max_tokens=False)
+    loaded = load_pretrained(folder)
+    assert loaded.source.preprocessing == {"max_tokens": 7}
+    assert loaded.source.licence == "apache-2.0"
+    batch, expected = golden(folder)
+    out, _ = loaded.model.apply(loaded.params, batch)
+    tokens, mask = expected["tokens"].astype(np.float64), batch["mask"]
+    for sample in range(len(mask)):
+        real = tokens[sample][mask[sample]]
+        wanted = real.mean(0) if mode == "mean_tokens" else real[0]
+        wanted = wanted / np.linalg.norm(wanted) if normalise else wanted
+        np.testing.assert_allclose(out.embedding[sample], wanted, atol=TOLERANCE)
+    again = save(tmp_path / "out", loaded.model, loaded.params,
+                 preprocessing=loaded.source.preprocessing)  # fmt: skip
+    assert load_pretrained(again).model == loaded.model
+    assert load_pretrained(again).source.preprocessing == loaded.source.preprocessing
+
+
+def test_sentence_folders_with_other_modules_are_refused(copied):
+    folder = copied("bert_5")
+    mean = {"pooling_mode_mean_tokens": True}
+    sentence_folder(folder, "Transformer", "Pooling", "Dense", **mean)
+    assert "modules Transformer, Pooling, Dense are not supported" in refusal(folder)
+    sentence_folder(folder, "Transformer", "Pooling", pooling_mode_max_tokens=True)
+    assert "pooling by ['pooling_mode_max_tokens'] is not supported" in refusal(folder)
+    sentence_folder(folder, "Transformer", "Pooling", **mean, word_embedding_dimension=9)
+    assert "is not the encoder's hidden_size=8" in refusal(folder)
+    sentence_folder(folder, "Transformer", "Pooling", **mean)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = "../elsewhere"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert "is not inside the folder" in refusal(folder)
+
+
+def test_training_starts_from_a_folder():
+    loaded = load_pretrained(GOLDEN / "bert_mlm_5")
+    config = loaded.model.config
+    sizes = {name: getattr(config, name) for name in
+             ("vocabulary", "positions", "width", "layers", "heads", "mlp_width")}  # fmt: skip
+    model = create_model("bert_nano", "hnn", stages=2, task="mlm", **sizes)
+    params, fit = start_from(loaded, model, jax.random.key(0))
+    assert fit  # the boundaries are new
+    for part in ("embed", "blocks", "head"):
+        jax.tree.map(np.testing.assert_array_equal, params[part], loaded.params[part])
+    other = create_model("bert_nano", stages=2, task="classify", **sizes)
+    with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
+        start_from(loaded, other, jax.random.key(0))
+
+
+def test_a_mean_pooled_vit_has_no_class_in_transformers(tmp_path):
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    with pytest.raises(ValueError, match="only pooling='class' can be written"):
+        save(tmp_path, loaded.model, loaded.params)
+    with pytest.raises(ValueError, match="this is none"):
+        load_pretrained("vit_nano_patch2_8.ann_digits", task="encode")

@@ -1,0 +1,167 @@
+"""A hybrid in one safetensors file comes back bit for bit; the scripts convert and list files."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from snapjax.boundary import Boundary
+from zoo import checkpoint, load_pretrained, single_file
+from zoo.contents import contents
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
+SHIPPED = "vit_nano_patch2_8.hnn_digits"
+
+
+def saved(path: Path, loaded) -> Path:
+    return single_file.save(
+        path, loaded.model, loaded.params, loaded.source, loaded.record, loaded.tokenizer
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (SHIPPED, {}),
+        (GOLDEN / "bert_5", {"variant": "hnn", "stages": 2}),
+        (GOLDEN / "vit_classify_5", {"boundary": "int8", "stages": 2}),
+        (GOLDEN / "bert_mlm_untied_4", {}),
+    ],
+)
+def test_everything_comes_back(tmp_path, name, options):
+    loaded = load_pretrained(name, **options)
+    again = load_pretrained(saved(tmp_path / "model.safetensors", loaded))
+    assert again.model == loaded.model
+    same = lambda a, b: (a.dtype, np.asarray(a).tobytes()) == (b.dtype, np.asarray(b).tobytes())
+    assert all(jax.tree.leaves(jax.tree.map(same, again.params, loaded.params)))
+    assert again.record == json.loads(json.dumps(loaded.record))
+    assert again.tokenizer == loaded.tokenizer
+    assert again.source.source == loaded.source.source
+    assert again.source.licence == loaded.source.licence
+
+
+def test_a_boundary_with_every_field_set_comes_back(tmp_path):
+    boundary = Boundary(8, code="phase", steps=3, budget=12, kept=7, gradient_wire="int8")
+    loaded = load_pretrained(GOLDEN / "bert_5", stages=2, boundary=boundary)
+    again = load_pretrained(saved(tmp_path / "model.safetensors", loaded))
+    assert again.model.boundary == boundary
+    other = load_pretrained(tmp_path / "model.safetensors", stages=1)
+    assert other.model.config.stages == 1
+    assert "boundaries" not in other.params
+
+
+def refusal(path: Path, **options) -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_pretrained(path, **options)
+    return str(caught.value)
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = saved(tmp_path / "model.safetensors", load_pretrained(SHIPPED))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    assert "truncated, damaged or no safetensors file" in refusal(path)
+    flipped = bytearray(whole)
+    flipped[-100] ^= 1
+    path.write_bytes(bytes(flipped))
+    assert "not those of its SHA-256" in refusal(path)
+    path.write_bytes(whole)
+    assert "SHA-256 is" in refusal(path, sha256={"model.safetensors": "0" * 64})
+    assert "task and ignore are for Hugging Face folders" in refusal(path, task="encode")
+    foreign = GOLDEN / "bert_5" / "model.safetensors"
+    assert "of a Hugging Face model give the folder" in refusal(foreign)
+    pickle = tmp_path / "pytorch_model.bin"
+    pickle.write_bytes(b"not to be read")
+    assert "pickles (.bin, .pt) are not opened" in refusal(pickle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "gpt"}, "unknown family 'gpt'"),
+        ({"width": 32}, "width=32"),
+        ({"rotary": True}, "config fields rotary are not known"),
+        ({"layers": 8}, "the weights do not fit the model"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
+    path = saved(tmp_path / "model.safetensors", load_pretrained(SHIPPED))
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    record = json.loads(metadata["record"])
+    if "family" in change:
+        record |= change
+    else:
+        record["config"] |= change
+    save_file(load_file(path), path, metadata={**metadata, "record": json.dumps(record)})
+    assert message in refusal(path)
+
+
+def test_contents_are_those_of_the_file(tmp_path):
+    found = contents(GOLDEN / "bert_classify_5")
+    assert [tensor.name for tensor in found] == sorted(
+        name for path in (GOLDEN / "bert_classify_5").glob("*.safetensors")
+        for name in load_file(path)
+    )  # fmt: skip
+    table = next(t for t in found if t.name == "bert.embeddings.word_embeddings.weight")
+    assert (table.dtype, table.shape, table.size) == ("F32", (20, 8), 160)
+    params = load_pretrained(SHIPPED).params
+    checkpoint.save(tmp_path / "run" / "checkpoints", {"params": params}, {"model": "x"})
+    of_run, of_folder = contents(tmp_path / "run"), contents(SHIPPED)
+    assert [(f"params/{t.name.replace('.', '/')}", t.shape) for t in of_folder] == [
+        (t.name, t.shape) for t in of_run
+    ]
+    assert {t.dtype for t in of_run} <= {"float32", "int32"}
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        contents(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not to be read")
+    with pytest.raises(ValueError, match=r"only pytorch_model\.bin: a pickle"):
+        contents(tmp_path)
+
+
+def run(script: str, *arguments: object):
+    command = [sys.executable, "-W", "error", str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_scripts_convert_there_and_back(tmp_path):
+    source = shutil.copytree(GOLDEN / "bert_mlm_5", tmp_path / "source")
+    whole, folder = tmp_path / "whole.safetensors", tmp_path / "folder"
+    made = run("convert.py", source, whole, "--variant", "hnn", "--stages", 2)
+    assert made.returncode == 0, made.stderr
+    assert run("convert.py", whole, folder).returncode == 0
+    before, after = (load_file(at / "model.safetensors") for at in (source, folder))
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    listed = run("inspect_weights.py", whole, "--match", "boundaries.*", "--json")
+    names = {entry["name"] for entry in json.loads(listed.stdout)}
+    assert "boundaries.encoder.threshold" in names
+    assert all(name.startswith("boundaries.") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((GOLDEN / "bert_5", GOLDEN / "bert_5"), "is there already; give a new name"),
+        ((GOLDEN / "bert_5", "./new", "--stages", 2), "are for a .safetensors file"),
+        ((GOLDEN / "bert_5", "./new.safetensors", "--stages", 3), "stages=3 must divide layers=2"),
+        (("./nothing", "./new"), "unknown pretrained model, folder or Hub id './nothing'"),
+    ],
+)
+def test_the_converter_refuses(arguments, message):
+    done = run("convert.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("new").exists()
+    assert not Path("new.safetensors").exists()

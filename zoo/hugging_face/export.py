@@ -1,0 +1,76 @@
+"""A model's dense part as a folder that Hugging Face transformers loads."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from zoo.files import write_atomic, write_json
+from zoo.hugging_face import images, sentence
+from zoo.hugging_face.folder import CONFIG, FAMILIES, TOKENIZER, family_of
+from zoo.hugging_face.table import to_theirs
+from zoo.hugging_face.tensors import WEIGHTS
+from zoo.hybrid import Model, Params
+
+
+def save(
+    folder: str | Path,
+    model: Model,
+    params: Params,
+    *,
+    tokenizer: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Writes `config.json`, `model.safetensors` and what else describes the model.
+
+    The boundaries are left out: transformers has none, and computes the uncut model. What `load`
+    makes of the folder has the same parameters, bit for bit.
+
+    Args:
+      folder: made if absent.
+      model: whose embedding, blocks and head are written.
+      params: canonical parameters.
+      tokenizer: text of a tokenizer.json.
+      preprocessing: see `zoo.provenance.PretrainedConfig`.
+      labels: names of the classes.
+
+    Raises:
+      ValueError: transformers has no class for the model.
+    """
+    from safetensors.numpy import save as serialise
+
+    folder, config = Path(folder), model.config
+    kind = family_of(model)
+    weights = FAMILIES[kind][1]
+    fields = {
+        "model_type": kind,
+        "architectures": [weights.ARCHITECTURES[config.task]],
+        "dtype": "float32",
+        **weights.fields(config),
+    }
+    dense = {name: params[name] for name in ("embed", "blocks", "head")}
+    tensors = to_theirs(weights.table(config), jax.device_get(dense), config.layers)
+    fields |= weights.finish(config, tensors)
+    if config.task == "classify":
+        names = labels or [f"LABEL_{index}" for index in range(config.classes)]
+        if len(names) != config.classes:
+            raise ValueError(f"labels={names} must name classes={config.classes} classes")
+        fields["id2label"] = {str(index): name for index, name in enumerate(names)}
+        fields["label2id"] = {name: index for index, name in enumerate(names)}
+    if config.task != "encode":
+        bare = ("cls.", "classifier.")
+        tensors = {
+            name if name.startswith(bare) else weights.PREFIX + name: array
+            for name, array in tensors.items()
+        }
+    if tokenizer is not None:
+        write_atomic(folder / TOKENIZER, tokenizer)
+    if kind == "bert":
+        sentence.write(folder, config, preprocessing or {})
+    else:
+        images.write(folder, preprocessing or {})
+    write_atomic(folder / WEIGHTS, serialise(tensors, metadata={"format": "pt"}))
+    write_json(folder / CONFIG, fields)
+    return folder
