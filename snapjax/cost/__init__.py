@@ -1,0 +1,9 @@
+"""The cost model: operations, bytes on every link, energy and latency of a program in JAX.
+
+It reads the jaxpr of the step that really runs, whoever wrote it; nothing else of snapjax is
+needed.
+"""
+
+from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
+
+__all__ = ["Counts", "Op", "Transfer", "Unpriced"]
