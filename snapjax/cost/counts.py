@@ -214,7 +214,8 @@ class Counts:
     @property
     def sites(self) -> tuple[str, ...]:
         """Every site whose spikes are counted or sent, sorted."""
-        named = [site for op in (*self.ops, *self.transfers) for site in op.sites]
+        marked: tuple[Op | Transfer, ...] = (*self.ops, *self.transfers)
+        named = [site for entry in marked for site in entry.sites]
         return tuple(sorted({part for site in named for part in site.split(SITE_SEPARATOR)}))
 
     def total(self, *kinds: str) -> float:
