@@ -5,5 +5,7 @@ needed.
 """
 
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
+from snapjax.cost.spike_marks import spikes
+from snapjax.cost.walk import trace
 
-__all__ = ["Counts", "Op", "Transfer", "Unpriced"]
+__all__ = ["Counts", "Op", "Transfer", "Unpriced", "spikes", "trace"]
