@@ -4,8 +4,18 @@ It reads the jaxpr of the step that really runs, whoever wrote it; nothing else 
 needed.
 """
 
+from snapjax.cost.compare import Difference, compare
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
 from snapjax.cost.spike_marks import spikes
 from snapjax.cost.walk import trace
 
-__all__ = ["Counts", "Op", "Transfer", "Unpriced", "spikes", "trace"]
+__all__ = [
+    "Counts",
+    "Difference",
+    "Op",
+    "Transfer",
+    "Unpriced",
+    "compare",
+    "spikes",
+    "trace",
+]
