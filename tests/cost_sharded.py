@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from cost_programs import Program, loop, shape
 from jax import lax
+from jax.experimental import pallas as pl
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -85,6 +86,49 @@ def cube(x, w):
         return vary(y, "c"), None
 
     return lax.scan(tick, vary(x, "b"), None, length=5)[0]
+
+
+@jax.custom_vjp
+def folded(x):
+    return loop(lambda y: y @ x, x, 2)
+
+
+folded.defvjp(lambda x: (folded(x), x), lambda x, cotangent: (cotangent @ x,))
+
+
+@jax.custom_jvp
+def doubled(x):
+    return x + tiled_square(x)
+
+
+doubled.defjvp(lambda primals, tangents: (doubled(*primals), tangents[0]))
+
+
+def tiled_square(x):
+    """x @ x by a kernel of 2 programs."""
+
+    def kernel(a, b, out):
+        out[...] = a[...] @ b[...]
+
+    return pl.pallas_call(
+        kernel,
+        grid=(2,),
+        in_specs=[pl.BlockSpec((4, 8), lambda i: (i, 0)), pl.BlockSpec((8, 8), lambda i: (0, 0))],
+        out_specs=pl.BlockSpec((4, 8), lambda i: (i, 0)),
+        out_shape=shape(8, 8),
+        interpret=True,
+    )(x, x)
+
+
+def nested(x):
+    """A kernel in a custom_jvp in a jit, beside a scan in a custom_vjp in a remat, all of it in the
+    branch of a cond in a scan in a shard_map."""
+
+    def step(y, _):
+        work = lambda: jax.checkpoint(folded)(jax.jit(doubled)(y))
+        return lax.ppermute(lax.cond(y.sum() > 0, work, lambda: y), "x", RING), None
+
+    return lax.scan(step, x, None, length=3)[0]
 
 
 # Of each device (8, 8) float32: 256 bytes. Over 8 devices.
@@ -324,6 +368,25 @@ SHARDED = [
         macs=16 * 64 * 16 / 4,
         mesh=GRID,
         hlo=("auto-sharded program",),
+    ),
+    # 3 x (the kernel's 512, the scan's 2 x 512); 3 hops of 256 bytes.
+    Program(
+        "nested every way",
+        on_mesh(ROW, nested, P("x"), P("x"), False),
+        (x8,),
+        macs=3 * (512 + 2 * 512),
+        mesh=ROW,
+        bytes={"x": 3 * 256},
+    ),
+    # Backward one more product of folded's own rule; the remat runs its scan again only where its
+    # result is needed, and the rule needs its argument alone. 3 hops forward, 3 back.
+    Program(
+        "gradient of nested every way",
+        jax.grad(lambda x: (on_mesh(ROW, nested, P("x"), P("x"), False)(x) ** 2).sum()),
+        (x8,),
+        macs=3 * (512 + 2 * 512) + 3 * 512,
+        mesh=ROW,
+        bytes={"x": 6 * 256},
     ),
     # The psum's result is not used.
     Program(

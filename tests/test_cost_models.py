@@ -250,3 +250,18 @@ def test_a_pipelined_model_multiplies_what_one_device_does(stages, microbatches)
     ticks = microbatches + stages - 1
     dearest = cost.trace(model.pipeline(mesh, microbatches), params, batch)
     assert dearest.macs * stages * microbatches > counts.macs * ticks
+
+
+def test_a_pipelined_training_step_multiplies_what_one_device_does():
+    """Forward and backward, each branch by its tick and place; the backward pass gets them from the
+    forward one."""
+    boundary = Boundary(FEATURES, "phase", steps=3, budget=13)
+    params, batch = toy_params(boundary, 4), toy_batch(12)
+    step, trainable = step_function(toy_pipeline(boundary, 2, 4, microbatches=3), params)
+    counts = cost.trace(step, trainable, batch, cond="exact", strict=True)
+    # 12 samples of 3 tokens. Embedding 4 -> 10 and its weights' gradient; 4 layers 10 -> 10 and two
+    # gradients each; the head (12, 10) x (10,) and its gradients.
+    tokens = 12 * TOKENS
+    assert counts.global_macs == (
+        2 * tokens * 4 * 10 + 3 * 4 * tokens * 10 * 10 + (1 + 2) * 12 * 10
+    )

@@ -154,6 +154,33 @@ def test_whatever_has_no_price_is_listed_or_raised():
         cost.trace(halve_until_small, square, strict=True)
 
 
+def test_a_reduction_of_the_users_own():
+    """(4, 8) to 4: 28 times the function's product and sum."""
+    fold = lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + b, (1,))
+    assert cost.trace(fold, shape(4, 8)).by_kind() == {"add": 28, "multiply": 28}
+
+
+def test_the_host_is_not_counted_and_not_hidden():
+    def run(x):
+        jax.debug.print("{}", x.sum())
+        return x + 1
+
+    counts = cost.trace(run, shape(8), strict=True)
+    assert any("runs on the host and is not counted" in note for note in counts.notes)
+    call = lambda x: jax.pure_callback(lambda x: x, shape(8), x)
+    assert [entry.primitive for entry in cost.trace(call, shape(8)).unpriced] == ["pure_callback"]
+
+
+def test_a_function_with_its_own_rule_for_vmap():
+    @jax.custom_batching.custom_vmap
+    def product(x):
+        return x @ x
+
+    product.def_vmap(lambda size, batched, x: (x @ x, True))
+    assert cost.trace(product, square, strict=True).macs == 512
+    assert cost.trace(jax.vmap(product), shape(3, 8, 8), strict=True).macs == 3 * 512
+
+
 def test_bad_rules_are_named():
     with pytest.raises(ValueError, match="cond='most' must be one of max, mean, exact"):
         cost.trace(either, square, square, cond="most")

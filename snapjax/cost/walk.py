@@ -235,8 +235,8 @@ class Walker:
         axes = (axis,) if isinstance(axis, str) else tuple(axis)
         sizes = tuple(self.mesh.values())
         coordinates = np.unravel_index(np.arange(math.prod(sizes)), sizes)
-        place = dict(zip(self.mesh, coordinates, strict=True))
-        index = np.ravel_multi_index([place[a] for a in axes], [self.mesh[a] for a in axes])
+        along = dict(zip(self.mesh, coordinates, strict=True))
+        index = np.ravel_multi_index([along[a] for a in axes], [self.mesh[a] for a in axes])
         return np.broadcast_to(index.reshape(-1, *(1,) * (weights.ndim - 1)), weights.shape)
 
     # Leaves
@@ -269,7 +269,6 @@ class Walker:
         """A reduction by a function of the user's: its body for every element folded away."""
         name, params = equation.primitive.name, equation.params
         body = _jax.inner_jaxprs(params)[0]
-        results = len(equation.outvars)
         size = _jax.size_of(equation.outvars[0].aval)
         if name == "reduce":
             folds = _jax.size_of(equation.invars[0].aval) - size
@@ -281,7 +280,7 @@ class Walker:
             if inner_work is None:
                 return None
             found += [primitives.Work(kind, folds * count) for kind, count in inner_work]
-        return found if results else None
+        return found
 
     def _collective(
         self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
@@ -306,6 +305,11 @@ class Walker:
         self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
     ) -> list[Value]:
         name, inner = equation.primitive.name, _jax.called(equation)
+        if inner is None or len(inner.invars) != len(operands):
+            size = sum(_jax.size_of(result.aval) for result in equation.outvars)
+            reason = "what it calls could not be read"
+            self.record.unpriced(Unpriced(name, "/".join(path), size, executions(weights), reason))
+            return [UNKNOWN] * len(equation.outvars)
         if name in ("jit", "pjit") and not self.manual:
             shardings = (*equation.params["in_shardings"], *equation.params["out_shardings"])
             named = [s for s in shardings if isinstance(s, NamedSharding)]
