@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from cost_bodies import CHAIN, CUBE, GRID, RING, ROW, mesh_of, on_mesh
 from cost_programs import shape
-from cost_sharded import CHAIN, CUBE, GRID, RING, ROW, mesh_of, on_mesh
 from jax import lax
 from jax.extend.core import Primitive
 from jax.sharding import NamedSharding

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from cost_bodies import ROW, on_mesh
 from cost_programs import shape
-from cost_sharded import ROW, on_mesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax

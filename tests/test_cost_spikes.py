@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from cost_bodies import RING, ROW, on_mesh
 from cost_programs import conv, shape
-from cost_sharded import RING, ROW, on_mesh
 from jax import lax
 from jax.sharding import PartitionSpec as P
 

@@ -4,14 +4,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from cost_bodies import CUBE, GRID, ROW, mesh_of, on_mesh, vary
 from cost_programs import either, halve_until_small, shape, square
-from cost_sharded import CUBE, GRID, ROW, mesh_of, on_mesh, vary
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from model_inputs import batch_for
 
 from snapjax import cost
 from snapjax.cost import hlo
+from snapjax.sharding import make_mesh
+from zoo.registry import create_model
+from zoo.train.config import TrainSpec
+from zoo.train.step import Trainer
 
 
 class Cnn(nn.Module):
@@ -211,6 +216,33 @@ def test_auto_sharded_programs_say_so():
     # Elementwise work needs nobody else's: each device does its eighth.
     alone = cost.trace(lambda x: jnp.tanh(x) + 1, x)
     assert (alone.total("add"), alone.notes) == (16 * 16 / 8, ())
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_the_trainers_whole_step(fsdp):
+    """Optimiser and all: XLA adds two scalars' sums, of the norm and of what is finite."""
+    model = create_model("vit_nano_patch2_8", "hnn", stages=4)
+    spec, mesh = TrainSpec(epochs=1, batch_size=16, microbatches=2), make_mesh(2, 4)
+    trainer = Trainer(model, spec, 10, mesh, fsdp=fsdp)
+    batch = batch_for(model, 16)
+    # optax raises its decay rates to an integer count, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        state = trainer.start(model.init(jax.random.key(0)))
+        counts = cost.trace(trainer._update, state, batch, strict=True)
+        compiled = trainer._update.lower(state, batch).compile()
+    (difference,) = cost.compare(counts, hlo.counts(compiled, mesh))
+    assert difference.what == "psum over stage"
+    assert "reduce_and" in difference.reason
+    assert difference.hlo < 400  # bytes, beside the 84 kB that the stages send
+    # With fsdp half of every block's matrices comes from the other half of the devices.
+    gathered = sum(
+        transfer.executions * transfer.sent_bytes
+        for transfer in counts.transfers
+        if transfer.collective == "all_gather"
+    )
+    matrices = 4 * 64 * 64 + 2 * 64 * 128  # of a stage's block, float32
+    assert gathered >= fsdp * matrices * 4 / 2
+    assert (gathered > 0) == fsdp
 
 
 def test_an_explicit_mesh_is_auto_sharded_too():

@@ -81,6 +81,15 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
     return Collective(name, axes, payload, sent, messages, pairs, elements, local)
 
 
+def implied(
+    name: str, axes: Sequence[str], mesh: Mapping[str, int], payload: int, elements: int
+) -> Collective:
+    """A collective that no equation states, of so many bytes and elements on each device."""
+    axes = in_mesh_order(axes, mesh)
+    sent, messages = sends(name, payload, [mesh[axis] for axis in axes])
+    return Collective(name, axes, payload, sent, messages, None, elements, [])
+
+
 def sends(
     name: str,
     payload: float,

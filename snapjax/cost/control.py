@@ -174,8 +174,11 @@ def shard_map(
         for operand, spec in zip(equation.invars, params["in_specs"], strict=True)
     ]
     for number, (value, spec) in enumerate(zip(operands, taken, strict=True)):
-        if value.spec is not None and value.spec != spec:
-            walker.note(layout.resharded(equation, number, value.spec, spec))
+        produced = spec if value.spec is None else value.spec
+        steps = layout.moves(produced, spec)
+        if steps:
+            walker.note(layout.resharded(equation, number, produced, spec))
+            walker.reshard(equation.invars[number], value, steps, path, weights)
     others = [axis for axis, size in walker.mesh.items() if axis not in manual and size > 1]
     if others and not walker.manual:
         walker.note(

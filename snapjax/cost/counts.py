@@ -84,7 +84,8 @@ class Transfer:
     ppermute and all_to_all a byte crosses every axis along which its destination differs.
 
     Attributes:
-      path: module path, as in `Op`.
+      path: module path, as in `Op`; it ends in "reshard" where no equation states the collective,
+        but two parts of the program want an array in different layouts.
       collective: "ppermute", "psum", "pmax", "pmin", "all_gather", "reduce_scatter", "all_to_all",
         "ragged_all_to_all", "broadcast".
       axes: the mesh axes that it runs over.

@@ -1,8 +1,9 @@
 """How arrays are laid out over the mesh outside of `shard_map`, as far as the jaxpr says it.
 
 The program outside is written for whole arrays and XLA divides it. What a `shard_map` returned
-sharded stays so through elementwise work, which then is divided by the number of shards; everything
-else may make XLA insert collectives that the jaxpr does not show, and is noted.
+sharded stays so through elementwise work, which then is divided by the number of shards. Where the
+next `shard_map` takes it in another layout, XLA moves it, which is counted; everything else may
+make XLA insert collectives that the jaxpr does not show, and is noted.
 """
 
 import math
@@ -51,8 +52,11 @@ def _result(
     equation: Any, name: str, shape: tuple[int, ...], sharded: list[tuple[tuple[int, ...], Spec]]
 ) -> Spec | None:
     source, spec = sharded[0]
-    if any(other != spec for _, other in sharded):
-        return None
+    for other_shape, other in sharded[1:]:
+        merged = _finer(spec, other) if other_shape == source else None
+        if merged is None:
+            return None
+        spec = merged
     if name == "transpose":
         return tuple(spec[i] for i in equation.params["permutation"])
     if name in ("squeeze", "reshape", "expand_dims", "broadcast_in_dim"):
@@ -83,13 +87,34 @@ def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], spec: Spec) -> Sp
     return None if left else tuple(result)
 
 
+def _finer(one: Spec, other: Spec) -> Spec | None:
+    """The layout of an elementwise result: what is whole on a device can be cut there for free."""
+    if any(a and b and a != b for a, b in zip(one, other, strict=True)):
+        return None
+    return tuple(a or b for a, b in zip(one, other, strict=True))
+
+
+def moves(produced: Spec, consumed: Spec) -> list[tuple[str, tuple[str, ...]]]:
+    """The collectives that bring an array from one layout to another, and over which axes.
+
+    An axis that divides another dimension than before takes an all-to-all, one that divides none
+    any more an all-gather, and one that divides a dimension for the first time nothing.
+    """
+    place = {axis: dimension for dimension, axes in enumerate(produced) for axis in axes}
+    wanted = {axis: dimension for dimension, axes in enumerate(consumed) for axis in axes}
+    turned = tuple(axis for axis in place if axis in wanted and wanted[axis] != place[axis])
+    gathered = tuple(axis for axis in place if axis not in wanted)
+    steps = [("all_to_all", (axis,)) for axis in turned]
+    return [*steps, *([("all_gather", gathered)] if gathered else [])]
+
+
 def resharded(equation: Any, operand: int, produced: Spec, consumed: Spec) -> str:
     """The note for an array that one shard_map returned and another takes differently."""
     aval = equation.invars[operand].aval
     return (
         f"resharding: operand {operand} of a shard_map, {size_of(aval)} elements of {aval.dtype}, "
-        f"arrives laid out as {_show(produced)} and is taken as {_show(consumed)}; XLA inserts "
-        "collectives between, and only the HLO shows them"
+        f"arrives laid out as {_show(produced)} and is taken as {_show(consumed)}; counted as the "
+        "collectives that XLA inserts for it, which the HLO shows"
     )
 
 

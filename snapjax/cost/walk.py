@@ -8,6 +8,7 @@ body, and a `shard_map` for one device. See `snapjax.cost.primitives` for what e
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -298,6 +299,24 @@ class Walker:
         if found.name == "ragged_all_to_all":
             self.note(f"{place(path)}: ragged_all_to_all counts its whole operand as sent")
         self.record.collective(equation, where, found, times, [value.mark for value in operands])
+
+    def reshard(
+        self,
+        operand: Any,
+        value: Value,
+        steps: Sequence[tuple[str, tuple[str, ...]]],
+        path: Path,
+        weights: np.ndarray,
+    ) -> None:
+        """Counts the collectives that bring an array into another layout."""
+        shards = layout.shards([value.spec], self.mesh)
+        payload = -(-_jax.bytes_of(operand.aval) // shards)
+        elements = _jax.size_of(operand.aval) // shards
+        for name, axes in steps:
+            found = collectives.implied(name, axes, self.mesh, payload, elements)
+            moved = SimpleNamespace(invars=[operand])
+            where = "/".join((*path, "reshard"))
+            self.record.collective(moved, where, found, executions(weights), [value.mark])
 
     # Calls
 
