@@ -1,0 +1,324 @@
+"""What a program costs, before any hardware is named: operations, bytes moved, bytes on links.
+
+Every number is per device and already multiplied by how often its equation runs. All devices run
+one program; where they take different branches of it, the number is the dearest branch's or the
+mean over the devices, as `snapjax.cost.trace` was asked. Spikes are counted densely, as if all of
+them fired, and `with_rates` says what share really does.
+
+| kind | one count is | of |
+|---|---|---|
+| mac | a multiply-accumulate | matmuls and convolutions with two dense operands |
+| ac | an accumulate, if the spike is there | matmuls and convolutions with one spike operand |
+| spike_spike | an AND and a count, if both spikes are | matmuls and convolutions of spikes alone |
+| add | an addition or subtraction | elementwise and reductions |
+| multiply | a multiplication | elementwise and reductions |
+| divide | a division or remainder | elementwise |
+| compare | a comparison, minimum, maximum, selection | elementwise, reductions, sorting |
+| transcendental | an exponential, logarithm, root, error function, ... | elementwise |
+| other | a bit operation, shift, rounding, sign, cast to another width | elementwise |
+| random | a word of random bits | random number generators |
+| move | an element copied without arithmetic | gather, concatenate, transpose, slices, ... |
+
+Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+# Kinds of matmuls and convolutions; published MAC counts are of these.
+MATMUL_KINDS = ("mac", "ac", "spike_spike")
+ELEMENTWISE_KINDS = ("add", "multiply", "divide", "compare", "transcendental", "other")
+KINDS = (*MATMUL_KINDS, *ELEMENTWISE_KINDS, "random", "move")
+
+# Joins the names of the sites whose spikes were put together, such as by a concatenate.
+SITE_SEPARATOR = " + "
+
+
+@dataclass(frozen=True)
+class Op:
+    """Arithmetic (or copying) of one kind by one equation of the program, on one device.
+
+    Attributes:
+      path: module path, such as "VisionTransformer/scan[12]/attention/query"; "" at the top.
+      primitive: JAX's or HLO's name of the operation, such as "dot_general".
+      kind: one of `KINDS`.
+      count: how often, over all executions, as if every spike fired.
+      dtype: of the widest operand, such as "bfloat16".
+      bits: width of that dtype, 1 for bool and 4 for int4.
+      sites: where the spikes of its spike operands were made: none, or one name an operand. Names
+        of spikes that were put together are joined by " + ".
+      bytes_read: bytes of all operands over all executions, as if nothing were fused.
+      bytes_written: bytes of all results, likewise.
+    """
+
+    path: str
+    primitive: str
+    kind: str
+    count: float
+    dtype: str
+    bits: int
+    sites: tuple[str, ...] = ()
+    bytes_read: float = 0.0
+    bytes_written: float = 0.0
+
+    def scaled(self, factor: float) -> "Op":
+        """This many times the same work."""
+        return replace(
+            self,
+            count=self.count * factor,
+            bytes_read=self.bytes_read * factor,
+            bytes_written=self.bytes_written * factor,
+        )
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A collective: what each device sends over the mesh.
+
+    Over n devices of an axis and a payload of B bytes (one device's operand) a ring sends, for each
+    device: psum 2 (n-1)/n B in 2 (n-1) messages, all_gather (n-1) B in n-1, reduce_scatter and
+    all_to_all (n-1)/n B in n-1. ppermute sends B in one message, from the devices that are a source
+    of a pair whose destination is another device. Over several axes the phases follow each other,
+    the mesh's last axis innermost, and the sum is what one ring over all devices would send; of
+    ppermute and all_to_all a byte crosses every axis along which its destination differs.
+
+    Attributes:
+      path: module path, as in `Op`; it ends in "reshard" where no equation states the collective,
+        but two parts of the program want an array in different layouts.
+      collective: "ppermute", "psum", "pmax", "pmin", "all_gather", "reduce_scatter", "all_to_all",
+        "ragged_all_to_all", "broadcast".
+      axes: the mesh axes that it runs over.
+      payload_bytes: bytes of one device's operand, an execution; bit widths below 8 are packed.
+      sent: bytes that the busiest device sends over each of `axes`, an execution.
+      executions: how often it runs.
+      pairs: (source, destination) along the axis of a ppermute, those that stay on a device left
+        out; None for the other collectives.
+      symbol: what the payload is: "spikes" (a spike an element), "packed" (spikes in bit fields or
+        as events), or the dtype's name.
+      messages: messages that follow each other on each of `axes`, an execution.
+      elements: elements of one device's operand, an execution.
+      sites: as in `Op`, of spikes.
+    """
+
+    path: str
+    collective: str
+    axes: tuple[str, ...]
+    payload_bytes: int
+    sent: tuple[float, ...]
+    executions: float
+    pairs: tuple[tuple[int, int], ...] | None
+    symbol: str
+    messages: tuple[int, ...]
+    elements: int = 0
+    sites: tuple[str, ...] = ()
+
+    @property
+    def sent_bytes(self) -> float:
+        """Bytes that the busiest device sends over all axes, an execution."""
+        return sum(self.sent)
+
+    def bytes_on(self, axis: str) -> float:
+        """Bytes that the busiest device sends over one axis, in all executions."""
+        return self.executions * sum(
+            sent for name, sent in zip(self.axes, self.sent, strict=True) if name == axis
+        )
+
+    def all_bytes_on(self, axis: str, mesh: Mapping[str, int]) -> float:
+        """Bytes that all devices of the mesh send over one axis, in all executions."""
+        devices = 1
+        for size in mesh.values():
+            devices *= size
+        if self.pairs is None:
+            return self.bytes_on(axis) * devices
+        # Only the sources of a permutation send, in every row of the mesh.
+        size = 1
+        for name in self.axes:
+            size *= mesh[name]
+        return (
+            self.executions
+            * self.payload_bytes
+            * len(self.pairs)
+            * (devices // size)
+            * (axis == self.axes[0])
+        )
+
+
+@dataclass(frozen=True)
+class Unpriced:
+    """Work that has no price here: never a silent zero.
+
+    Attributes:
+      primitive: its name.
+      path: module path, as in `Op`.
+      size: elements of its results, an execution.
+      executions: how often it runs.
+      reason: why.
+    """
+
+    primitive: str
+    path: str
+    size: int
+    executions: float
+    reason: str = "no rule for this primitive"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The costs of one program.
+
+    Attributes:
+      devices: of the mesh, 1 without one.
+      mesh: size of each mesh axis.
+      ops: what each device computes.
+      transfers: what crosses links.
+      unpriced: what is left out of both.
+      source: "jaxpr" or "hlo".
+      notes: what a reader must know to trust the numbers, a sentence each.
+      parameters: of the model, where known.
+      rates: spike rate of each site, in [0, 1].
+    """
+
+    devices: int = 1
+    mesh: Mapping[str, int] = field(default_factory=dict)
+    ops: tuple[Op, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    unpriced: tuple[Unpriced, ...] = ()
+    source: str = "jaxpr"
+    notes: tuple[str, ...] = ()
+    parameters: int | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulates of matmuls and convolutions on a device, spikes counted as dense."""
+        return self.total(*MATMUL_KINDS)
+
+    @property
+    def flops(self) -> float:
+        """Two for each of `macs`."""
+        return 2 * self.macs
+
+    @property
+    def dense_macs(self) -> float:
+        """Of these, the ones that really multiply: no operand is spikes."""
+        return self.total("mac")
+
+    @property
+    def acs(self) -> float:
+        """Accumulates on a device that really happen: each weighted by the rate of its spikes."""
+        return self.weighted("ac") + self.weighted("spike_spike")
+
+    @property
+    def global_macs(self) -> float:
+        """`macs` of all devices together."""
+        return self.macs * self.devices
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site whose spikes are counted or sent, sorted."""
+        marked: tuple[Op | Transfer, ...] = (*self.ops, *self.transfers)
+        named = [site for entry in marked for site in entry.sites]
+        return tuple(sorted({part for site in named for part in site.split(SITE_SEPARATOR)}))
+
+    def total(self, *kinds: str) -> float:
+        """Counts of these kinds (of all kinds but "move" if none is named), as if spikes fired."""
+        wanted = kinds or tuple(kind for kind in KINDS if kind != "move")
+        return sum(op.count for op in self.ops if op.kind in wanted)
+
+    def weighted(self, *kinds: str) -> float:
+        """`total`, with each spike operand's share that fires."""
+        wanted = kinds or tuple(kind for kind in KINDS if kind != "move")
+        return sum(op.count * self.activity(op) for op in self.ops if op.kind in wanted)
+
+    def activity(self, op: Op) -> float:
+        """The share of an operation's counts that happen: the product of its sites' rates."""
+        share = 1.0
+        for site in op.sites:
+            share *= self.rate(site)
+        return share
+
+    def rate(self, site: str) -> float:
+        """Spike rate of a site; of spikes put together, the mean; 1 where none is known."""
+        if site in self.rates:
+            return self.rates[site]
+        parts = site.split(SITE_SEPARATOR)
+        return sum(self.rates.get(part, 1.0) for part in parts) / len(parts)
+
+    def with_rates(self, rates: Mapping[str, float]) -> "Counts":
+        """These counts with the spike rates of sites, beside those already known.
+
+        Args:
+          rates: site -> rate in [0, 1]; every site must occur in `sites`.
+
+        Raises:
+          ValueError: for an unknown site, or a rate out of range.
+        """
+        for site, rate in rates.items():
+            if site not in self.sites:
+                raise ValueError(
+                    f"rates: there are no spikes of site {site!r}; "
+                    f"the sites are {', '.join(map(repr, self.sites)) or '(none)'}"
+                )
+            if not 0 <= rate <= 1:
+                raise ValueError(f"rates: the rate of {site!r} is {rate}, which is not in [0, 1]")
+        return replace(self, rates={**self.rates, **rates})
+
+    def by_kind(self) -> dict[str, float]:
+        """kind -> count on a device, spikes counted as dense; kinds in the order of `KINDS`."""
+        return {kind: self.total(kind) for kind in KINDS if any(o.kind == kind for o in self.ops)}
+
+    def by_path(self, *kinds: str) -> dict[str, float]:
+        """module path -> count of these kinds (default: `MATMUL_KINDS`), in program order."""
+        wanted = kinds or MATMUL_KINDS
+        return _sums((op.path, op.count) for op in self.ops if op.kind in wanted)
+
+    def by_axis(self) -> dict[str, float]:
+        """mesh axis -> bytes that the busiest device sends over it."""
+        found = {axis: 0.0 for axis in self.mesh}
+        for transfer in self.transfers:
+            for axis in dict.fromkeys(transfer.axes):
+                found[axis] = found.get(axis, 0.0) + transfer.bytes_on(axis)
+        return found
+
+    def global_by_axis(self) -> dict[str, float]:
+        """mesh axis -> bytes that all devices send over it."""
+        found = {axis: 0.0 for axis in self.mesh}
+        for transfer in self.transfers:
+            for axis in dict.fromkeys(transfer.axes):
+                found[axis] = found.get(axis, 0.0) + transfer.all_bytes_on(axis, self.mesh)
+        return found
+
+    def select(self, keep: Callable[[Any], bool]) -> "Counts":
+        """Only the ops, transfers and unpriced entries for which `keep(entry)` is true."""
+        return replace(
+            self,
+            ops=tuple(filter(keep, self.ops)),
+            transfers=tuple(filter(keep, self.transfers)),
+            unpriced=tuple(filter(keep, self.unpriced)),
+        )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The costs of one program after the other, on the same mesh."""
+        if self.mesh and other.mesh and dict(self.mesh) != dict(other.mesh):
+            raise ValueError(
+                f"counts of two meshes do not add: {dict(self.mesh)} and {dict(other.mesh)}"
+            )
+        return Counts(
+            devices=max(self.devices, other.devices),
+            mesh=self.mesh or other.mesh,
+            ops=self.ops + other.ops,
+            transfers=self.transfers + other.transfers,
+            unpriced=self.unpriced + other.unpriced,
+            source=self.source if self.source == other.source else "jaxpr + hlo",
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            parameters=self.parameters if self.parameters is not None else other.parameters,
+            rates={**self.rates, **other.rates},
+        )
+
+
+def _sums(items: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, value in items:
+        found[key] = found.get(key, 0.0) + value
+    return found
