@@ -5,5 +5,21 @@ needed.
 """
 
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
+from snapjax.cost.estimate import Estimate, estimate
+from snapjax.cost.latency import Schedule
+from snapjax.cost.profile import Profile, list_profiles, load_profile
+from snapjax.cost.traffic import Cut
 
-__all__ = ["Counts", "Op", "Transfer", "Unpriced"]
+__all__ = [
+    "Counts",
+    "Cut",
+    "Estimate",
+    "Op",
+    "Profile",
+    "Schedule",
+    "Transfer",
+    "Unpriced",
+    "estimate",
+    "list_profiles",
+    "load_profile",
+]
