@@ -85,12 +85,17 @@ def memory_bytes(op: Op, counts: Counts, profile: Profile) -> float:
 def packets(op: Op, counts: Counts, profile: Profile) -> float:
     """Packets that carry an operation's results over the die, on one device.
 
-    A dense matmul's results go to the cores of the next; sums of spikes' weights stay in the core
-    whose neurons integrate them.
+    A dense matmul's results go to the cores of the next, and spikes, which the comparison with the
+    threshold at their site makes, as a packet each or as bit planes, whichever is less. What the
+    accumulates of spikes add up to stays in the core whose neurons integrate it.
     """
-    if op.kind != "mac":
-        return 0.0
-    return 8 * op.bytes_written / profile["packet_bits"]
+    if op.kind == "mac":
+        return 8 * op.bytes_written / profile["packet_bits"]
+    if op.kind == "compare" and op.primitive in ("ge", "gt") and op.path in counts.sites:
+        events = op.count * counts.rate(op.path)
+        planes = op.count / profile["packet_spikes"]
+        return events if profile["packet_spikes"] == 1 else min(events, planes)
+    return 0.0
 
 
 def on_die_pj(op: Op, counts: Counts, profile: Profile) -> float:
