@@ -220,7 +220,7 @@ class Pipeline:
             receive = lambda: self.boundary.receive(params["decoder"][0], arrived, example.dtype)
             embed = lambda: self.embed(params["embed"], microbatch, keys.embed)
             # Idle places skip their work: on fake devices, which share cores, that is time saved.
-            x = self._either(first, embed, receive)
+            x = self._either(first & busy, embed, receive)
             work = lambda: self._run_stages(params, x, microbatch, keys, place)
             idle = lambda: (x, jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:-1]), stats))
             y, inner = self._either(busy, work, idle)
