@@ -283,6 +283,7 @@ class Boundary:
             pairs = tuple((i, i + 1) for i in range(jax.lax.axis_size(axis) - 1))
         return self._transmit(Permute(axis, tuple(pairs)), params, x, key)
 
+    @jax.named_scope("boundary")
     def receive(self, decoder: Params, value: jax.Array, dtype: Any) -> jax.Array:
         """The second half of `send`: values (..., width) -> (..., features) in `dtype`."""
         decoded = self.codec.decode(decoder, value)
@@ -321,6 +322,7 @@ class Boundary:
         shape = (*x.shape[:dimension], -1, *x.shape[dimension + 1 :])
         return jnp.moveaxis(gathered, 0, dimension).reshape(shape), sent
 
+    @jax.named_scope("boundary")
     def _transmit(
         self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, BoundaryStats]:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from snapjax import bit_fields, calibrate, neuron, plan
 from snapjax.surrogate import Surrogate, spike
@@ -115,7 +116,8 @@ class SpikeCode:
     def _encode(self, encoder: Params, x: jax.Array) -> jax.Array:
         # Subtracting first keeps small deviations from a large mean exact.
         v = per_feature(encoder["gain"], x) * (x - per_feature(encoder["offset"], x))
-        return jnp.stack(self.fire(encoder, v), axis=-2)
+        # The name tells the cost model that these are spikes, however the code combined them.
+        return checkpoint_name(jnp.stack(self.fire(encoder, v), axis=-2), "spikes")
 
     def value(self, end: Params, symbols: jax.Array) -> jax.Array:
         """What `from_wire` makes of `to_wire`, to the last bit, without packing."""

@@ -144,7 +144,8 @@ class Model:
             x = self._run_stage(self._stage_blocks(params, stage), x, batch, keys.stage(stage))
             if stage < self.config.stages - 1:
                 cut.append(x)
-                x, sent = self.boundary.apply(self._ends(params, stage), x, keys.cut(stage))
+                with jax.named_scope(f"cut{stage}"):  # the place of its costs in a report
+                    x, sent = self.boundary.apply(self._ends(params, stage), x, keys.cut(stage))
                 stats.append(sent)
         nothing = BoundaryStats(*(jnp.zeros(0) for _ in BoundaryStats._fields))
         result = Result(stack(stats) if stats else nothing, cut)

@@ -8,6 +8,7 @@ It reads the jaxpr of the step that really runs, whoever wrote it; nothing else 
 needed.
 """
 
+from snapjax.cost.compare import Difference, compare
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
 from snapjax.cost.estimate import Estimate, estimate
 from snapjax.cost.latency import Schedule
@@ -19,12 +20,14 @@ from snapjax.cost.walk import trace
 __all__ = [
     "Counts",
     "Cut",
+    "Difference",
     "Estimate",
     "Op",
     "Profile",
     "Schedule",
     "Transfer",
     "Unpriced",
+    "compare",
     "estimate",
     "list_profiles",
     "load_profile",

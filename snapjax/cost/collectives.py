@@ -61,6 +61,8 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
     name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
     params = equation.params
     axes = _axes(params)
+    if name != "ppermute":  # whose pairs count along the axes in their own order
+        axes = in_mesh_order(axes, mesh)
     sizes = [mesh[axis] for axis in axes]
     groups = params.get("axis_index_groups")
     if groups is not None and len(axes) == 1:
@@ -90,42 +92,44 @@ def sends(
     Args:
       name: a collective of `Transfer`.
       payload: bytes of one device's operand.
-      sizes: of the axes, the first one innermost.
+      sizes: of the axes, the last one innermost.
       pairs: of a ppermute, over the axes' flat index.
     """
-    sent: list[float] = []
-    messages: list[int] = []
+    sent, messages = [0.0] * len(sizes), [0] * len(sizes)
     share = float(payload)  # bytes that a device holds when a phase begins
-    for position, size in enumerate(sizes):
+    for axis, size in reversed(list(enumerate(sizes))):
         rest = size - 1
+        messages[axis] = rest
         if name == "ppermute":
-            stride = math.prod(sizes[position + 1 :])
+            stride = math.prod(sizes[axis + 1 :])
             moves = any(a // stride % size != b // stride % size for a, b in pairs or ())
-            sent.append(float(payload) if moves else 0.0)
-            messages.append(int(moves))
+            sent[axis], messages[axis] = payload * moves, int(moves)
         elif name in ("psum", "pmax", "pmin"):
             # A reduce-scatter, the phases of the other axes on what is left, and an all-gather.
-            sent.append(2 * rest * share / size)
-            messages.append(2 * rest)
+            sent[axis], messages[axis] = 2 * rest * share / size, 2 * rest
             share /= size
         elif name == "all_gather":
-            sent.append(rest * share)
-            messages.append(rest)
+            sent[axis] = rest * share
             share *= size
         elif name == "reduce_scatter":
-            sent.append(rest * share / size)
-            messages.append(rest)
+            sent[axis] = rest * share / size
             share /= size
         elif name in ("all_to_all", "ragged_all_to_all"):
             # A byte crosses every axis along which its destination differs.
-            sent.append(rest * share / size)
-            messages.append(rest)
+            sent[axis] = rest * share / size
         elif name == "broadcast":
-            sent.append(share if rest else 0.0)
-            messages.append(rest)
+            sent[axis] = share if rest else 0.0
         else:
             raise ValueError(f"collective {name!r} has no rule")
     return tuple(sent), tuple(messages)
+
+
+def in_mesh_order(axes: Sequence[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """Axes in the order of the mesh; KeyError for one that it does not have."""
+    order = list(mesh)
+    for axis in axes:
+        mesh[axis]
+    return tuple(sorted(axes, key=order.index))
 
 
 def _axes(params: Mapping[str, Any]) -> tuple[str, ...]:

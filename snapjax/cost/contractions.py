@@ -37,8 +37,8 @@ def conv_macs(equation: Any) -> int:
     result = equation.outvars[0].aval.shape
     kernel = equation.invars[1].aval.shape
     features = kernel[numbers.rhs_spec[1]]  # input features of a group
-    taps = math.prod(
-        _taps(result[out], kernel[tap], stride, low, inner, outer)
+    spatial = math.prod(
+        taps(result[out], kernel[tap], stride, low, inner, outer)
         for out, tap, stride, (low, _), inner, outer in zip(
             numbers.out_spec[2:],
             numbers.rhs_spec[2:],
@@ -50,10 +50,10 @@ def conv_macs(equation: Any) -> int:
         )
     )
     batch, channels = (result[i] for i in numbers.out_spec[:2])
-    return batch * channels * features * taps
+    return batch * channels * features * spatial
 
 
-def _taps(size: int, kernel: int, stride: int, low: int, inner: int, outer: int) -> int:
+def taps(size: int, kernel: int, stride: int, low: int, inner: int, outer: int) -> int:
     """Pairs (output, tap) along one dimension that do not fall between two inputs."""
     if outer == 1:
         return size * kernel

@@ -181,18 +181,26 @@ def shard_map(
         )
     inner = [Value(value.mark) for value in operands]
     if not walker.manual:
-        # From here on every device is told apart; what is whole on all of them is known to each.
+        # From here on every device is told apart: it knows what is whole on all of them, and what
+        # it knew when an earlier shard_map returned the array, as the backward pass's takes it.
         devices = math.prod(walker.mesh.values())
         grow = lambda array: np.broadcast_to(array, (devices, *array.shape[1:]))
-        weights = grow(weights)
+        if weights.ndim == 1:
+            inner = [
+                Value(value.mark, value.local if value.spec == spec else None)
+                for value, spec in zip(operands, taken, strict=True)
+            ]
         inner = [
-            Value(value.mark, None if value.known is None or split else grow(value.known))
-            for value, split in zip(operands, map(layout.axes_of, taken), strict=True)
+            value._replace(known=grow(outer.known))
+            if outer.known is not None and not layout.axes_of(spec)
+            else value
+            for value, outer, spec in zip(inner, operands, taken, strict=True)
         ]
+        weights = grow(weights)
     with walker.inside():
         results = walker.run(_jax.opened(params["jaxpr"]), inner, path, weights)
     return [
-        Value(value.mark, None, _jax.spec_axes(spec, len(result.aval.shape)))
+        Value(value.mark, None, _jax.spec_axes(spec, len(result.aval.shape)), value.known)
         for value, result, spec in zip(results, equation.outvars, params["out_specs"], strict=True)
     ]
 

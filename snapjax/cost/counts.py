@@ -1,8 +1,9 @@
 """What a program costs, before any hardware is named: operations, bytes moved, bytes on links.
 
-Every number is per device and already multiplied by how often its equation runs; the device is the
-one that does the most, since all devices run one program. Nothing is a rate: spikes are counted
-densely, as if all of them fired, and `with_rates` says what share really does.
+Every number is per device and already multiplied by how often its equation runs. All devices run
+one program; where they take different branches of it, the number is the dearest branch's or the
+mean over the devices, as `snapjax.cost.trace` was asked. Spikes are counted densely, as if all of
+them fired, and `with_rates` says what share really does.
 
 | kind | one count is | of |
 |---|---|---|
@@ -43,7 +44,7 @@ class Op:
       primitive: JAX's or HLO's name of the operation, such as "dot_general".
       kind: one of `KINDS`.
       count: how often, over all executions, as if every spike fired.
-      dtype: of the operands, such as "bfloat16"; of the result where that is wider.
+      dtype: of the widest operand, such as "bfloat16".
       bits: width of that dtype, 1 for bool and 4 for int4.
       sites: where the spikes of its spike operands were made: none, or one name an operand. Names
         of spikes that were put together are joined by " + ".
@@ -78,8 +79,9 @@ class Transfer:
     Over n devices of an axis and a payload of B bytes (one device's operand) a ring sends, for each
     device: psum 2 (n-1)/n B in 2 (n-1) messages, all_gather (n-1) B in n-1, reduce_scatter and
     all_to_all (n-1)/n B in n-1. ppermute sends B in one message, from the devices that are a source
-    of a pair whose destination is another device. Over several axes the phases follow each other
-    (the first axis innermost), and the sum is what one ring over all devices would send.
+    of a pair whose destination is another device. Over several axes the phases follow each other,
+    the mesh's last axis innermost, and the sum is what one ring over all devices would send; of
+    ppermute and all_to_all a byte crosses every axis along which its destination differs.
 
     Attributes:
       path: module path, as in `Op`.

@@ -5,6 +5,7 @@ counted as work. A known array has the shape context + its own shape, where the 
 iterations of the loops around, ...); what is not known is None.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,9 +44,9 @@ _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "
 
 
 def literal(atom: Any, context: tuple[int, ...]) -> Known:
-    """The value of a literal or a constant: integers and bools, the same everywhere."""
+    """The value of a literal or a constant, the same everywhere: integers, bools, or one float."""
     value = np.asarray(atom)
-    if value.dtype.kind not in "iub" or value.size > LARGEST:
+    if value.dtype.kind not in ("iub" if value.size > 1 else "iubf") or value.size > LARGEST:
         return None
     return np.broadcast_to(value, context + value.shape)
 
@@ -67,11 +68,15 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
     if getattr(aval, "dtype", np.dtype(float)).kind not in "iub":
         return None
     if name == "convert_element_type":
-        return known[0].astype(aval.dtype)
-    if name in ("reshape", "squeeze", "broadcast_in_dim") and known[0].ndim == len(context):
+        return known[0].astype(aval.dtype) if known[0].dtype.kind in "iub" else None
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return known[0].reshape(context + shape)
+    if name == "broadcast_in_dim" and math.prod(known[0].shape[len(context) :]) == 1:
         return np.broadcast_to(known[0].reshape(context + (1,) * len(shape)), context + shape)
     if name not in _ELEMENTWISE or len(shape) > 1:
         return None
+    if any(value.dtype.kind not in "iub" for value in known):
+        return None  # a float is followed where it is a constant, and not computed with
     aligned = [
         value.reshape(value.shape + (1,) * (len(context) + len(shape) - value.ndim))
         for value in known
@@ -86,6 +91,14 @@ def enter_loop(value: Known, context: tuple[int, ...], length: int) -> Known:
         return None
     grown = np.expand_dims(value, len(context))
     return np.broadcast_to(grown, (*context, length, *value.shape[len(context) :]))
+
+
+def constant(value: Known) -> float | None:
+    """The number that an array is everywhere, in every iteration and on every device."""
+    if value is None or not value.size:
+        return None
+    first = value.flat[0]
+    return float(first) if (value == first).all() else None
 
 
 def literal_of(atom: Any, context: tuple[int, ...]) -> Known:

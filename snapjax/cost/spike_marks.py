@@ -7,7 +7,7 @@ arithmetic makes anything else of them: a mark that was lost costs a saving in t
 was wrongly kept would invent one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from snapjax.cost._jax import is_literal
+from snapjax.cost._jax import function_name
 from snapjax.cost.counts import SITE_SEPARATOR
 from snapjax.cost.primitives import names
 
@@ -74,6 +74,16 @@ _MOVES_FIRST = frozenset(["gather", "dynamic_slice", "ragged_all_to_all"])
 _ANY = frozenset(["reduce_max", "reduce_or", "reduce_window_max", "cummax", "pmax"])
 
 
+def is_spike(equation: Any) -> bool:
+    """Whether a custom_vjp_call is the spike primitive, on an array and for its spikes.
+
+    jax moves parts of a function that do not change out of a loop, under the function's own name.
+    """
+    made = [(result.aval.shape, result.aval.dtype) for result in equation.outvars]
+    taken = {(operand.aval.shape, operand.aval.dtype) for operand in equation.invars}
+    return function_name(equation.params["call_jaxpr"]) == SPIKE and all(m in taken for m in made)
+
+
 def constant_mark(value: Any) -> Mark | None:
     """The mark of a literal or a constant array."""
     try:
@@ -103,8 +113,15 @@ def operand_sites(marks: Sequence[Mark | None]) -> tuple[str, ...]:
     return tuple(mark.site for mark in marks if mark is not None and mark.sites and not mark.packed)
 
 
-def propagate(equation: Any, marks: Marks, path: str) -> Marks:
-    """Marks of an equation's results from its operands'; loops and calls are not its business."""
+def propagate(equation: Any, marks: Marks, second: Callable[[], float | None], path: str) -> Marks:
+    """Marks of an equation's results from its operands'; loops and calls are not its business.
+
+    Args:
+      equation: any but those.
+      marks: of its operands.
+      second: asks for the number that the second operand is everywhere, None if it is none.
+      path: module path.
+    """
     name, count = equation.primitive.name, len(equation.outvars)
     if name == "name" and equation.params["name"].split(":")[0] == MARKER:
         _, _, site = equation.params["name"].partition(":")
@@ -112,7 +129,7 @@ def propagate(equation: Any, marks: Marks, path: str) -> Marks:
     if not any(mark is not None for mark in marks):
         return [None] * count
     name = name.removesuffix("_start").removesuffix("_done")
-    found = _mark(equation, name, marks)
+    found = _mark(equation, name, marks, second)
     if found is None:
         found = _packed(equation, marks)
     if name == "sort":
@@ -120,7 +137,9 @@ def propagate(equation: Any, marks: Marks, path: str) -> Marks:
     return [found] * count
 
 
-def _mark(equation: Any, name: str, marks: Marks) -> Mark | None:
+def _mark(
+    equation: Any, name: str, marks: Marks, second: Callable[[], float | None]
+) -> Mark | None:
     first = marks[0]
     if name in _MOVES:
         # The index operands of a dynamic_update_slice come after the operand and the update.
@@ -145,17 +164,17 @@ def _mark(equation: Any, name: str, marks: Marks) -> Mark | None:
             return first
         return Mark((f"{first.site}/{name}",))
     if name in ("max", "min", "mul", "and", "or") and not any(m and m.packed for m in marks):
-        return _logic(equation, name, marks)
-    if name == "and" and _is_one(equation, 1) and first is not None:
+        return _logic(name, marks)
+    if name == "and" and first is not None and second() == 1:
         return Mark(first.sites)  # the lowest bit of a field
     if name in ("ne", "gt", "ge", "eq"):
-        return _compared(equation, name, marks)
+        return None if first is None else _compared(name, first, second())
     if name in ("reduce_min", "reduce_and"):
         return first
     return None
 
 
-def _logic(equation: Any, name: str, marks: Marks) -> Mark | None:
+def _logic(name: str, marks: Marks) -> Mark | None:
     """Of two arrays of zeros and ones."""
     both = join(*marks)
     if both is not None:
@@ -166,21 +185,19 @@ def _logic(equation: Any, name: str, marks: Marks) -> Mark | None:
     return None
 
 
-def _compared(equation: Any, name: str, marks: Marks) -> Mark | None:
-    """A comparison with a constant that tells 1 from 0 is the spike again."""
-    first, right = marks[0], equation.invars[1]
-    if first is None or not is_literal(right) or np.ndim(right.val) or np.isnan(right.val):
+def _compared(name: str, mark: Mark, value: float | None) -> Mark | None:
+    """A comparison with a number that tells 1 from 0 is the spike again."""
+    if value is None:
         return None
-    value = float(right.val)
-    if first.packed:
-        return Mark(first.sites) if name in ("ne", "gt") and value == 0 else None
+    if mark.packed:
+        return Mark(mark.sites) if name in ("ne", "gt") and value == 0 else None
     separates = {
         "ne": value == 0,
         "gt": 0 <= value < 1,
         "ge": 0 < value <= 1,
         "eq": value == 1,
     }[name]
-    return first if separates else None
+    return mark if separates else None
 
 
 # What makes bit fields and addresses of spikes.
@@ -204,8 +221,3 @@ def _integer(equation: Any) -> bool:
     if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
         return False
     return any(jax.numpy.issubdtype(dtype, kind) for kind in (jax.numpy.integer, np.bool_))
-
-
-def _is_one(equation: Any, operand: int) -> bool:
-    atom = equation.invars[operand]
-    return is_literal(atom) and np.ndim(atom.val) == 0 and int(atom.val) == 1

@@ -19,11 +19,13 @@ class Value(NamedTuple):
       mark: whether it holds spikes.
       known: its value in every iteration on every device, of small integers alone.
       spec: its layout over the mesh, outside of shard_map.
+      local: what each device knew of its shard when a shard_map returned it so laid out.
     """
 
     mark: Mark | None = None
     known: Known = None
     spec: Spec | None = None
+    local: Known = None
 
 
 UNKNOWN = Value()

@@ -206,7 +206,8 @@ class Walker:
         self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
     ) -> list[Value]:
         where = "/".join(path)
-        marks = spike_marks.propagate(equation, [value.mark for value in operands], where)
+        second = lambda: known.constant(operands[1].known)
+        marks = spike_marks.propagate(equation, [v.mark for v in operands], second, where)
         value: known.Known = None
         if equation.primitive.name == "axis_index" and self.manual:
             value = self._place(equation.params["axis_name"], weights)
@@ -221,7 +222,8 @@ class Walker:
         return [Value(mark, value, spec) for mark, spec in zip(marks, specs, strict=True)]
 
     def _auto(self, equation: Any) -> None:
-        if equation.primitive.name in ("sharding_constraint", "reshard"):
+        large = any(_jax.size_of(operand.aval) > 1 for operand in equation.invars)
+        if large and equation.primitive.name in ("sharding_constraint", "reshard"):
             self.note(AUTO)
 
     def _place(self, axis: Any, weights: np.ndarray) -> np.ndarray:
@@ -314,7 +316,7 @@ class Walker:
                 )
             ]
         results = self.run(inner, operands, path, weights)
-        if name == "custom_vjp_call" and _jax.function_name(inner) == spike_marks.SPIKE:
+        if name == "custom_vjp_call" and spike_marks.is_spike(equation):
             mark = spike_marks.Mark(("/".join(path) or spike_marks.SPIKE,))
             return [value._replace(mark=mark) for value in results]
         return results
