@@ -1,10 +1,10 @@
 """An estimate as one page with charts: no script, no font, no picture from elsewhere."""
 
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
-from snapjax.cost.report import joules, latency_rows, seconds, si, table
+from snapjax.cost.report import joules, latency_rows, plain, seconds, si, table
 from snapjax.cost.traffic import ENCODINGS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def page(estimate: "Estimate", title: str = "Cost") -> str:
 <p>{escape(lead)}</p>
 {body}
 <h2>In figures</h2>
-<pre>{escape(table(estimate))}</pre>
+<pre>{html.escape(table(estimate))}</pre>
 <h2>Notes</h2>
 <ul>
 {notes}
@@ -140,6 +140,11 @@ def _encodings(estimate: "Estimate") -> str:
 
 def _top(values: Iterable[float]) -> float:
     return max(values, default=0.0)
+
+
+def escape(text: str) -> str:
+    """Text of a page on one line: names come from the user's program."""
+    return html.escape(plain(text))
 
 
 def _short(text: str, most: int = 34) -> str:

@@ -251,7 +251,7 @@ def _columns(
 ) -> str:
     """Text in columns; those of `right` end flush, by default all but the first."""
     lines = [list(names), *map(list, rows)] if names else [*map(list, rows)]
-    lines = [[_plain(cell) for cell in line] for line in lines]
+    lines = [[plain(cell) for cell in line] for line in lines]
     width = len(lines[0]) if lines else 0
     flush = set(range(1, width)) if right is None else set(right)
     sizes = [max(len(line[i]) for line in lines) for i in range(width)]
@@ -261,6 +261,6 @@ def _columns(
     return "\n".join("  ".join(map(put, line, range(width))).rstrip() for line in lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without control characters: names come from the user's program."""
     return re.sub(r"[\x00-\x1f\x7f]", " ", text)
