@@ -65,7 +65,8 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
     known = [value for value in values if value is not None]
     if name in _SAME:
         return known[0]
-    if getattr(aval, "dtype", np.dtype(float)).kind not in "iub":
+    dtype = getattr(aval, "dtype", None)
+    if getattr(dtype, "kind", "f") not in "iub":  # keys of random numbers have no kind
         return None
     if name == "convert_element_type":
         return known[0].astype(aval.dtype) if known[0].dtype.kind in "iub" else None
