@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapjax.cost.collectives import COLLECTIVES
+from snapjax.cost.control import BRANCHES
 from snapjax.cost.counts import Counts, Transfer
 
 # Collectives that reduce differ in the function alone, which the HLO keeps elsewhere.
@@ -74,6 +75,10 @@ def _macs_reason(walk: Counts, hlo: Counts) -> str:
         return f"matmuls in library calls, which the HLO does not describe: {names}"
     if _loops(walk) or _loops(hlo):
         return "a loop whose trip count is not known to both"
+    if any(note.startswith(BRANCHES) for note in walk.notes):
+        return "branches were not counted by the rule 'max', and the HLO counts the dearest branch"
+    if any(op.primitive == "ragged_dot_general" for op in walk.ops) and hlo.macs > walk.macs:
+        return "a ragged product computed densely: every row with every group's matrix"
     if _auto(walk):
         return "auto-sharded: the HLO is the source, and the jaxpr's share of a device an estimate"
     if hlo.macs < walk.macs:

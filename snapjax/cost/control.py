@@ -19,6 +19,7 @@ from snapjax.cost.value import UNKNOWN, Path, Value, executions, join_values, pl
 if TYPE_CHECKING:
     from snapjax.cost.walk import Walker
 
+BRANCHES = "branches are counted by the rule "
 UNKNOWN_TRIPS = "trip count unknown: the body counts once; state while_trips"
 _LARGEST = 1 << 20  # (device, iteration) pairs that are told apart
 
@@ -138,6 +139,8 @@ def _shares(
     walker: "Walker", index: known.Known, where: str, branches: int, weights: np.ndarray
 ) -> list[np.ndarray] | None:
     """Executions of each branch; None for the dearest one's."""
+    if walker.cond != "max":
+        walker.note(f"{BRANCHES}{walker.cond!r}")
     if walker.cond == "mean":
         return [weights / branches] * branches
     if walker.cond == "exact":
