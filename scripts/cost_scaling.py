@@ -50,7 +50,8 @@ def table(rows: list[study.Row], title: str) -> Table:
     for name in ("hop bytes", *energies, "latency ms", "x less"):
         shown.add_column(name, justify="right")
     for row in rows:
-        rate = "-" if row["rate"] is None else f"{row['rate']:.3f} {row['rate_is'].split(':')[0]}"
+        how = "assumed" if row["rate_is"] == "assumed" else "measured"
+        rate = "-" if row["rate"] is None else f"{row['rate']:.3f} {how}"
         margin = row["margin"]
         shown.add_row(
             f"{row['family']} {row['width']} ({row['parameters'] / 1e6:.0f} M)",
@@ -71,7 +72,7 @@ def table(rows: list[study.Row], title: str) -> Table:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = Console() if sys.stdout.isatty() else Console(width=180)
     widths = sum(len(study.FAMILIES[family][2][: args.sizes]) for family in args.families)
     total = widths * len(args.devices) * len(study.variants())
     try:

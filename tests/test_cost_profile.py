@@ -161,7 +161,7 @@ BAD = {
     ),
     "unknown status": (
         "[mac_32]\n" + constant(status="sure"),
-        r"mac_32\.status = 'sure' must be one of read, secondary, assumed",
+        r"mac_32\.status = 'sure' must be one of read, measured, secondary, assumed",
     ),
     "empty source": (
         "[mac_32]\n" + constant().replace('"a test"', '" "'),

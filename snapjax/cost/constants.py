@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 STATUSES = {
     "read": "read in the named source, or that source's figures put together by arithmetic alone",
+    "measured": "measured on the machine that the source names",
     "secondary": "read in a source that quotes another",
     "assumed": "our own estimate; the range says how far it may be off",
 }

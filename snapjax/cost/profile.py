@@ -12,7 +12,7 @@
     high = 1.25e8
     node = "-"
     source = "IEEE 802.3ab"
-    status = "read"             # or "secondary", or "assumed"
+    status = "read"             # or "measured", "secondary", "assumed"
 
 A file that is not of this form is an error that names the key, the value and the remedy.
 """
