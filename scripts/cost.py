@@ -103,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
 
     model, params = build(args)
     stages = model.config.stages
-    microbatches = args.microbatches or cost.default_microbatches(args.batch, stages)
+    microbatches = args.microbatches
+    if microbatches is None:
+        microbatches = cost.default_microbatches(args.batch, stages)
     setting = cost.Setting(args.batch, microbatches, tokens=args.tokens, train=args.train)
     spiking = model.boundary.spiking and stages > 1
     value, how = (0.5 if args.rate is None else args.rate), "assumed"

@@ -59,7 +59,8 @@ class Setting:
 
 def default_microbatches(batch: int, stages: int) -> int:
     """The most, up to four a stage, that a batch splits into: GPipe's rule for small bubbles."""
-    return max(n for n in range(1, min(batch, 4 * stages) + 1) if batch % n == 0)
+    fits = [n for n in range(1, min(batch, 4 * stages) + 1) if batch % n == 0]
+    return max(fits, default=1)
 
 
 def tokens_of(model: Model, tokens: int | None = None) -> int:
