@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src.interpreters.partial_eval import dce_jaxpr
+from jax._src.interpreters import partial_eval
 from jax.extend.core import Literal
 from jax.sharding import NamedSharding
 
@@ -31,6 +31,8 @@ def make_jaxpr(function: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, 
         closed, declared = traced.jaxpr, list(traced._params["in_shardings"])
     else:
         closed = jax.make_jaxpr(function)(*args)
+    if closed.is_high:  # it holds calls of jax's own that stand for several operations
+        closed = partial_eval.lower_jaxpr2(closed)
     number = len(closed.jaxpr.invars)
     leaves = jax.tree.leaves(args)  # more of them where some are static
     given = [getattr(leaf, "sharding", None) for leaf in leaves] if len(leaves) == number else []
@@ -39,7 +41,7 @@ def make_jaxpr(function: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, 
         for pair in zip_longest(given, declared, fillvalue=None)
     ]
     shardings += [None] * (number - len(shardings))
-    jaxpr, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return jaxpr, [sharding for sharding, keep in zip(shardings, used, strict=True) if keep]
 
 

@@ -28,9 +28,9 @@ def ragged_dot_macs(equation: Any) -> int:
 def conv_macs(equation: Any) -> int:
     """Elements of the result times the taps of a kernel that belong to each.
 
-    Padding counts as if it were data, which is how published figures count. The zeros that a
-    transposed convolution puts between its inputs do not: a gradient then counts what the
-    convolution does.
+    Padding counts as if it were data, which is how published figures count, also the padding that
+    the gradient of a convolution without any has. The zeros that a transposed convolution puts
+    between its inputs do not count, as in the gradient of a strided one.
     """
     params = equation.params
     numbers = params["dimension_numbers"]
