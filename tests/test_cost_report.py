@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from snapjax import cost
 from snapjax.cost import Counts, Cut, Op, Schedule, Transfer
@@ -213,7 +213,7 @@ def test_a_chart_of_nothing():
 
 def test_a_plain_mlp_under_shard_map():
     """Two layers, the hidden axis over 4 devices: columns, then rows and a psum."""
-    mesh = AbstractMesh((4,), ("model",))
+    mesh = AbstractMesh((4,), ("model",), axis_types=(AxisType.Auto,))
     spec = PartitionSpec
 
     def mlp(x, up, down):
