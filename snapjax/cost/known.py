@@ -16,7 +16,7 @@ from snapjax.cost._jax import is_literal
 Known = np.ndarray | None
 
 # No program is evaluated here, only its counters.
-LARGEST = 1 << 16
+LARGEST = 1 << 20
 
 _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "add": np.add,
@@ -40,6 +40,7 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "select_n": lambda which, *cases: np.choose(which.astype(int), np.broadcast_arrays(*cases)),
 }
+_VIEWS = frozenset(["broadcast_in_dim", "expand_dims", "reshape", "squeeze"])
 _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "stop_gradient"])
 
 
@@ -63,18 +64,24 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
     if any(value is None for value in values) or not values:
         return None
     known = [value for value in values if value is not None]
-    if name in _SAME:
-        return known[0]
     dtype = getattr(aval, "dtype", None)
-    if getattr(dtype, "kind", "f") not in "iub":  # keys of random numbers have no kind
+    whole = getattr(dtype, "kind", "f") in "iub"  # keys of random numbers have no kind
+    first = known[0]
+    if name in (*_SAME, *_VIEWS, "convert_element_type") and first.size and _uniform(first):
+        # One number, however large the array: no copy of it is made.
+        value = first[(0,) * first.ndim]
+        if name == "convert_element_type":
+            value = value.astype(dtype if whole else float)
+        return np.broadcast_to(value, context + shape)
+    if name in _SAME:
+        return first
+    if not whole or len(shape) > 1 or math.prod(context + shape) > LARGEST:
         return None
+    if name in _VIEWS and first.size == math.prod(context + shape):
+        return first.reshape(context + shape)
     if name == "convert_element_type":
-        return known[0].astype(aval.dtype) if known[0].dtype.kind in "iub" else None
-    if name in ("reshape", "squeeze", "expand_dims"):
-        return known[0].reshape(context + shape)
-    if name == "broadcast_in_dim" and math.prod(known[0].shape[len(context) :]) == 1:
-        return np.broadcast_to(known[0].reshape(context + (1,) * len(shape)), context + shape)
-    if name not in _ELEMENTWISE or len(shape) > 1:
+        return first.astype(dtype)
+    if name not in _ELEMENTWISE:
         return None
     if any(value.dtype.kind not in "iub" for value in known):
         return None  # a float is followed where it is a constant, and not computed with
@@ -83,7 +90,7 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
         for value in known
     ]
     result = _ELEMENTWISE[name](*aligned)
-    return np.broadcast_to(result, context + shape).astype(aval.dtype)
+    return np.broadcast_to(result, context + shape).astype(dtype)
 
 
 def enter_loop(value: Known, context: tuple[int, ...], length: int) -> Known:
@@ -98,8 +105,15 @@ def constant(value: Known) -> float | None:
     """The number that an array is everywhere, in every iteration and on every device."""
     if value is None or not value.size:
         return None
-    first = value.flat[0]
-    return float(first) if (value == first).all() else None
+    first = value[(0,) * value.ndim]
+    if _uniform(value) or (value.size <= LARGEST and (value == first).all()):
+        return float(first)
+    return None
+
+
+def _uniform(value: np.ndarray) -> bool:
+    """Whether an array is one number, repeated without a copy."""
+    return not any(value.strides)
 
 
 def literal_of(atom: Any, context: tuple[int, ...]) -> Known:
