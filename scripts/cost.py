@@ -11,9 +11,9 @@ priced in seconds.
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
 
 
 def rate(text: str) -> str | float:
@@ -69,31 +69,6 @@ def show_names() -> None:
         print(f"{kind}: {', '.join(names)}")
 
 
-def build(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The model, and its trained parameters or None."""
-    from zoo import create_model, list_pretrained, load_pretrained
-
-    params = None
-    if args.model in list_pretrained():
-        loaded = load_pretrained(args.model)
-        model, params = loaded.model, loaded.params
-        for name in ("variant", "stages", "steps", "bits"):
-            if getattr(args, name) is not None:
-                raise ValueError(
-                    f"--{name}: {args.model} is trained as it is; name the untrained "
-                    f"{model.config.name} to change it"
-                )
-        return model, params
-    stages = 4 if args.stages is None else args.stages
-    model = create_model(args.model, args.variant or "hnn", stages)
-    boundary = model.boundary
-    if args.steps is not None:
-        boundary = replace(boundary, steps=args.steps)
-    if args.bits is not None:
-        boundary = replace(boundary, budget=max(1, round(args.bits * boundary.features)))
-    return model.with_boundary(boundary), params
-
-
 def run(args: argparse.Namespace) -> int:
     if args.list:
         show_names()
@@ -101,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from zoo import cost
     from zoo.files import to_json, write_atomic
 
-    model, params = build(args)
+    changes = (args.variant, args.stages, args.steps, args.bits)
+    model, params = cost.build(args.model, *changes)
     stages = model.config.stages
     microbatches = args.microbatches
     if microbatches is None:
@@ -111,9 +87,11 @@ def run(args: argparse.Namespace) -> int:
     value, how = (0.5 if args.rate is None else args.rate), "assumed"
     if not spiking:
         value, how = 1.0, "no spikes"
-    elif value == "measured":
-        value, how = cost.measured_rate(model, params, tokens=args.tokens)
-    found = cost.estimate(model, setting, args.profile, value, args.overlap)
+    # On a terminal alone: what a program reads stays as it is.
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("pricing"):
+        if value == "measured":
+            value, how = cost.measured_rate(model, params, tokens=args.tokens)
+        found = cost.estimate(model, setting, args.profile, value, args.overlap)
     what = "training step" if args.train else "forward pass"
     title = f"{args.model}: one {what} of {args.batch} on {stages} stages"
     if args.html:

@@ -210,6 +210,8 @@ def test_the_table_and_the_page(capsys, tmp_path):
         (["bert_nano", "--batch", "0"], "batch=0 must be at least 1"),
         (["bert_nano", "--microbatches", "0"], "microbatches=0 must be at least 1"),
         ([PRETRAINED, "--steps", "2"], "trained as it is"),
+        (["bert_nano", "--variant", "ann", "--bits", "2"], "variant='ann' has no spikes"),
+        (["bert_nano", "--steps", "0"], "steps=0 must be"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, message):

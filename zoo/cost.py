@@ -16,6 +16,8 @@ from snapjax import cost
 from snapjax.sharding import AXES, place
 from zoo.data import DataSpec, load
 from zoo.hybrid import Batch, Model, Params
+from zoo.pretrained import list_pretrained, load_pretrained
+from zoo.registry import create_model
 from zoo.train.config import TrainSpec
 from zoo.train.step import Trainer
 
@@ -55,6 +57,47 @@ class Setting:
                 f"Setting: batch={self.batch} must be a multiple of data={self.data} x "
                 f"microbatches={self.microbatches}"
             )
+
+
+def build(
+    name: str,
+    variant: str | None = None,
+    stages: int | None = None,
+    steps: int | None = None,
+    bits: float | None = None,
+) -> tuple[Model, Params | None]:
+    """A model to price, and its parameters if it is a trained one.
+
+    Args:
+      name: of `list_models()`, or of `list_pretrained()`, to which the rest does not apply.
+      variant: None for "hnn".
+      stages: None for 4.
+      steps: spike steps of its boundaries, None for the variant's.
+      bits: a feature on its boundaries, None for the variant's.
+
+    Raises:
+      ValueError: for an unknown name, or an argument that does not apply.
+    """
+    asked = {"variant": variant, "stages": stages, "steps": steps, "bits": bits}
+    given = [key for key, value in asked.items() if value is not None]
+    if name in list_pretrained():
+        loaded = load_pretrained(name)
+        if given:
+            raise ValueError(
+                f"{given[0]}={asked[given[0]]}: {name} is trained as it is; name the untrained "
+                f"{loaded.model.config.name} to change it"
+            )
+        return loaded.model, loaded.params
+    model = create_model(name, variant or "hnn", 4 if stages is None else stages)
+    boundary = model.boundary
+    for key in ("steps", "bits"):
+        if key in given and not boundary.spiking:
+            raise ValueError(f"{key}={asked[key]}: variant={variant!r} has no spikes; leave it out")
+    if steps is not None:
+        boundary = replace(boundary, steps=steps)
+    if bits is not None:
+        boundary = replace(boundary, budget=max(1, round(bits * boundary.features)))
+    return model.with_boundary(boundary), None
 
 
 def default_microbatches(batch: int, stages: int) -> int:

@@ -92,7 +92,11 @@ def table(estimate: "Estimate", depth: int = 3) -> str:
         ("of these accumulates, for spikes", _count(estimate.acs)),
         ("energy", span(estimate.energy, joules)),
         *((f"  {part}", span(pj, joules)) for part, pj in estimate.energy_parts.items()),
-        ("energy of MACs and ACs alone", f"{joules(estimate.mac_ac_pj)} (4.6 and 0.9 pJ)"),
+        (
+            "energy of MACs and ACs alone",
+            f"{joules(estimate.mac_ac_pj)} at 4.6 and 0.9 pJ; "
+            f"{joules(estimate.dense_mac_pj)} if no operand were spikes",
+        ),
         ("latency", span(estimate.latency, seconds)),
         *((f"  {name}", seconds(value)) for name, value in latency_rows(estimate)),
     ]
