@@ -111,8 +111,16 @@ def test_pooled_spikes_are_spikes_of_a_site_of_their_own():
     pool = lambda s: lax.reduce_window(s, -jnp.inf, lax.max, (1, 3), (1, 1), "SAME")
     counts = counts_of(pool)
     assert counts.total("ac") == 512
-    assert counts.sites == ("spike/reduce_window_max",)  # they spike more often
+    assert counts.sites == ("spike/any",)  # they spike more often
     assert counts.acs == 512  # nobody measured how often
+
+
+def test_a_loop_that_collects_spikes_ends():
+    collect = lambda s: lax.scan(lambda c, row: (c | row.any(), None), s[0].any(), s > 0)[0]
+    counts = counts_of(lambda s: jnp.where(collect(s), s, jnp.zeros_like(s)))
+    assert counts.total("ac") == 512
+    longest = lambda s: lax.scan(lambda c, _: (lax.cummax(c, 1), None), s, None, length=4)[0]
+    assert counts_of(longest).sites == ("spike", "spike/any")
 
 
 def test_spikes_times_spikes():

@@ -7,7 +7,7 @@ import pytest
 from cost_programs import either, halve_until_small, shape, square
 from cost_sharded import CUBE, GRID, ROW, mesh_of, on_mesh, vary
 from jax import lax
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from snapjax import cost
@@ -184,6 +184,22 @@ def test_auto_sharded_programs_say_so():
     # Elementwise work needs nobody else's: each device does its eighth.
     alone = cost.trace(lambda x: jnp.tanh(x) + 1, x)
     assert (alone.total("add"), alone.notes) == (16 * 16 / 8, ())
+
+
+def test_an_explicit_mesh_is_auto_sharded_too():
+    mesh = jax.make_mesh((2, 4), ("data", "model"), (AxisType.Explicit,) * 2)
+    put = lambda spec, *dims: jax.ShapeDtypeStruct(
+        dims, jnp.float32, sharding=NamedSharding(mesh, spec)
+    )
+
+    def layer(x, w):
+        return jnp.tanh(jnp.einsum("bi,ij->bj", x, w, out_sharding=P("data", None)))
+
+    with jax.set_mesh(mesh):
+        counts = cost.trace(layer, put(P("data", "model"), 16, 64), put(P("model"), 64, 16))
+    assert any(note.startswith("auto-sharded") for note in counts.notes)
+    assert counts.macs == 16 * 64 * 16 / 8  # rows over data, what is contracted over model
+    assert counts.total("transcendental") == 16 * 16 / 2  # each half of the rows on 4 devices
 
 
 def test_tracing_allocates_nothing():

@@ -112,6 +112,14 @@ def spec_axes(spec: Any, rank: int) -> tuple[tuple[str, ...], ...]:
     return (*entries, *(((),) * (rank - len(entries))))
 
 
+def typed_spec(aval: Any) -> tuple[tuple[str, ...], ...] | None:
+    """Mesh axes of each dimension where the array's type says so: on an explicit mesh."""
+    sharding = getattr(aval, "sharding", None)
+    if sharding is None or not any(entry is not None for entry in sharding.spec):
+        return None
+    return spec_axes(sharding.spec, len(aval.shape))
+
+
 def pallas_grid(params: dict[str, Any]) -> int | None:
     """Number of programs of a pallas_call; None where the grid is dynamic."""
     grid = params["grid_mapping"].grid

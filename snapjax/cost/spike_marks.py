@@ -70,7 +70,9 @@ _MOVES = names(
 )
 # Only the first operand is data, the others say where.
 _MOVES_FIRST = frozenset(["gather", "dynamic_slice", "ragged_all_to_all"])
-# Whether any is 1: still spikes, but more of them than the site made.
+# Whether any of several is 1: still spikes, but more often than at their site, so the site's name
+# gets this ending and a rate of its own.
+ANY = "/any"
 _ANY = frozenset(["reduce_max", "reduce_or", "reduce_window_max", "cummax", "pmax"])
 
 
@@ -160,9 +162,9 @@ def _mark(
         keeps = first is not None and (not first.packed or _integer(equation))
         return first if keeps else None
     if name in _ANY:
-        if first is None or first.packed or not first.sites:
+        if first is None or first.packed:
             return first
-        return Mark((f"{first.site}/{name}",))
+        return Mark(tuple(site if site.endswith(ANY) else f"{site}{ANY}" for site in first.sites))
     if name in ("max", "min", "mul", "and", "or") and not any(m and m.packed for m in marks):
         return _logic(name, marks)
     if name == "and" and first is not None and second() == 1:

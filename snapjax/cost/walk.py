@@ -218,6 +218,10 @@ class Walker:
             specs, note = layout.propagate(equation, [value.spec for value in operands])
             if note:
                 self.note(f"{place(path)}: {note}")
+            specs = [
+                spec or _jax.typed_spec(result.aval)
+                for spec, result in zip(specs, equation.outvars, strict=True)
+            ]
             self._auto(equation)
         return [Value(mark, value, spec) for mark, spec in zip(marks, specs, strict=True)]
 

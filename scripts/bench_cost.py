@@ -1,0 +1,88 @@
+"""How long counting takes: the jaxpr, the walk over it, and the memory, of whole training steps.
+
+    python scripts/bench_cost.py [--models base large] [--repeats 5]
+
+Nothing is allocated: every argument is a shape. The walk is what `snapjax.cost.trace` adds once the
+jaxpr exists; the time of jax's own tracing is beside it.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from snapjax import cost
+from snapjax.parameters import merge_plan, split_plan
+from zoo.registry import create_model
+
+# width, layers, heads
+SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}
+
+
+def training_step(size: str, batch: int, tokens: int):
+    """(a step of AdamW on BERT's masked tokens, the shapes of its arguments)."""
+    width, layers, heads = SIZES[size]
+    model = create_model(
+        "bert_nano",
+        variant="hnn",
+        stages=4,
+        vocabulary=30522,
+        positions=512,
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_width=4 * width,
+    )
+    shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    inputs = {"token": shape((batch, tokens)), "position": shape((batch, 20))}
+    optimiser = optax.adamw(1e-4)
+
+    def step(trainable, plans, state, batch):
+        def loss(trainable):
+            logits, _ = model.apply(merge_plan(trainable, plans), batch)
+            return logits.sum()
+
+        value, gradients = jax.value_and_grad(loss)(trainable)
+        updates, state = optimiser.update(gradients, state, trainable)
+        return value, optax.apply_updates(trainable, updates), state
+
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    trainable, plans = split_plan(params)
+    return step, (trainable, plans, jax.eval_shape(optimiser.init, trainable), inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    print(
+        f"{'model':8} {'parameters':>12} {'TMAC':>8} {'jaxpr s':>8} {'walk s':>8} {'peak MiB':>9}"
+    )
+    for size in args.models:
+        step, shapes = training_step(size, args.batch, args.tokens)
+        start = time.perf_counter()
+        jitted = jax.jit(step)
+        jitted.trace(*shapes)  # kept by jax: what follows finds the jaxpr
+        traced = time.perf_counter() - start
+        times = []
+        for _ in range(args.repeats):
+            start = time.perf_counter()
+            counts = cost.trace(jitted, *shapes, strict=True, parameters=shapes[0])
+            times.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{size:8} {counts.parameters:12,} {counts.macs / 1e12:8.3f} {traced:8.2f} "
+            f"{statistics.median(times):8.3f} {peak:9.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
