@@ -28,8 +28,8 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     from zoo import baselines, compare, plots
     from zoo.evaluate import data_for
-    from zoo.files import write_json
-    from zoo.pretrained import load_pretrained, read_json
+    from zoo.files import read_json, write_json
+    from zoo.pretrained import load_pretrained
     from zoo.train.logbook import read_metrics
     from zoo.train.placement import choose_mesh
     from zoo.train.presets import command

@@ -1,0 +1,144 @@
+"""The scaling study by hand counts, and the machine's own profile from fit to prediction."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scripts import bench_latency, calibrate_profile, cost_scaling
+from snapjax import cost as price
+from zoo import cost_study
+from zoo.bench import machine
+
+PRETRAINED = "vit_nano_patch2_8.hnn_digits"
+
+
+@pytest.fixture(autouse=True)
+def _optax_mixes_types():
+    """optax raises its decay rates to an integer count, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+# The scaling study
+
+
+@pytest.fixture(scope="module")
+def study():
+    return cost_study.run("snap-mesh", ["vit"], (2, 4), sizes=1, rate=0.5)
+
+
+def test_rows_of_the_study(study):
+    assert len(study) == 2 * len(cost_study.variants())
+    by = {(row["devices"], row["variant"]): row for row in study}
+    # 196 tokens, 16 layers: macs are the model's, whatever the cut.
+    layer = 196 * (4 * 192**2 + 2 * 192 * 768 + 2 * 196 * 192)
+    macs = 32 * (16 * layer + 196 * 768 * 192 + 192 * 1000)
+    assert {row["macs"] for row in study} == {macs}
+    # Hops x ticks x microbatch of 2 x 196 tokens x bytes a token.
+    for devices in (2, 4):
+        sent = (devices - 1) * (16 + devices - 1) * 2 * 196
+        assert by[devices, "ann"]["hop_bytes"] == sent * 4 * 192
+        assert by[devices, "ann_packets"]["hop_bytes"] == sent * 8 * 192
+        assert by[devices, "ann_int8"]["hop_bytes"] == sent * (192 + 2)
+        assert by[devices, "hnn"]["hop_bytes"] == sent * 24
+        assert by[devices, "hnn"]["margin"]["link_energy_pj"] == pytest.approx(32)
+        assert by[devices, "ann"]["margin"] == dict.fromkeys(cost_study.MARGINS, 1)
+        assert by[devices, "ann"]["boundary_energy_pj"] < by[devices, "hnn"]["boundary_energy_pj"]
+    assert by[2, "hnn"]["rate_is"] == "assumed"
+    assert by[2, "ann"]["rate"] is None
+
+
+def test_growth_is_read_off_the_rows():
+    row = lambda width, devices, margin: {
+        "family": "f", "variant": "hnn", "width": width, "devices": devices,
+        "margin": {"energy_pj": margin},
+    }  # fmt: skip
+    rows = [row(1, 2, 1.0), row(1, 4, 3.0), row(2, 2, 2.0), row(2, 4, 2.0)]
+    grows = lambda along: cost_study.grows(rows, "energy_pj", along)
+    assert grows("devices") == {"f, width=1": True, "f, width=2": False}
+    assert grows("width") == {"f, devices=2": True, "f, devices=4": False}
+
+
+def test_rates_of_the_study_are_measured_where_a_trained_model_ships():
+    assert cost_study.family_rate("vit").how.startswith(f"{PRETRAINED}: measured on")
+    assert cost_study.family_rate("nothing") == cost_study.Rate(0.5, "assumed")
+
+
+def test_the_studys_command(capsys, tmp_path):
+    out, png = tmp_path / "s.json", tmp_path / "s.png"
+    argv = ["--families", "bert", "--sizes", "1", "--devices", "2", "--rate", "0.4"]
+    assert cost_scaling.main([*argv, "--json", str(out), "--plot", str(png)]) == 0
+    record = json.loads(out.read_text())
+    assert len(record["rows"]) == len(cost_study.variants())
+    assert {row["rate"] for row in record["rows"]} == {None, 0.4}
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "0.400 assumed" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cost_scaling.main(["--devices", "3"])
+    assert "divide 16 layers" in capsys.readouterr().err
+
+
+# The machine's own profile
+
+
+def test_a_line_is_fitted_by_relative_error():
+    work = np.array([1e3, 1e5, 1e7])
+    rate, half = machine.fit_line(work, (work + 5e4) / 2e9)
+    assert (rate, half) == pytest.approx((2e9, 5e4))
+    rate, half = machine.fit_line(work, work / 2e9 * np.array([0.9, 1.0, 1.1]))
+    assert half == 0
+    assert rate == pytest.approx(2e9)
+
+
+class Ticking:
+    """A clock on which every program takes one second."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_measured_constants_are_work_over_time():
+    sizes = machine.Sizes(((8, 4, 2), (16, 4, 2)), stream=4096, cached=64, loop=5, repeats=1)
+    found = machine.measure(sizes, clock=Ticking())
+    assert found["memory_bandwidth"].value == 8 * 4096
+    assert found["rate_elementwise"].value == 2 * 64 * 64
+    assert found["rate_transcendental"].value == 5 * 64
+    assert found["start"].value == 1 / 5
+    # Both matmuls took a second: the rate is that of the median, and no size is free.
+    assert found["rate_mac_32"].value == pytest.approx((64 + 128) / 2, rel=0.2)
+    profile = machine.calibrated("mine", "ethernet-1g", found, "a test")
+    assert profile["rate_mac_8"] == profile["rate_mac_32"]
+    assert profile["link_bandwidth"] == price.load_profile("ethernet-1g")["link_bandwidth"]
+    assert profile.constants["start"].status == "measured"
+
+
+def test_calibrating_and_predicting(capsys, tmp_path):
+    """The whole way on tiny programs: what is written can be read, and every row is there."""
+    path, out = tmp_path / "machine.toml", tmp_path / "latency.json"
+    argv = ["--small", "--repeats", "1", "--name", "here", "--out", str(path)]
+    assert calibrate_profile.main(argv) == 0
+    profile = price.load_profile(path)
+    assert profile.name == "here"
+    assert {"rate_mac_32", "memory_bandwidth"} <= set(profile.by_status()["measured"])
+    argv = ["--profile", str(path), "--models", "vit_nano_patch2_8", "--batch-size", "8"]
+    assert bench_latency.main([*argv, "--repeats", "1", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["step"] for row in rows] == ["forward", "train"]
+    for row in rows:
+        assert row["low"] <= row["predicted"] <= row["high"]
+        assert row["error"] == pytest.approx(row["predicted"] / row["measured"] - 1)
+    assert "mean error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [calibrate_profile.main, bench_latency.main])
+def test_a_wrong_profile_is_an_error_before_anything_is_measured(capsys, tmp_path, command):
+    flag = "--base" if command is calibrate_profile.main else "--profile"
+    extra = ["--out", str(tmp_path / "x.toml")] if command is calibrate_profile.main else []
+    assert command([flag, "ethernet-2g", *extra]) == 2
+    assert "did you mean" in capsys.readouterr().err
