@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax import parameters, stats
+from snapjax import parameters, projection, stats
 from snapjax import wire as formats
-from snapjax.calibrate import check_samples
+from snapjax.calibrate import check_metric, check_samples
 from snapjax.code import CODES, SPIKE_CODES, Code, Params, make_code
 from snapjax.errors import unknown_name
+from snapjax.projection import Maps
 from snapjax.spike_code import SpikeCode, per_feature
 from snapjax.stats import BoundaryStats
 from snapjax.surrogate import Surrogate
@@ -26,6 +27,7 @@ from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
 from snapjax.varying import match_varying, vary_over
 
 WIRES = ("planes", "events")
+AXES = ("principal", "features")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class Boundary:
         params = self.codec.init()
         if self.rank is not None:
             basis = jax.random.orthogonal(key, self.features, dtype=jnp.float32)[:, : self.rank]
-            _set_projection(params, basis, jnp.zeros(self.features, jnp.float32))
+            bias = jnp.zeros(self.features, jnp.float32)
+            _set_projection(params, Maps(basis, basis.T, bias))
         return params
 
     def calibrate(
@@ -162,36 +165,61 @@ class Boundary:
         params: dict[str, Params],
         activations: jax.Array,
         sensitivity: np.ndarray | None = None,
+        axes: str = "principal",
+        refit: bool = False,
     ) -> dict[str, Params]:
         """Parameters and plan fitted to a few activations; nothing is trained.
 
         Args:
           params: from `init`.
           activations: (..., features), at least 2 samples.
-          sensitivity: (features,) weight of each feature's squared error in the plan (of the
-            projected features when there is a rank, whose axes are the principal ones).
+          sensitivity: which errors matter. (features, features): the metric of `snapjax.projection`
+            on the activation's features, of which only the diagonal counts without a rotation; or
+            (width,): the weight of the squared error of each feature that the code sees.
+          axes: where there is a rank: "principal" for a projection onto the axes of most variance
+            in that metric, "features" for the features as they are (the rank must be their number).
+          refit: where there is a rank: fit the receiver's projection to what arrives, after the
+            plan is made; see `projection.best_decoder`. Wants many more samples than features.
 
         Returns:
           new parameters of the same structure.
 
         Raises:
-          ValueError: for samples of another shape, fewer than 2, or not finite; or a new plan that
-            keeps more features than this boundary's `kept`.
+          ValueError: for samples of another shape, fewer than 2, or not finite; options that need
+            another rank; or a new plan that keeps more features than this boundary's `kept`.
         """
         x = np.asarray(activations)
         x = check_samples(x.reshape(-1, x.shape[-1]) if x.ndim else x, self.features)
+        metric = check_metric(sensitivity, self.features)
+        weight = sensitivity if metric is None else np.diagonal(metric)
         if self.rank is None:
-            fitted = self.codec.calibrate(params, jnp.asarray(x), sensitivity)
+            if refit:
+                raise ValueError("calibrate: refit=True needs a projection; set rank=features")
+            fitted = self.codec.calibrate(params, jnp.asarray(x), weight)
             self.check(fitted)
             return fitted
-        mean = x.mean(0)
-        covariance = np.cov(x - mean, rowvar=False).reshape(self.features, self.features)
-        _, vectors = np.linalg.eigh(covariance)  # ascending
-        basis = np.ascontiguousarray(vectors[:, ::-1][:, : self.rank]).astype(np.float32)
-        inner = self.codec.calibrate(params, jnp.asarray(x @ basis), sensitivity)
-        # What the code sends has mean `mean @ basis`; the rest of the mean is the receiver's.
-        rest = mean - basis @ (basis.T @ mean)
-        _set_projection(inner, jnp.asarray(basis), jnp.asarray(rest))
+        if axes not in AXES:
+            raise unknown_name("axes", axes, AXES)
+        if axes == "features":
+            if self.rank != self.features:
+                raise ValueError(
+                    f"calibrate: axes='features' needs rank=features={self.features}, not "
+                    f"rank={self.rank}"
+                )
+            maps = projection.feature_axes(x)
+        else:
+            maps = projection.principal_axes(x, self.rank, metric)
+            weight = sensitivity if metric is None else None  # the maps already count for it
+        seen = jnp.asarray(x @ maps.encoder, jnp.float32)
+        inner = self.codec.calibrate(params, seen, weight)
+        if refit:
+            symbols = self.codec.encode(inner["encoder"], seen)
+            arrived = self.codec.from_wire(
+                inner["decoder"], self.codec.to_wire(inner["encoder"], symbols), jnp.float32
+            )
+            value = np.asarray(self.codec.decode(inner["decoder"], arrived))
+            maps = Maps(maps.encoder, *projection.best_decoder(value, x, maps.decoder))
+        _set_projection(inner, maps)
         self.check(inner)
         return inner
 
@@ -369,9 +397,10 @@ def _reach(code: Code) -> int:
     return code.features
 
 
-def _set_projection(params: dict[str, Params], basis: jax.Array, bias: jax.Array) -> None:
-    params["encoder"] = {**params["encoder"], "projection": basis}
-    params["decoder"] = {**params["decoder"], "projection": basis.T, "bias": bias}
+def _set_projection(params: dict[str, Params], maps: Maps) -> None:
+    encoder, decoder, bias = (jnp.asarray(array, jnp.float32) for array in maps)
+    params["encoder"] = {**params["encoder"], "projection": encoder}
+    params["decoder"] = {**params["decoder"], "projection": decoder, "bias": bias}
 
 
 def _raise_if_not_finite(finite: np.ndarray) -> None:

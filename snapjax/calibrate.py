@@ -158,3 +158,24 @@ def check_samples(x: jax.Array | np.ndarray, features: int) -> np.ndarray:
     if not np.isfinite(rows).all():
         raise ValueError("activations: contain non-finite values; calibrate on finite samples")
     return rows
+
+
+def check_metric(sensitivity: np.ndarray | None, features: int) -> np.ndarray | None:
+    """The sensitivity as float64 (features, features), or None where it is no matrix.
+
+    Raises:
+      ValueError: a matrix of another shape, not finite, not symmetric or with a negative diagonal.
+    """
+    if sensitivity is None or np.ndim(sensitivity) < 2:
+        return None
+    metric = np.asarray(sensitivity, np.float64)
+    if metric.shape != (features, features) or not np.isfinite(metric).all():
+        raise ValueError(
+            f"sensitivity: needs a finite ({features}, {features}) matrix, got shape {metric.shape}"
+        )
+    if (
+        np.abs(metric - metric.T).max() > 1e-6 * np.abs(metric).max()
+        or (metric.diagonal() < 0).any()
+    ):
+        raise ValueError("sensitivity: a metric is symmetric, with no negative diagonal entry")
+    return metric

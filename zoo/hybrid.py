@@ -130,6 +130,10 @@ class Model:
         """The first block's input, (batch, tokens, width), from canonical parameters."""
         return self._embed(params["embed"], batch, key)
 
+    def head(self, params: Params, x: jax.Array, batch: Batch, key: Key = None) -> Any:
+        """The task's output from the last block's, (batch, tokens, width)."""
+        return self.family.head(self.config, params["head"], x, batch, key)
+
     def apply(self, params: Params, batch: Batch, key: Key = None) -> tuple[Any, Result]:
         """Logits, or what the task's head gives, on one device, through the same cuts as on a mesh.
 
@@ -144,7 +148,7 @@ class Model:
         x = self._embed(params["embed"], batch, keys.embed)
         cut, stats = [], []
         for stage in range(self.config.stages):
-            x = self._run_stage(self._stage_blocks(params, stage), x, batch, keys.stage(stage))
+            x = self.run_stage(self.stage_blocks(params, stage), x, batch, keys.stage(stage))
             if stage < self.config.stages - 1:
                 cut.append(x)
                 with jax.named_scope(f"cut{stage}"):  # the place of its costs in a report
@@ -152,7 +156,7 @@ class Model:
                 stats.append(sent)
         nothing = BoundaryStats(*(jnp.zeros(0) for _ in BoundaryStats._fields))
         result = Result(stack(stats) if stats else nothing, cut)
-        return self.family.head(self.config, params["head"], x, batch, keys.head), result
+        return self.head(params, x, batch, keys.head), result
 
     def walk(self, params: Params, batch: Batch) -> Iterator[tuple[str, jax.Array]]:
         """Name and output of every module of `apply` in turn, to find where something goes wrong.
@@ -178,7 +182,7 @@ class Model:
             if not rest and stage < self.config.stages:
                 x, _ = self.boundary.apply(self._ends(params, stage - 1), x)
                 yield f"boundaries/{stage - 1}", x
-        yield "head", self.family.head(self.config, params["head"], x, batch)
+        yield "head", self.head(params, x, batch)
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
         """`params` with every boundary fitted to the activations of a batch.
@@ -188,12 +192,12 @@ class Model:
         """
         if self.config.stages == 1:
             return params
-        run = jax.jit(self._run_stage)
+        run = jax.jit(self.run_stage)
         x = self._embed(params["embed"], batch)
         real = np.asarray(batch["mask"]) if "mask" in batch else np.ones(x.shape[:2], bool)
         fitted = []
         for stage in range(self.config.stages - 1):
-            x = run(self._stage_blocks(params, stage), x, batch)
+            x = run(self.stage_blocks(params, stage), x, batch)
             samples = np.asarray(x.astype(jnp.float32))[real]
             fitted.append(self.boundary.calibrate(self._ends(params, stage), samples))
             x, _ = self.boundary.apply(fitted[-1], x)
@@ -220,7 +224,7 @@ class Model:
             raise ValueError(f"pipeline: label_smoothing={label_smoothing} must be in [0, 1)")
         return Pipeline(
             embed=self._embed,
-            stage=self._run_stage,
+            stage=self.run_stage,
             head=lambda params, x, batch, key: self.loss(
                 self.family.head(self.config, params, x, batch, key), batch, label_smoothing
             ),
@@ -236,13 +240,15 @@ class Model:
         x = self.family.embed(self.config, params, batch, key)
         return x.astype(PRECISIONS[self.config.precision])
 
-    def _run_stage(self, blocks: Params, x: jax.Array, batch: Batch, key: Key = None) -> jax.Array:
+    def run_stage(self, blocks: Params, x: jax.Array, batch: Batch, key: Key = None) -> jax.Array:
+        """x: (batch, tokens, width) through the blocks of one stage."""
         return run_stack(self.family.block(self.config), blocks, x, batch.get("mask"), key)
 
     def _ends(self, params: Params, cut: int) -> Params:
         return jax.tree.map(lambda leaf: leaf[cut], params["boundaries"])
 
-    def _stage_blocks(self, params: Params, stage: int) -> Params:
+    def stage_blocks(self, params: Params, stage: int) -> Params:
+        """The stacked blocks of one stage, from canonical parameters."""
         each = split_layers(self.config.layers, self.config.stages)
         return jax.tree.map(lambda leaf: leaf[stage * each : (stage + 1) * each], params["blocks"])
 

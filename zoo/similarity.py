@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from zoo.data import DataSpec
-from zoo.data.sources import read_split
+from zoo.data.sources import read_rows
 from zoo.sentences import Encoder
 
 COLUMNS = {
@@ -30,7 +30,7 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
     Raises:
       ValueError: a column or a value that is not there, or is no number.
     """
-    table = read_split(spec)
+    table = read_rows(spec, validation=True)
     if spec.text_pair_column is None:
         raise ValueError("data.text_pair_column=None: similarity is of two texts; name its column")
     pair = [

@@ -57,17 +57,20 @@ def load(spec: DataSpec, tokenizer: str | None = None) -> Data:
     return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
 
 
-def read_split(spec: DataSpec) -> Table:
-    """The raw rows that a model is scored on: all of a file, or the validation split.
+def read_rows(spec: DataSpec, validation: bool) -> Table:
+    """The raw rows of a source: all of a file, or one of the two splits.
 
     Args:
       spec: where; of the rest only the names of splits are read.
+      validation: which split.
 
     Raises:
       ValueError: the source, or the split, is not there or damaged.
     """
     path = Path(spec.source).expanduser()
-    return tables.read_table(path) if path.is_file() else _parts(spec, _find(spec, path))[1]
+    if path.is_file():
+        return tables.read_table(path)
+    return _parts(spec, _find(spec, path))[validation]
 
 
 def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:

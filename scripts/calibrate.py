@@ -1,0 +1,103 @@
+"""Cuts a trained model with spikes, without training: fits every boundary to unlabelled samples.
+
+python scripts/calibrate.py minilm_l6 --stages 3 --bits 1 --data FOLDER_OR_FILE \\
+    --set data.text_column=sentence1 --out minilm_1bit.safetensors
+
+Several methods are tried, and the one whose output is nearest to the dense model's on samples that
+none was fitted to is kept.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="NAME", help="name, folder, file or Hub id of a model")
+    parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
+    parser.add_argument("--bits", type=float, default=1.0, help="a feature and hop")
+    parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
+    parser.add_argument("--code", default="phase")
+    parser.add_argument(
+        "--method", action="append", default=[], help="may be repeated; default: those that won"
+    )
+    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", help="default: the model's own")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="how the data are read, such as data.text_column=sentence; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from snapjax.boundary import Boundary
+    from snapjax.surrogate import Surrogate
+    from zoo import calibration, single_file, unlabelled
+    from zoo.evaluate import spec_of
+    from zoo.pretrained import load_pretrained, recut
+    from zoo.train.config import RunConfig, override
+
+    if args.out.suffix != ".safetensors":
+        raise ValueError(f"out={str(args.out)!r} must end in .safetensors")
+    loaded = load_pretrained(args.model)
+    config = loaded.config or RunConfig(loaded.model.config.name, data=spec_of(loaded))
+    spec = override(config, args.assignments).data
+    if args.data:
+        spec = replace(spec, source=args.data)
+    width = loaded.model.config.width
+    boundary = Boundary(
+        width, args.code, args.steps, max(1, round(args.bits * width)), Surrogate("sigmoid", 2.0)
+    )
+    cut = recut(loaded, stages=args.stages, boundary=boundary)
+    samples = unlabelled.batches(cut, spec, args.samples, args.batch_size, args.seed)
+    fitted, held_out = samples[::2] + samples[3::4], samples[1::4]
+    with Console(stderr=True).status("") as status:
+        model, params, errors = calibration.choose(
+            cut.model, cut.params, fitted, held_out or fitted, args.method or calibration.DEFAULT,
+            key=jax.random.key(args.seed), progress=status.update,
+        )  # fmt: skip
+    best = min(errors, key=errors.__getitem__)
+    record = {**loaded.record, "calibration": {"method": best, "errors": errors}}
+    single_file.save(args.out, model, params, loaded.source, record, loaded.tokenizer)
+    result = {
+        "model": model.config.name,
+        "stages": args.stages,
+        "method": best,
+        "errors": errors,
+        "bits_per_token": 8 * model.boundary.bytes_per_token,
+        "out": str(args.out),
+    }
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    for method, error in sorted(errors.items(), key=lambda item: item[1]):
+        print(f"{method:20} {error:.4f} of the output's variance lost")
+    print(f"{args.out}: {best}, {result['bits_per_token']} bits a token and hop")
+    return 0
+
+
+def main() -> int:
+    args = parse()
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The linear maps around a code: which axes it sees, and the best linear way back.
+
+Sent are z = x E, received is z D + b. Rotating to axes on which the features are uncorrelated puts
+the variance into few of them, where a plan spends its bits. Which errors matter is told by a metric
+M, positive semi-definite: an error e costs e^T M e. With A = M^(1/2) and V the principal axes of
+A x, the maps E = A V and D = V^T A^-1 make that cost the plain squared error of z.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Of the metric's mean eigenvalue, added to all: directions that no sample was sensitive to must
+# still be invertible. Of 0.005 to 0.1, this did best on sentence embeddings.
+FLOOR = 0.02
+RIDGE = 0.01  # of the mean variance of the values; pulls the way back towards the one it replaces
+
+
+class Maps(NamedTuple):
+    """x @ encoder on the sender, @ decoder + bias on the receiver; numpy or jax arrays."""
+
+    encoder: Any  # (features, rank)
+    decoder: Any  # (rank, features)
+    bias: Any  # (features,)
+
+
+def feature_axes(x: np.ndarray) -> Maps:
+    """The features themselves: identity maps. x: (samples, features)."""
+    unit = np.eye(x.shape[1])
+    return Maps(unit, unit, np.zeros(x.shape[1]))
+
+
+def principal_axes(x: np.ndarray, rank: int, metric: np.ndarray | None = None) -> Maps:
+    """The `rank` axes along which x varies most, in a metric.
+
+    Args:
+      x: (samples, features).
+      rank: at most features.
+      metric: (features, features), symmetric and positive semi-definite; None for the identity.
+    """
+    x = np.asarray(x, np.float64)
+    mean = x.mean(0)
+    covariance = (x - mean).T @ (x - mean) / len(x)
+    root = inverse = np.eye(x.shape[1])
+    if metric is not None:
+        values, vectors = np.linalg.eigh(metric / max(np.trace(metric) / len(metric), 1e-30))
+        values = np.sqrt(np.maximum(values, 0) + FLOOR)
+        root, inverse = (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
+    _, axes = np.linalg.eigh(root @ covariance @ root)  # ascending
+    axes = axes[:, ::-1][:, :rank]
+    encoder, decoder = root @ axes, axes.T @ inverse
+    # What the code sends has mean `mean @ encoder`; the rest of the mean is the receiver's.
+    return Maps(encoder, decoder, mean - mean @ encoder @ decoder)
+
+
+def best_decoder(value: np.ndarray, x: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The ridge regression of x on what arrives: whatever correlates with a feature tells of it,
+    also of one that sends nothing. The optimum is the same in every metric of the error.
+
+    Args:
+      value: (samples, rank), decoded values.
+      x: (samples, features), what was sent.
+      prior: (rank, features), the map that few samples leave as it is.
+
+    Returns:
+      decoder (rank, features) and bias (features,), float64.
+    """
+    value, x = np.asarray(value, np.float64), np.asarray(x, np.float64)
+    value_mean, x_mean = value.mean(0), x.mean(0)
+    centred = value - value_mean
+    gram = centred.T @ centred / len(value)
+    ridge = RIDGE * max(np.trace(gram) / len(gram), 1e-30)
+    cross = centred.T @ (x - x_mean) / len(value)
+    decoder = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross + ridge * prior)
+    return decoder, x_mean - value_mean @ decoder

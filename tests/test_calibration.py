@@ -1,0 +1,181 @@
+"""Cutting a trained model without training: the metric, the sequence, the choice, the script."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from data_files import letters, write
+
+from snapjax.boundary import Boundary
+from zoo import calibration, single_file, unlabelled
+from zoo.data import DataSpec
+from zoo.pretrained import Pretrained, load_pretrained
+from zoo.provenance import PretrainedConfig
+from zoo.registry import create_model
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    boundary = Boundary(WIDTH, "phase", steps=6, budget=WIDTH)
+    sizes = {"vocabulary": 16, "width": WIDTH, "heads": 2, "mlp_width": 32, "layers": 3}
+    return create_model("bert_nano", "hnn", 3, boundary, task="encode", **sizes)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    draw = model.init(jax.random.key(0))
+    # Trained models have sharp features; fresh ones are nearly linear.
+    blocks = jax.tree.map(lambda leaf: 3 * leaf, draw["blocks"])
+    return {**draw, "blocks": blocks}
+
+
+def batches(count, size=16, seed=0):
+    draw = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        lengths = draw.integers(3, 13, size)
+        mask = np.arange(12) < lengths[:, None]
+        token = np.where(mask, draw.integers(5, 13, (size, 12)), 0).astype(np.int32)
+        made.append({"token": token, "mask": mask, "weight": np.ones(size, np.float32)})
+    return made
+
+
+def test_the_metric_is_the_mean_squared_change_of_the_output(model, params):
+    """Against finite differences of the whole output, with no random projection."""
+    (batch,) = batches(1, size=6)
+    x = model.run_stage(model.stage_blocks(params, 0), model.embed(params, batch), batch)
+    many = [batch] * 200  # draws of the projection: each batch has its own
+    metric = calibration.sensitivity(model, params, 0, [x] * 200, many, jax.random.key(1))
+
+    def rest(x):
+        for stage in (1, 2):
+            x = model.run_stage(model.stage_blocks(params, stage), x, batch)
+        return model.head(params, x, batch).embedding
+
+    error = np.random.default_rng(2).standard_normal(WIDTH).astype(np.float32)
+    changes = []
+    for row, token in zip(*np.nonzero(batch["mask"]), strict=True):
+        step = jnp.zeros_like(x).at[row, token].set(1e-3 * error)
+        changes.append((((rest(x + step) - rest(x - step)) / 2e-3) ** 2).sum())
+    assert error @ metric @ error == pytest.approx(float(np.mean(changes)), rel=0.1)
+
+
+def test_padding_and_missing_rows_do_not_count(model, params):
+    some = batches(4)
+    padded = [
+        {
+            "token": np.pad(b["token"], ((0, 8), (0, 4)), constant_values=7),
+            "mask": np.pad(b["mask"], ((0, 8), (0, 4)))
+            | (np.arange(24)[:, None] >= 16) & (np.arange(16) == 0),
+            "weight": np.pad(b["weight"], (0, 8)),
+        }
+        for b in some
+    ]
+    made = [
+        calibration.calibrate(model, params, given, "variance_refit", key=jax.random.key(0))[1]
+        for given in (some, padded)
+    ]
+    for one, other in zip(*(jax.tree.leaves(m["boundaries"]) for m in made), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+
+
+def test_a_later_boundary_is_fitted_to_what_the_earlier_one_delivers(model, params):
+    some = batches(8)
+    cut, fitted = calibration.calibrate(model, params, some, "variance", key=jax.random.key(0))
+    first, second = (
+        jax.tree.map(lambda leaf, i=i: leaf[i], fitted["boundaries"]) for i in range(2)
+    )
+    rows = []
+    for batch in some:
+        x = model.run_stage(model.stage_blocks(params, 0), model.embed(params, batch), batch)
+        x, _ = cut.boundary.apply(first, x)
+        x = model.run_stage(model.stage_blocks(params, 1), x, batch)
+        rows.append(np.asarray(x)[batch["mask"]])
+    wanted = cut.boundary.calibrate(cut.boundary.init(jax.random.key(0)), np.concatenate(rows))
+    for one, other in zip(jax.tree.leaves(second), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_the_chosen_method_is_the_best_on_held_out_samples(model, params):
+    methods = ("variance", "metric_refit", "sensitivity_refit")
+    some, held = batches(12), batches(4, seed=9)
+    cut, fitted, errors = calibration.choose(
+        model, params, some, held, methods, key=jax.random.key(0)
+    )
+    assert set(errors) == set(methods)
+    dense = model.cut(1)
+    rest = {name: value for name, value in params.items() if name != "boundaries"}
+    whole = np.concatenate([np.asarray(dense.apply(rest, b)[0].embedding) for b in held])
+    made = np.concatenate([np.asarray(cut.apply(fitted, b)[0].embedding) for b in held])
+    error = ((made - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum()
+    assert error == pytest.approx(min(errors.values()), rel=0.02)
+    assert min(errors.values()) < errors["variance"]
+    assert 0 < error < 1
+
+
+def test_more_bits_lose_less(model, params):
+    some, held, errors = batches(8), batches(4, seed=9), []
+    for budget in (WIDTH // 2, 2 * WIDTH, 5 * WIDTH):
+        wider = model.with_boundary(Boundary(WIDTH, "phase", steps=6, budget=budget))
+        *_, found = calibration.choose(
+            wider, params, some, held, ("variance_refit",), key=jax.random.key(0)
+        )
+        errors.append(found["variance_refit"])
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.02
+
+
+def test_what_cannot_be_calibrated(model, params):
+    run = lambda m, method: calibration.calibrate(
+        m, params, batches(1), method, key=jax.random.key(0)
+    )
+    with pytest.raises(ValueError, match="did you mean 'metric_refit'"):
+        run(model, "metric_refits")
+    with pytest.raises(ValueError, match="stages=1 has no boundary"):
+        run(model.cut(1), "metric")
+    with pytest.raises(ValueError, match="code='int8' has nothing to fit"):
+        run(model.with_boundary(Boundary(WIDTH, "int8")), "metric")
+
+
+def test_texts_are_read_once_each_and_drawn(tmp_path):
+    rows = ["a\tb", "b\tc", "a\t", "d\te"]
+    path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join(rows) + "\n")
+    spec = DataSpec(source=str(path), text_column="one", text_pair_column="other")
+    assert unlabelled.read_texts(spec) == ["a", "b", "d", "c", "e"]
+    draw = unlabelled.drawn(list("abcdefgh"), 5, np.random.default_rng(0))
+    assert len(set(draw)) == 5
+
+
+def test_the_script(model, params, tmp_path):
+    loaded = Pretrained(
+        model.cut(1),
+        {name: value for name, value in params.items() if name != "boundaries"},
+        None, {}, letters(), PretrainedConfig("a test", {}, None, {"max_tokens": 20}),
+    )  # fmt: skip
+    file, out = tmp_path / "dense.safetensors", tmp_path / "cut.safetensors"
+    single_file.save(file, loaded.model, loaded.params, loaded.source, {}, loaded.tokenizer)
+    draw = np.random.default_rng(0)
+    lines = [" ".join(draw.choice(list("abcdefgh"), 8)) for _ in range(200)]
+    data = write(tmp_path / "lines.txt", "\n".join(lines) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "calibrate.py"), str(file),
+         "--bits", "1.5", "--steps", "6", "--data", str(data), "--samples", "200",
+         "--set", "data.text_column=text", "--set", "data.text_pair_column=none",
+         "--method", "variance", "--method", "variance_refit", "--out", str(out), "--json"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["bits_per_token"] == 24
+    again = load_pretrained(out)
+    assert again.model.boundary.budget == 24
+    assert again.record["calibration"]["errors"] == printed["errors"]
+    assert int(again.params["boundaries"]["encoder"]["steps"].sum(-1).max()) <= 24

@@ -1,0 +1,224 @@
+"""Cutting a trained model with no training: every boundary fitted to a few unlabelled samples.
+
+The boundaries are fitted in sequence, so that a later one sees the earlier ones' error. Which
+errors matter is measured, not assumed: the metric of a cut is the mean of g g^T over tokens, g the
+gradient, at a token of the cut, of a random projection of the model's output.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snapjax.errors import unknown_name
+from snapjax.sharding import stack
+from zoo.data import Batch
+from zoo.hybrid import Model, Params
+from zoo.transformer import Encoded
+
+DRAWS = 4  # random projections of each sample's output
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of fitting a boundary; see `Boundary.calibrate`.
+
+    Attributes:
+      rotate: onto the principal axes, which costs both ends a matrix.
+      sensitive: errors count by the output's sensitivity, otherwise all alike.
+      refit: the receiver's matrix is fitted to what arrives.
+    """
+
+    rotate: bool
+    sensitive: bool
+    refit: bool
+
+
+METHODS = {
+    f"{axes}{'_refit' if refit else ''}": Method(rotate, sensitive, refit)
+    for axes, rotate, sensitive in (
+        ("variance", False, False),
+        ("sensitivity", False, True),
+        ("rotation", True, False),
+        ("metric", True, True),
+    )
+    for refit in (False, True)
+}
+
+DEFAULT = ("sensitivity_refit", "metric_refit", "variance_refit")
+
+
+def calibrate(
+    model: Model,
+    params: Params,
+    batches: Sequence[Batch],
+    method: str,
+    *,
+    key: jax.Array,
+    progress: Callable[[str], None] = lambda step: None,
+) -> tuple[Model, Params]:
+    """A model with spiking boundaries, and its parameters with every boundary fitted.
+
+    Args:
+      model: cut, with the code, steps and budget that the boundaries shall have; whether they have
+        a projection is the method's.
+      params: canonical; the boundaries in them, if any, are replaced.
+      batches: the family's inputs; tokens that "mask" does not tell to be real are not fitted to,
+        nor are rows of "weight" 0.
+      method: one of `METHODS`.
+      key: of the random projections of the output.
+      progress: called with what is about to be done.
+
+    Raises:
+      ValueError: an unknown method, a model in one piece, or dense boundaries.
+    """
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    config, how = model.config, METHODS[method]
+    if config.stages == 1:
+        raise ValueError(f"{config.name}: stages=1 has no boundary; cut it into 2 or more")
+    if not model.boundary.spiking:
+        raise ValueError(
+            f"{config.name}: code={model.boundary.code!r} has nothing to fit; choose a spike code"
+        )
+    rank = config.width if how.rotate or how.refit else None
+    boundary = replace(model.boundary, rank=rank, kept=None)
+    model = model.with_boundary(boundary)
+    run, real = jax.jit(model.run_stage), [_real(batch) for batch in batches]
+    pass_on = jax.jit(lambda ends, x: boundary.apply(ends, x)[0])
+    states = [model.embed(params, batch) for batch in batches]
+    fitted = []
+    for stage in range(config.stages - 1):
+        progress(f"boundary {stage + 1} of {config.stages - 1}")
+        blocks = model.stage_blocks(params, stage)
+        states = [run(blocks, x, batch) for x, batch in zip(states, batches, strict=True)]
+        metric = None
+        if how.sensitive:
+            draw = jax.random.fold_in(key, stage)
+            metric = sensitivity(model, params, stage, states, batches, draw)
+        rows = np.concatenate([
+            np.asarray(x, np.float32)[keep].reshape(-1, config.width)
+            for x, keep in zip(states, real, strict=True)
+        ])  # fmt: skip
+        ends = boundary.init(jax.random.fold_in(key, 1000 + stage))
+        axes = "principal" if how.rotate else "features"
+        fitted.append(boundary.calibrate(ends, rows, metric, axes, how.refit))
+        states = [pass_on(fitted[-1], x) for x in states]
+    return model, {**params, "boundaries": stack(fitted)}
+
+
+def sensitivity(
+    model: Model,
+    params: Params,
+    stage: int,
+    states: Sequence[jax.Array],
+    batches: Sequence[Batch],
+    key: jax.Array,
+) -> np.ndarray:
+    """The metric of the cut after `stage`, float64 (width, width).
+
+    What follows the cut is taken without its own boundaries. For a small error e at one token,
+    e^T M e is the mean squared change of a random projection of the output, up to a factor.
+
+    Args:
+      model, params: the model.
+      stage: that the cut follows.
+      states: (batch, tokens, width) of each batch at the cut.
+      batches: the family's inputs.
+      key: of the projections.
+    """
+
+    @jax.jit
+    def slope(x: jax.Array, batch: Batch, key: jax.Array) -> jax.Array:
+        def projected(x: jax.Array) -> jax.Array:
+            for later in range(stage + 1, model.config.stages):
+                x = model.run_stage(model.stage_blocks(params, later), x, batch)
+            out = output(model.head(params, x, batch))
+            return (out * jax.random.normal(key, out.shape, out.dtype)).sum()
+
+        return jax.grad(projected)(x)
+
+    width = model.config.width
+    metric, tokens = np.zeros((width, width)), 0
+    for index, (x, batch) in enumerate(zip(states, batches, strict=True)):
+        keep = _real(batch)
+        for draw in range(DRAWS):
+            own = jax.random.fold_in(key, index * DRAWS + draw)
+            rows = np.asarray(slope(x, batch, own), np.float64)[keep].reshape(-1, width)
+            metric += rows.T @ rows
+            tokens += len(rows)
+    return metric / max(tokens, 1)
+
+
+def output(result: Any) -> jax.Array:
+    """What counts of a head's result: an embedding, or logits."""
+    return result.embedding if isinstance(result, Encoded) else result
+
+
+def output_error(model: Model, params: Params, dense: Model, batches: Sequence[Batch]) -> float:
+    """|output - the dense model's|^2 over |the dense model's - its mean|^2, over all samples.
+
+    Args:
+      model, params: the cut model.
+      dense: the same in one piece.
+      batches: the family's inputs.
+    """
+    cut = jax.jit(lambda batch: output(model.apply(params, batch)[0]))
+    rest = {name: value for name, value in params.items() if name != "boundaries"}
+    whole = jax.jit(lambda batch: output(dense.apply(rest, batch)[0]))
+    made, wanted = [], []
+    for batch in batches:
+        some = np.asarray(batch.get("weight", jnp.ones(len(next(iter(batch.values()))))))
+        rows = (some > 0) if some.ndim == 1 else slice(None)
+        made.append(np.asarray(cut(batch), np.float64)[rows])
+        wanted.append(np.asarray(whole(batch), np.float64)[rows])
+    one, other = np.concatenate(made), np.concatenate(wanted)
+    return float(((one - other) ** 2).sum() / ((other - other.mean(0)) ** 2).sum())
+
+
+def choose(
+    model: Model,
+    params: Params,
+    batches: Sequence[Batch],
+    held_out: Sequence[Batch],
+    methods: Sequence[str],
+    *,
+    key: jax.Array,
+    progress: Callable[[str], None] = lambda step: None,
+) -> tuple[Model, Params, Mapping[str, float]]:
+    """The best of several methods: the least `output_error` on samples that none was fitted to.
+
+    Returns:
+      the cut model, its parameters, and every method's error.
+    """
+    dense = model.cut(1)
+    best, errors = None, {}
+    for method in methods:
+        made = calibrate(
+            model, params, batches, method, key=key,
+            progress=partial(_prefixed, progress, method),
+        )  # fmt: skip
+        errors[method] = output_error(*made, dense, held_out)
+        if best is None or errors[method] < best[0]:
+            best = errors[method], made
+    if best is None:
+        raise ValueError("methods=[]: name at least one")
+    return *best[1], errors
+
+
+def _prefixed(progress: Callable[[str], None], method: str, step: str) -> None:
+    progress(f"{method}: {step}")
+
+
+def _real(batch: Batch) -> np.ndarray | Any:
+    """Index of the tokens to fit to, of arrays (batch, tokens, ...)."""
+    if "mask" not in batch:
+        return slice(None)
+    keep = np.asarray(batch["mask"])
+    if "weight" in batch and np.ndim(batch["weight"]) == 1:
+        keep = keep & (np.asarray(batch["weight"]) > 0)[:, None]
+    return keep

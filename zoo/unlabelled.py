@@ -1,0 +1,60 @@
+"""Unlabelled samples as a model's inputs: what calibration and distillation look at."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from zoo.data import Batch, DataSpec
+from zoo.data.sources import read_rows
+from zoo.evaluate import data_for
+from zoo.pretrained import Pretrained
+from zoo.sentences import Encoder
+
+
+def read_texts(spec: DataSpec) -> list[str]:
+    """Every different text of a source, in its order, of one column or of both of a pair.
+
+    Args:
+      spec: a file, folder or Hub name, and the columns; of a folder the training split is read.
+    """
+    table = read_rows(spec, validation=False)
+    texts: dict[str, None] = {}
+    for name, field in (
+        (spec.text_column, "text_column"),
+        (spec.text_pair_column, "text_pair_column"),
+    ):
+        if name is not None:
+            column = table.column(name, field)
+            texts.update(dict.fromkeys(t for t in column if isinstance(t, str) and t.strip()))
+    if not texts:
+        raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
+    return list(texts)
+
+
+def batches(
+    loaded: Pretrained, spec: DataSpec, count: int, batch_size: int, seed: int = 0
+) -> list[Batch]:
+    """Batches of `count` samples drawn from a source; all there are where it has fewer.
+
+    Args:
+      loaded: the model that shall read them.
+      spec: where they are.
+      count: how many.
+      batch_size: samples a batch; texts are batched by length, so the batches are in no order.
+      seed: of the draw.
+    """
+    if count < 2 or batch_size < 1:
+        raise ValueError(f"samples={count} and batch_size={batch_size}: need at least 2 and 1")
+    draw = np.random.default_rng(seed)
+    if loaded.model.config.task == "encode":
+        encoder = Encoder.of(loaded, batch_size)
+        return [batch for _, batch in encoder.batches(drawn(read_texts(spec), count, draw))]
+    split = data_for(loaded, replace(spec, task=loaded.model.config.task)).train
+    some = np.sort(draw.permutation(split.samples)[:count])
+    return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
+
+
+def drawn(texts: Sequence[str], count: int, draw: np.random.Generator) -> list[str]:
+    """`count` of the texts in a random order, or all."""
+    return [texts[place] for place in draw.permutation(len(texts))[:count]]
