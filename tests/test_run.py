@@ -196,7 +196,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         ),
         (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
         (["model.name=bert_nano", "model.heads=4"], "the batch has .*image"),
-        (["model.init_from=nothing_here"], "unknown pretrained model or folder 'nothing_here'"),
+        (["model.init_from=nothing_here"], "model, folder or Hub id 'nothing_here'"),
         (["model.code=phasee"], "unknown code 'phasee'; did you mean 'phase'"),
         (["mesh.data=3", "mesh.fsdp=true", "train.batch_size=36", "mesh.stage=1"],
          "not a multiple of mesh.data=3"),
