@@ -124,6 +124,15 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
 
 
+def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(tmp_path):
+    """Other processes may not have heard of it, and export together with this one."""
+    config = small("digits_ann", "mesh.stage=1", "train.microbatches=1")
+    stop = StopAt(44)  # asked before each of the 44 steps, and never again by the loop
+    assert train(config, tmp_path, stop=stop, console=quiet())["steps"] == 44
+    assert stop
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     config = override(
         get_preset("topics_hnn"),

@@ -65,7 +65,9 @@ def train(
     console = console or Console()
     run = prepare(config, Path(out), resume=resume, fallback=fallback, console=console)
     state, scores = Loop(run, stop, console).go()
-    if stop:
+    # Not whether `stop` is set: a signal that comes later, to one process of several, must not have
+    # it leave while the others gather the parameters to export.
+    if run.step < run.trainer.total_steps:
         newest = checkpoint.latest(run.out / "checkpoints")
         console.print(
             f"stopped on request at step {run.step:,}; go on with --resume. The newest checkpoint "
