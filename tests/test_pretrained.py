@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from data_files import picture, write
+from data_files import picture, write, write_idx
 
 from zoo import pretrained
 from zoo.evaluate import data_for, score
@@ -103,6 +103,17 @@ def test_data_with_other_classes_are_not_scored(copied, tmp_path):
     loaded.record["data"]["class_names"] = list("jihgfedcba")
     with pytest.raises(ValueError, match=r"has the classes a, b, .* trained for j, i, .* Rename"):
         data_for(loaded, spec)
+
+
+def test_data_with_more_classes_than_the_model_are_not_scored(copied, tmp_path):
+    """Their loss would be NaN."""
+    labels = np.arange(24) % 12
+    for split in ("train", "t10k"):
+        write_idx(tmp_path, split, np.zeros((24, 8, 8)), labels)
+    loaded = pretrained.load_pretrained(copied)
+    data = data_for(loaded, replace(loaded.config.data, source=str(tmp_path)))
+    with pytest.raises(ValueError, match="the model has classes=10, the data 12"):
+        score(loaded, data)
 
 
 def evaluate(*arguments):

@@ -144,6 +144,14 @@ def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     assert json.loads(loaded.tokenizer)["model"]["type"] == "WordPiece"
     result = score(loaded, data_for(loaded, loaded.config.data, "mlm"))
     assert result["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    # Another text trains another tokenizer, whose ids are other words.
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 400)
+    more = [f"data.source={tmp_path / 'text.txt'}", f"model.init_from={tmp_path}"]
+    short = override(config, more)
+    with pytest.raises(ValueError, match=r"has another tokenizer .* set data\.tokenizer to"):
+        prepare(short, tmp_path / "on", resume=False, fallback=False, console=quiet())
+    short = override(short, [f"data.tokenizer={tmp_path / 'model' / 'tokenizer.json'}"])
+    assert prepare(short, tmp_path / "on", resume=False, fallback=False, console=quiet()).step == 0
     first, *_, last = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert last["loss"] < first["loss"]
     assert first["tokens_per_second"] == pytest.approx(32 * first["samples_per_second"])

@@ -19,6 +19,7 @@ from rich.table import Table
 from snapjax.parameters import merge_plan, split_plan
 from zoo import checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
+from zoo.data.tokenizer import read_tokenizer
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.train import placement, processes
@@ -150,6 +151,7 @@ def first_state(trainer: Trainer, config: RunConfig, data: Data) -> State:
         params = model.init(key)
     else:
         loaded = pretrained.load_pretrained(config.model.init_from)
+        check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
         params, fit = pretrained.start_from(loaded, model, key)
     if fit and model.config.stages > 1:
         params = model.calibrate(params, calibration_batch(data, config))
@@ -172,9 +174,34 @@ def data_sizes(data: Data) -> dict[str, Any]:
 
 
 def check_data(model: Model, data: Data) -> None:
-    """Raises ValueError when the model cannot read the data's batches."""
+    """Raises ValueError when the model cannot read the data's batches, or has too few outputs."""
     for split in (data.train, data.validation):
         model.check(split.take(np.arange(1)))
+    for name in ("classes", "vocabulary"):
+        has, needs = getattr(model.config, name, None), getattr(data, name)
+        if has is not None and needs is not None and needs > has:
+            raise ValueError(
+                f"{model.config.name}: the model has {name}={has}, the data {needs}; give the data "
+                "that it was trained for"
+            )
+
+
+def check_tokens(trained: str | None, given: str | None, name: str) -> None:
+    """Raises ValueError when the data's token ids are not those that weights were trained on.
+
+    Args:
+      trained: text of the tokenizer.json of the weights; None where they have none.
+      given: of the data's.
+      name: of the weights, for the error.
+    """
+    if trained is None or given is None or trained == given:
+        return
+    first, second = (read_tokenizer(text, name).tokenizer.get_vocab() for text in (trained, given))
+    if first != second:
+        raise ValueError(
+            f"model.init_from={name!r} has another tokenizer than the data, so that the same ids "
+            "are other words to it; set data.tokenizer to the tokenizer.json beside its weights"
+        )
 
 
 def restore(
