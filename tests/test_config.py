@@ -15,7 +15,7 @@ from zoo.train.config import (
     pairs,
     to_dict,
 )
-from zoo.train.presets import PRESETS, get_preset
+from zoo.train.presets import PRESETS, command, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -114,3 +114,18 @@ def test_differences_name_the_key_and_both_values():
 def test_unknown_preset():
     with pytest.raises(ValueError, match="unknown preset 'digit_hnn'; did you mean 'digits_hnn'"):
         get_preset("digit_hnn")
+
+
+def test_the_command_of_a_run_makes_its_config_again_and_names_no_place_of_a_machine(tmp_path):
+    usual = ["train.epochs=3", "data.image_size=28", "data.mean=0.5,0.25", "data.std=1,2"]
+    for source in ("topics", "fashion_mnist", "zalando/fashion_mnist"):
+        config = override(get_preset("digits_ann"), [*usual, f"data.source={source}"])
+        script, path, name, *words = command(config).split()
+        assert (script, path, name) == ("python", "scripts/train.py", "digits_ann")
+        assert set(words[::2]) == {"--set"}
+        assert override(get_preset(name), words[1::2]) == config
+    for source in (str(tmp_path), "../data", "./digits", "~/books", "one/two/three"):
+        config = override(get_preset("digits_ann"), [f"data.source={source}"])
+        assert command(config).endswith("digits_ann --set data.source=FOLDER")
+    config = override(get_preset("digits_ann"), [f"data.tokenizer={tmp_path / 'tokenizer.json'}"])
+    assert str(tmp_path) not in command(config)

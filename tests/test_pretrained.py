@@ -116,6 +116,43 @@ def test_data_with_more_classes_than_the_model_are_not_scored(copied, tmp_path):
         score(loaded, data)
 
 
+def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
+    """Under its own name alone, with a card."""
+    summary = {"accuracy": 0.5, "loss": 1.25, "samples": 360, "steps": 4, "seconds": 60.0,
+               "spike_rate": [0.25, 0.5, 0.75]}  # fmt: skip
+    (copied / "summary.json").write_text(json.dumps(summary))
+    options = [
+        option
+        for name in ("command", "data", "data-licence", "hardware", "limits")
+        for option in (f"--{name}", f"the {name}")
+    ]
+
+    def export(name):
+        script = [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py")]
+        arguments = [str(copied), name, "--out", str(tmp_path / "out"), *options]
+        return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=300)
+
+    for wrong in (
+        "bert_nano.tag",
+        "vit_nano_patch2_8",
+        "vit_nano_patch2_8.",
+        "vit_nano_patch2_8./a",
+    ):
+        done = export(wrong)
+        assert done.returncode == 2
+        assert "must be MODEL.TAG, here vit_nano_patch2_8.TAG" in done.stderr
+    done = export("vit_nano_patch2_8.tag")
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "out").iterdir()
+    card = (made / "README.md").read_text()
+    for shown in ("the command", "the data-licence", "on the hardware", "0.5000", "1.2500",
+                  "0.250, 0.500, 0.750", "image classification"):  # fmt: skip
+        assert shown in card
+    first, second = (pretrained.load_pretrained(folder) for folder in (copied, made))
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    assert second.record["card"]["limits"] == "the limits"
+
+
 def evaluate(*arguments):
     command = [sys.executable, "-W", "error", str(ROOT / "scripts" / "evaluate.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -23,6 +23,7 @@ EMBEDDED = {"digits": "classify", "topics": "mlm"}
 """Name -> task of the data that need no file."""
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "test", "t10k")
 """Splits that validate where none is named: the first of them that is there."""
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _IDX_IMAGES = re.compile(r"(?P<split>.+)-images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 
 
@@ -36,6 +37,13 @@ class Source(NamedTuple):
 
     known: list[str]
     read: Callable[[str], Table | None]
+
+
+def is_path(source: str) -> bool:
+    """Whether a source is a path, and not the name of embedded data or of a data set on the Hub."""
+    if source in EMBEDDED:
+        return False
+    return not _HUB_NAME.fullmatch(source) or Path(source).expanduser().exists()
 
 
 def load(spec: DataSpec, tokenizer: str | None = None) -> Data:
