@@ -12,10 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from rich.console import Console
 
 from snapjax.parameters import merge_plan
-from zoo import checkpoint
+from zoo import checkpoint, plots
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
 from zoo.pretrained import load_pretrained
@@ -285,6 +286,25 @@ def test_plot_run_draws_several_runs_and_refuses_what_is_none(tmp_path):
     done = run_script("plot_run.py", str(tmp_path))
     assert done.returncode == 2
     assert "no metrics.jsonl" in done.stderr
+
+
+def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
+    """Names are shortened where that tells them apart."""
+    drawn, plot = set(), Axes.plot
+
+    def note(axes, *arguments, **options):
+        drawn.add(options.get("label"))
+        return plot(axes, *arguments, **options)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    line = {"kind": "evaluation", "step": 1, "loss": 1.0, "accuracy": 0.5}
+    for first, second in (("a", "b"), ("a" * 30, "b" * 30), ("a" + "c" * 30, "b" + "c" * 30)):
+        drawn.clear()
+        plots.runs(tmp_path / "both.png", {first: [line], second: [line]})
+        assert len(drawn - {None}) == 2, (first, second)
+    folders = [tmp_path / "one" / "run", tmp_path / "two" / "run"]
+    assert plots.names(folders) == [str(folder) for folder in folders]
+    assert plots.names([tmp_path / "one", tmp_path / "two"]) == ["one", "two"]
 
 
 def free_port():
