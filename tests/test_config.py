@@ -86,6 +86,7 @@ def test_bad_assignments(assignment, message):
         (MeshSpec, {"data": 0}, "data=0"),
         (MeshSpec, {"fsdp": True}, "fsdp=True shards over mesh.data=1"),
         (ModelSpec, {"bits_per_feature": 0.0}, "bits_per_feature=0.0"),
+        (ModelSpec, {"bits_per_feature": float("inf")}, "bits_per_feature=inf"),
         (ModelSpec, {"stages": 0}, "stages=0"),
     ],
 )
@@ -109,6 +110,7 @@ def test_differences_name_the_key_and_both_values():
     changed = override(config, ["train.epochs=3", "log.every=5"])
     assert differences(config, changed) == ["train.epochs: 40, now 3", "log.every: 20, now 5"]
     assert differences(config, changed, ("log",)) == ["train.epochs: 40, now 3"]
+    assert differences(config, changed, ("train.epochs",)) == ["log.every: 20, now 5"]
 
 
 def test_unknown_preset():

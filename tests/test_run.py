@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from data_files import write_idx
 from matplotlib.axes import Axes
 from rich.console import Console
 
@@ -89,6 +90,22 @@ def test_a_checkpoint_restores_onto_other_meshes(variant, tmp_path):
         assert again.loss == pytest.approx(scores.loss, rel=1e-5)
         assert again.accuracy == scores.accuracy
         np.testing.assert_allclose(again.spike_rate, scores.spike_rate, atol=1e-5)
+
+
+def test_a_run_goes_on_with_its_config_and_its_data_wherever_they_lie(tmp_path):
+    labels = np.arange(64) % 10
+    for split in ("train", "t10k"):
+        write_idx(tmp_path / "old", split, np.arange(64 * 64).reshape(64, 8, 8) % 251, labels)
+    config = small("digits_hnn", f"data.source={tmp_path / 'old'}", "mesh.stage=1")
+    out = tmp_path / "run"
+    train(config, out, stop=StopAt(1), console=quiet())
+    with pytest.raises(ValueError, match=r"another config: model\.width: 16, now 32\. Give"):
+        going_on(override(config, ["model.width=32"]), out)
+    moved = override(config, [f"data.source={(tmp_path / 'old').rename(tmp_path / 'new')}"])
+    assert going_on(moved, out).step == 1
+    write_idx(tmp_path / "new", "t10k", np.zeros((64, 8, 8)), labels)
+    with pytest.raises(ValueError, match=r"the data in .*new are not those that the run began"):
+        going_on(moved, out)
 
 
 def test_the_optimiser_goes_on_where_it_was(tmp_path):

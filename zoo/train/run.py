@@ -8,6 +8,7 @@ out/
   summary.json, curves.png
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from zoo.data.tokenizer import read_tokenizer
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.train import placement, processes
-from zoo.train.config import RunConfig, differences, from_dict, to_dict
+from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.step import Scores, State, Trainer
@@ -31,7 +32,8 @@ from zoo.train.stop import StopRequest
 from zoo.trees import count
 
 CALIBRATION_SAMPLES = 256
-MAY_CHANGE = ("mesh", "log")  # what a resumed run may change: not what is computed
+# What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
+MAY_CHANGE = ("mesh", "log", "data.source")
 
 
 def train(
@@ -219,26 +221,41 @@ def restore(
       ValueError: damaged, or of a run with another config or other data.
     """
     like = trainer.abstract()
+    with contextlib.suppress(checkpoint.DamagedCheckpoint):
+        # First, because every entry of a tree of another model differs.
+        check_same(checkpoint.load_record(folder), config, data, folder.parent)
     skipped: list[str] = []
     tree, record = checkpoint.load(
         folder, state_tree(like), fallback=fallback, on_skip=skipped.append
     )
     for reason in skipped:
         console.print(f"passed over: {reason}")
-    changed = differences(from_dict(record["config"]), config, MAY_CHANGE)
-    if record["data"]["sha256"] != data.record["sha256"]:
-        changed.append("the data are not those that the run began with")
-    if changed:
-        raise ValueError(
-            f"the run in {folder.parent} has another config: {'; '.join(changed)}. Give the same "
-            "values to go on with it, or another folder for a new run"
-        )
+    check_same(record, config, data, folder.parent)
     trainable, plans = split_plan(tree["params"])
     average = split_plan(tree["ema"])[0] if "ema" in tree else None
     optimiser = checkpoint.dict_to_tree(tree["optimiser"], like.optimiser)
     step = np.int32(record["step"])
     console.print(f"going on from step {record['step']:,} of {record['path']}")
     return State(trainable, plans, optimiser, average, step, np.bool_(True)), record
+
+
+def check_same(record: dict[str, Any], config: RunConfig, data: Data, out: Path) -> None:
+    """Raises ValueError when a checkpoint's record is not of the run of this config and data.
+
+    Args:
+      record: of the checkpoint.
+      config, data: of the run that is to go on from it.
+      out: the run's folder, for the error.
+    """
+    _, old = pretrained.rebuild(record)
+    changed = differences(old, config, MAY_CHANGE)
+    if record["data"]["sha256"] != data.record["sha256"]:
+        changed.append(f"the data in {config.data.source} are not those that the run began with")
+    if changed:
+        raise ValueError(
+            f"the run in {out} has another config: {'; '.join(changed)}. Give the same values to "
+            "go on with it, or another folder for a new run"
+        )
 
 
 def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str, Any]:
