@@ -13,11 +13,10 @@ import jax
 import numpy as np
 import pytest
 from data_files import write_idx
-from matplotlib.axes import Axes
 from rich.console import Console
 
 from snapjax.parameters import merge_plan
-from zoo import checkpoint, plots
+from zoo import checkpoint
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
 from zoo.pretrained import load_pretrained
@@ -305,42 +304,29 @@ def test_plot_run_draws_several_runs_and_refuses_what_is_none(tmp_path):
     assert "no metrics.jsonl" in done.stderr
 
 
-def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
-    """Names are shortened where that tells them apart."""
-    drawn, plot = set(), Axes.plot
-
-    def note(axes, *arguments, **options):
-        drawn.add(options.get("label"))
-        return plot(axes, *arguments, **options)
-
-    monkeypatch.setattr(Axes, "plot", note)
-    line = {"kind": "evaluation", "step": 1, "loss": 1.0, "accuracy": 0.5}
-    for first, second in (("a", "b"), ("a" * 30, "b" * 30), ("a" + "c" * 30, "b" + "c" * 30)):
-        drawn.clear()
-        plots.runs(tmp_path / "both.png", {first: [line], second: [line]})
-        assert len(drawn - {None}) == 2, (first, second)
-    folders = [tmp_path / "one" / "run", tmp_path / "two" / "run"]
-    assert plots.names(folders) == [str(folder) for folder in folders]
-    assert plots.names([tmp_path / "one", tmp_path / "two"]) == ["one", "two"]
-
-
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def two_processes(outs, *arguments):
-    """(exit codes, errors) of two processes of one run, whose folders are `outs`."""
+def two_processes(outs, *arguments, own=((), ()), cwds=(ROOT, ROOT)):
+    """(exit codes, errors) of two processes of one run, whose folders are `outs`.
+
+    Args:
+      arguments: of both.
+      own: arguments of each.
+      cwds: of each, where it is started.
+    """
     settings = ["digits_hnn", *(f"--set={s}" for s in [*SMALL, "mesh.data=2", "mesh.stage=2"])]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"}
     address = f"127.0.0.1:{free_port()}"
     together = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "scripts" / "train.py"), *settings, *arguments,
-             "--out", str(out), "--coordinator", address, "--processes", "2",
+             *own[number], "--out", str(out), "--coordinator", address, "--processes", "2",
              "--process-id", str(number)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=cwds[number],
         )
         for number, out in enumerate(outs)
     ]  # fmt: skip
@@ -370,6 +356,23 @@ def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     assert codes == [2, 2], errors
     assert all("the processes see different checkpoints" in error for error in errors)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
+    """Each would compute its part of another step, and none would notice."""
+    outs = [tmp_path / "out"] * 2
+    codes, errors = two_processes(outs, own=((), ("--set", "train.learning_rate=0.1")))
+    assert codes == [2, 2], errors
+    assert all("the processes have different configs" in error for error in errors)
+    for name, value in (("one", 0), ("two", 1)):
+        for split in ("train", "t10k"):
+            pixels = np.arange(64 * 64).reshape(64, 8, 8) % (250 + value)
+            write_idx(tmp_path / name / "here", split, pixels, np.arange(64) % 10)
+    cwds = (tmp_path / "one", tmp_path / "two")
+    codes, errors = two_processes(outs, "--set", "data.source=here", cwds=cwds)
+    assert codes == [2, 2], errors
+    assert all("the processes have loaded different data" in error for error in errors)
+    assert not outs[0].exists()
 
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):

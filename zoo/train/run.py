@@ -91,8 +91,11 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
             f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
             "another folder"
         )
+    if not processes.alike(repr(config)):
+        raise ValueError("the processes have different configs; start all with the same --set")
     mesh = placement.choose_mesh(config)
     data = load(config.data)
+    processes.check_same_data(config.data.source, data.record["sha256"])
     sizes = data_sizes(data)
     model = config.model.build(**sizes)
     check_data(model, data)
