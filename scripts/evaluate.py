@@ -14,7 +14,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", metavar="NAME_OR_CHECKPOINT", help="see --list for the names")
+    parser.add_argument(
+        "model",
+        metavar="NAME_OR_CHECKPOINT",
+        help="a model that ships, a model's folder, a run or a checkpoint",
+    )
     parser.add_argument("--task", choices=("classify", "mlm"), help="default: the model's own")
     parser.add_argument(
         "--data", metavar="FILE_OR_HUB_NAME", help="default: what the model was trained on"

@@ -172,6 +172,7 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
+        (["vit_nano_patch2_8.hnn_digits", "--places", "0"], "give at least 1 place"),
     ],
 )
 def test_the_script_refuses(arguments, message):

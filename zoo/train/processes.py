@@ -50,8 +50,10 @@ def fake_devices(needed: int, processes: int) -> None:
     No effect on GPUs and TPUs. Call it before anything looks at a device.
 
     Raises:
-      ValueError: a mesh that does not split evenly over the processes.
+      ValueError: a mesh of no device, or one that does not split evenly over the processes.
     """
+    if needed < 1:
+        raise ValueError(f"a mesh of {needed} devices: give at least 1 place")
     if needed % processes:
         raise ValueError(
             f"a mesh of {needed} devices does not split over processes={processes}; change "
