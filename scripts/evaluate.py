@@ -21,8 +21,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--task", choices=("classify", "mlm"), help="default: the model's own")
     parser.add_argument(
-        "--data", metavar="FILE_OR_HUB_NAME", help="default: what the model was trained on"
-    )
+        "--data", metavar="FILE_OR_HUB_NAME",
+        help="default: what the model was trained on; of other data without a validation split, "
+        "all is scored",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="how the data are read, such as data.text_column=sentence; may be repeated",

@@ -116,6 +116,22 @@ def test_data_with_more_classes_than_the_model_are_not_scored(copied, tmp_path):
         score(loaded, data)
 
 
+def test_all_of_a_file_of_new_data_is_scored_and_of_the_runs_own_what_was_held_out(
+    copied, tmp_path
+):
+    rng = np.random.default_rng(0)
+    for place in range(40):
+        content = picture(rng.integers(0, 256, (8, 8)).astype(np.uint8))
+        write(tmp_path / "new" / f"{place % 10}" / f"{place}.png", content)
+    loaded = pretrained.load_pretrained(copied)
+    spec = replace(loaded.config.data, source=str(tmp_path / "new"))
+    assert data_for(loaded, spec).validation.samples == 40
+    assert score(loaded, data_for(loaded, spec))["samples"] == 40
+    # A shipped config knows the name of its data, and not where they lie here.
+    own = replace(loaded, config=replace(loaded.config, data=replace(spec, source="new")))
+    assert data_for(own, spec).validation.samples == 4
+
+
 def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
     """Under its own name alone, with a card."""
     summary = {"accuracy": 0.5, "loss": 1.25, "samples": 360, "steps": 4, "seconds": 60.0,

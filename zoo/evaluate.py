@@ -1,6 +1,7 @@
 """Scores of a trained model on a data set: what `scripts/evaluate.py` prints."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from zoo.train.step import Trainer, evaluate
 def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Data:
     """A data set, prepared as the model's training data was.
 
+    Of new data without a validation split, all is scored; of the run's own, what was held out.
+
     Args:
       loaded: its record gives the images' mean and deviation, and the tokenizer.
       spec: the run's, with another source, columns or split.
@@ -29,7 +32,10 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     record = loaded.record["data"]
     if record.get("mean") is not None:
         spec = replace(spec, mean=record["mean"], std=record["std"])
-    data = load(spec, tokenizer=loaded.tokenizer)
+    # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
+    # the folders.
+    own = loaded.config is not None and Path(loaded.config.data.source).name
+    data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
     trained, given = record.get("class_names"), data.record.get("class_names")
     if trained and given and list(trained) != list(given):
         raise ValueError(
