@@ -249,6 +249,15 @@ def test_a_text_longer_than_the_model_is_refused():
     assert not Path("unused").exists()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_without_checkpoints_is_not_overwritten(tmp_path, resume):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match="holds a finished run, whose checkpoints are gone"):
+        train(small(), tmp_path, resume=resume, console=quiet())
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):

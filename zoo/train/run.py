@@ -91,6 +91,11 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
             f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
             "another folder"
         )
+    if not found and (out / "summary.json").exists():
+        raise ValueError(
+            f"out={str(out)!r} holds a finished run, whose checkpoints are gone; a new one would "
+            "overwrite its model and metrics: give another folder"
+        )
     if not processes.alike(repr(config)):
         raise ValueError("the processes have different configs; start all with the same --set")
     mesh = placement.choose_mesh(config)
