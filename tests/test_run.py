@@ -226,7 +226,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         (["data.source=/nowhere/at/all"], "/nowhere/at/all' does not exist"),
         (
             ["data.source=topics", "data.task=mlm", "data.noise=0"],
-            "unknown field of vit_nano_patch2_8's config 'task'",
+            "unknown field of vit_nano_patch2_8's config 'vocabulary'",
         ),
         (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
         (["model.name=bert_nano", "model.heads=4"], "the batch has .*image"),
