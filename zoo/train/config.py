@@ -175,10 +175,12 @@ class LogSpec:
     """Bookkeeping; nothing here changes what is computed.
 
     Attributes:
-      every: steps between two lines of training metrics.
+      every: steps between two lines of training metrics; several processes also agree on a stop
+        so often only.
       evaluate: steps between two evaluations; 0 for the end of every epoch.
       save: steps between two checkpoints; 0 for the end of every epoch.
-      keep: newest checkpoints that are kept, besides the best one.
+      keep: newest checkpoints that are kept, besides the best one of those whose step was evaluated
+        too.
     """
 
     every: int = 20
