@@ -2,6 +2,7 @@
 
 python scripts/evaluate.py vit_nano_patch2_8.hnn_digits
 python scripts/evaluate.py runs/fashion_hnn --task classify --data FOLDER --json
+python scripts/evaluate.py minilm_l6 --task stsb --data dev.tsv
 """
 
 import argparse
@@ -17,9 +18,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "model",
         metavar="NAME_OR_CHECKPOINT",
-        help="a model that ships, a model's folder, a run or a checkpoint",
+        help="a model that ships, a model's folder, a run, a checkpoint, or weights of others",
     )
-    parser.add_argument("--task", choices=("classify", "mlm"), help="default: the model's own")
+    parser.add_argument(
+        "--task", choices=("classify", "mlm", "stsb"), help="default: the model's own"
+    )
     parser.add_argument(
         "--data", metavar="FILE_OR_HUB_NAME",
         help="default: what the model was trained on; of other data without a validation split, "
@@ -42,24 +45,31 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.evaluate import data_for, score
+    from zoo import similarity
+    from zoo.evaluate import data_for, score, spec_of
     from zoo.pretrained import load_pretrained
-    from zoo.train.config import override
+    from zoo.sentences import Encoder
+    from zoo.train.config import RunConfig, override
     from zoo.train.processes import fake_devices
 
     fake_devices(args.places, 1)
     loaded = load_pretrained(args.model)
-    spec = override(loaded.config, args.assignments).data
+    config = loaded.config or RunConfig(loaded.model.config.name, data=spec_of(loaded))
+    spec = override(config, args.assignments).data
     if args.data:
         spec = replace(spec, source=args.data)
-    data = data_for(loaded, spec, args.task)
-    result = score(
-        loaded,
-        data,
-        batch_size=args.batch_size,
-        places=args.places,
-        train_split=args.split == "train",
-    )
+    elif loaded.config is None:
+        raise ValueError(f"{args.model}: give --data; the weights do not say what to score them on")
+    if args.task == "stsb" or loaded.model.config.task == "encode":
+        result = similarity.score(Encoder.of(loaded, args.batch_size), spec)
+    else:
+        result = score(
+            loaded,
+            data_for(loaded, spec, args.task),
+            batch_size=args.batch_size,
+            places=args.places,
+            train_split=args.split == "train",
+        )
     if args.json:
         print(json.dumps(result))
         return 0

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from snapjax.sharding import make_mesh
+from zoo import similarity
 from zoo.data import Data, DataSpec, load
 from zoo.pretrained import Pretrained
 from zoo.train.config import TrainSpec
@@ -29,20 +30,36 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
-    record = loaded.record["data"]
+    record = loaded.source.preprocessing
     if record.get("mean") is not None:
-        spec = replace(spec, mean=record["mean"], std=record["std"])
+        spec = replace(spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
+    if record.get("size") is not None:
+        spec = replace(spec, image_size=record["size"])
     # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
     # the folders.
     own = loaded.config is not None and Path(loaded.config.data.source).name
     data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
-    trained, given = record.get("class_names"), data.record.get("class_names")
+    trained = record.get("class_names") or loaded.record.get("labels")
+    given = data.record.get("class_names")
     if trained and given and list(trained) != list(given):
         raise ValueError(
             f"data.source={spec.source!r} has the classes {', '.join(map(str, given))}; the model "
             f"was trained for {', '.join(map(str, trained))}, in this order. Rename the data's"
         )
     return data
+
+
+def spec_of(loaded: Pretrained) -> DataSpec:
+    """How the model's data are read, unless the user says otherwise: as in the run that made it;
+    for weights of others as its task and inputs suggest, from a source that must be given."""
+    if loaded.config is not None:
+        return loaded.config.data
+    config = loaded.model.config
+    if config.task == "encode":
+        return DataSpec(**similarity.COLUMNS)
+    if config.task == "mlm" or hasattr(config, "vocabulary"):
+        return DataSpec(task=config.task, sequence=config.positions, truncate=True)
+    return DataSpec(task=config.task)
 
 
 def score(
@@ -75,7 +92,7 @@ def score(
     boundary = model.boundary
     return {
         "model": model.config.name,
-        "variant": loaded.config.model.variant,
+        "variant": "hnn" if boundary.spiking and stages > 1 else "ann",
         "task": data.task,
         "accuracy": scores.accuracy,
         "loss": scores.loss,

@@ -66,6 +66,19 @@ def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -
     return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
 
 
+def read_split(spec: DataSpec) -> Table:
+    """The raw rows that a model is scored on: all of a file, or the validation split.
+
+    Args:
+      spec: where; of the rest only the names of splits are read.
+
+    Raises:
+      ValueError: the source, or the split, is not there or damaged.
+    """
+    path = Path(spec.source).expanduser()
+    return tables.read_table(path) if path.is_file() else _parts(spec, _find(spec, path))[1]
+
+
 def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
     name, task = spec.source, EMBEDDED[spec.source]
     if task != spec.task:

@@ -1,0 +1,58 @@
+"""Turns lines of text into embeddings, one vector a line, in a file of numpy or parquet.
+
+python scripts/embed.py minilm_l6 --input sentences.txt --out sentences.npy
+cat *.txt | python scripts/embed.py minilm_l6 --out sentences.parquet
+
+The input is read as a stream, so it may be longer than the memory; the file appears when it is
+whole. Parquet has the columns "text" and "embedding".
+"""
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model", metavar="NAME", help="a model of task encode: name, folder, Hub id"
+    )
+    parser.add_argument("--input", type=Path, help="text file; default: standard input")
+    parser.add_argument("--out", type=Path, required=True, help="a .npy or .parquet file")
+    parser.add_argument("--batch-size", type=int, default=64)
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from zoo.embeddings import write
+    from zoo.pretrained import load_pretrained
+    from zoo.sentences import Encoder
+    from zoo.train.logbook import progress_bar
+
+    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
+    console = Console(stderr=True)
+    opened = args.input.open(encoding="utf-8") if args.input else nullcontext(sys.stdin)
+    with opened as source, progress_bar(console) as bar:
+        task = bar.add_task("lines", total=None, shown="")
+        rows = write(args.out, encoder, (line.rstrip("\r\n") for line in source),
+                     lambda done: bar.update(task, completed=done))  # fmt: skip
+    print(f"{args.out}: {rows:,} embeddings of {encoder.model.config.width} numbers")
+    return 0
+
+
+def main() -> int:
+    args = parse()
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Sentence embeddings: batches, files, similarity, and the two scripts."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from data_files import letters, write
+from pyarrow import parquet
+
+from zoo import embeddings, similarity, single_file
+from zoo.data import DataSpec
+from zoo.pretrained import Pretrained
+from zoo.provenance import PretrainedConfig
+from zoo.registry import create_model
+from zoo.sentences import Encoder
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 40
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    model = create_model(
+        "bert_nano", "hnn", stages=2, task="encode", vocabulary=16, width=16, heads=2, mlp_width=32
+    )
+    params = model.init(jax.random.key(0))
+    source = PretrainedConfig("a test", {}, None, {"max_tokens": LONGEST})
+    return Pretrained(model, params, None, {}, letters(), source)
+
+
+@pytest.fixture(scope="module")
+def encoder(loaded):
+    return Encoder.of(loaded, batch_size=4)
+
+
+def texts(count, longest=60, seed=0):
+    draw = np.random.default_rng(seed)
+    return [
+        " ".join(draw.choice(list("abcdefgh"), draw.integers(1, longest))) for _ in range(count)
+    ]
+
+
+def alone(encoder, text):
+    """The embedding of one text, its tokens written out by hand, without any padding."""
+    ids = [5 + "abcdefgh".index(letter) for letter in text.split()][: LONGEST - 2]
+    batch = {"token": np.array([[2, *ids, 3]], np.int32)}
+    return np.asarray(encoder.model.apply(encoder.params, batch)[0].embedding)[0]
+
+
+def test_embeddings_are_those_of_each_text_alone(encoder):
+    some = [*texts(10), ""]
+    made = encoder.embed(some)
+    assert made.shape == (11, 16)
+    for text, embedding in zip(some, made, strict=True):
+        # A spike on the edge may fall elsewhere by rounding; most numbers are equal to 1e-5.
+        difference = np.abs(embedding - alone(encoder, text))
+        assert np.quantile(difference, 0.75) < 1e-5
+        assert difference.max() < 0.1
+
+
+def test_every_text_is_in_one_batch(encoder):
+    seen = []
+    for places, batch in encoder.batches(texts(11)):
+        assert batch["token"].shape == batch["mask"].shape
+        assert batch["token"].shape[1] in (16, 32, LONGEST)
+        assert batch["weight"].sum() == len(places)
+        lengths = batch["mask"][: len(places)].sum(1)
+        assert (lengths <= LONGEST).all()
+        seen += places.tolist()
+    assert sorted(seen) == list(range(11))
+
+
+def test_an_encoder_says_what_it_lacks(loaded):
+    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
+        Encoder.of(replace(loaded, tokenizer=None))
+    small = letters([*("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), *"abcdefghijklmnop"])
+    with pytest.raises(ValueError, match="21 tokens, the model vocabulary=16"):
+        Encoder.of(replace(loaded, tokenizer=small))
+    with pytest.raises(ValueError, match="task='classify' gives no embeddings"):
+        Encoder.of(replace(loaded, model=create_model("bert_nano", task="classify")))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        Encoder.of(loaded, batch_size=0)
+
+
+def test_files_hold_what_the_encoder_makes(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "WINDOW", 2)  # several windows of 8
+    some, counted = texts(21), []
+    wanted = np.concatenate([encoder.embed(some[i : i + 8]) for i in (0, 8, 16)])
+    assert embeddings.write(tmp_path / "a.npy", encoder, some, counted.append) == 21
+    assert counted == [8, 16, 21]
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), wanted)
+    embeddings.write(tmp_path / "a.parquet", encoder, iter(some), counted.append)
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table["text"].to_pylist() == some
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy()), wanted)
+
+
+def test_a_file_is_whole_or_absent(encoder, tmp_path):
+    def broken():
+        yield from texts(3)
+        raise OSError("the stream broke off")
+
+    with pytest.raises(OSError, match="broke off"):
+        embeddings.write(tmp_path / "a.npy", encoder, broken(), print)
+    with pytest.raises(ValueError, match="has no lines"):
+        embeddings.write(tmp_path / "a.npy", encoder, [], print)
+    with pytest.raises(ValueError, match=r"one of \.npy, \.parquet"):
+        embeddings.write(tmp_path / "a.txt", encoder, ["a"], print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def pairs(tmp_path, grades, seed=1):
+    some = texts(2 * len(grades), 12, seed)
+    rows = zip(some[::2], some[1::2], grades, strict=True)
+    lines = ["sentence1\tsentence2\tscore", *("\t".join(map(str, row)) for row in rows)]
+    return write(tmp_path / "pairs.tsv", "\n".join(lines) + "\n"), some
+
+
+def test_similarity_is_the_rank_correlation_with_the_grades(encoder, tmp_path):
+    grades = np.random.default_rng(3).permutation(12) / 2.0
+    path, some = pairs(tmp_path, grades)
+    result = similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+    vectors = encoder.embed([*some[::2], *some[1::2]]).astype(np.float64)
+    first, second = vectors[:12], vectors[12:]
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    ranks = [np.argsort(np.argsort(x)) for x in ((first * second).sum(1) / norms, grades)]
+    # Without ties: 1 - 6 sum d^2 / (n (n^2 - 1)) (Spearman 1904).
+    expected = 1 - 6 * ((ranks[0] - ranks[1]) ** 2).sum() / (12 * (12**2 - 1))
+    assert result["spearman"] == pytest.approx(expected, abs=1e-9)
+    assert (result["samples"], result["bits_per_token"], result["code"]) == (12, 16, "phase")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence1\tsentence2\nab\tc\n", "no column data.label_column='score'"),
+        ("sentence1\tsentence2\tscore\na\tb\tx\n", "row 0 holds 'x' in column 'score'"),
+        ("sentence1\tsentence2\tscore\na\tb\tnan\n", "row 0 holds 'nan'"),
+        ("sentence1\tsentence2\tscore\na\t \t1\n", "row 0 has no text in column 'sentence2'"),
+        ("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n", "2 grades, none of which differ"),
+    ],
+)
+def test_bad_pairs_are_refused(encoder, tmp_path, content, message):
+    path = write(tmp_path / "pairs.tsv", content)
+    with pytest.raises(ValueError, match=message):
+        similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+
+
+def test_the_scripts(loaded, tmp_path):
+    path, _ = pairs(tmp_path, np.arange(6.0))
+    file = tmp_path / "model.safetensors"
+    single_file.save(file, loaded.model, loaded.params, loaded.source, {}, loaded.tokenizer)
+    script = lambda name: [sys.executable, "-W", "error", str(ROOT / "scripts" / name), str(file)]
+    done = subprocess.run(
+        [*script("evaluate.py"), "--task", "stsb", "--data", str(path), "--json"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {"spearman", "samples", "bits_per_token"} <= json.loads(done.stdout).keys()
+    done = subprocess.run(
+        [*script("embed.py"), "--out", str(tmp_path / "a.npy")],
+        input="a b\nc d e\n", capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 embeddings of 16 numbers" in done.stdout
+    content = io.BytesIO((tmp_path / "a.npy").read_bytes())
+    assert np.load(content, allow_pickle=False).shape == (2, 16)
