@@ -26,12 +26,12 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
+    from snapjax.sharding import make_mesh
     from zoo import baselines, compare, plots
     from zoo.evaluate import data_for
     from zoo.files import read_json, write_json
     from zoo.pretrained import load_pretrained
     from zoo.train.logbook import read_metrics
-    from zoo.train.placement import choose_mesh
     from zoo.train.presets import command
 
     folders = {"ann": args.ann, "hnn": args.hnn}
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
     summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
     config = loaded["hnn"].config
     data = data_for(loaded["hnn"], config.data)
-    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, choose_mesh(config))
+    # On one device, whatever the mesh of the runs was: there may be no more here.
+    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
     model = loaded["hnn"].model.config
     write_json(
         args.out,
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
             "rows": rows,
         },
     )
-    lines = {folder.resolve().name: read_metrics(folder) for folder in folders.values()}
-    plots.runs(args.out.with_suffix(".png"), lines)
+    names, lines = plots.names(list(folders.values())), map(read_metrics, folders.values())
+    plots.runs(args.out.with_suffix(".png"), dict(zip(names, lines, strict=True)))
     print(compare.markdown(rows))
     print(f"\n{args.out}, {args.out.with_suffix('.png')}")
 

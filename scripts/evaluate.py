@@ -15,13 +15,19 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", metavar="NAME_OR_CHECKPOINT", help="see --list for the names")
+    parser.add_argument(
+        "model",
+        metavar="NAME_OR_CHECKPOINT",
+        help="a model that ships, a model's folder, a run, a checkpoint, or weights of others",
+    )
     parser.add_argument(
         "--task", choices=("classify", "mlm", "stsb"), help="default: the model's own"
     )
     parser.add_argument(
-        "--data", metavar="FILE_OR_HUB_NAME", help="default: what the model was trained on"
-    )
+        "--data", metavar="FILE_OR_HUB_NAME",
+        help="default: what the model was trained on; of other data without a validation split, "
+        "all is scored",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="how the data are read, such as data.text_column=sentence; may be repeated",

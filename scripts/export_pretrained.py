@@ -6,6 +6,7 @@
 """
 
 import argparse
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,19 +31,23 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from zoo import pretrained
     from zoo.cards import card
+    from zoo.data.sources import is_path
     from zoo.files import read_json, write_atomic
-    from zoo.registry import list_models
     from zoo.train.config import to_dict
 
-    if args.name.partition(".")[0] not in list_models() or "/" in args.name:
-        raise ValueError(f"name={args.name!r} must be MODEL.TAG, a folder's name")
     loaded = pretrained.load_pretrained(args.run)
+    model, _, tag = args.name.partition(".")
+    if model != loaded.model.config.name or not re.fullmatch(r"\w[\w.-]*", tag):
+        raise ValueError(
+            f"name={args.name!r} must be MODEL.TAG, here {loaded.model.config.name}.TAG, with "
+            "letters, digits, '_', '-' and '.'"
+        )
     summary = read_json(args.run / "summary.json")
     # A path says where a file was on one machine; its last part says what it was.
-    source = Path(loaded.config.data.source).name
+    source = loaded.config.data.source
+    source = Path(source).name if is_path(source) else source
     data = replace(loaded.config.data, source=source)
-    model = replace(loaded.config.model, init_from=None)
-    config = replace(loaded.config, data=data, model=model)
+    config = replace(loaded.config, data=data, model=replace(loaded.config.model, init_from=None))
     facts = {name: getattr(args, name) for name in
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}

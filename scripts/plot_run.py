@@ -24,9 +24,7 @@ def main() -> int:
     args = parse()
     out = args.out or args.runs[0] / "curves.png"
     try:
-        names = [run.resolve().name for run in args.runs]
-        if len(set(names)) < len(names):  # the last folders do not tell them apart
-            names = [str(run) for run in args.runs]
+        names = plots.names(args.runs)
         lines = {name: read_metrics(run) for name, run in zip(names, args.runs, strict=True)}
         empty = [name for name, found in lines.items() if not found]
         if empty:

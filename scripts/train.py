@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     stop = StopRequest().listen()
     out = args.out or Path("runs") / config.name
-    train(config, out, resume=args.resume, fallback=args.fallback, stop=stop)
-    return stop.exit_code if stop else 0
+    summary = train(config, out, resume=args.resume, fallback=args.fallback, stop=stop)
+    return stop.exit_code if summary is None else 0
 
 
 def main() -> int:

@@ -90,6 +90,29 @@ def test_a_full_disk_at_any_step_leaves_old_or_new(tmp_path, monkeypatch, step):
     assert len(visible(tmp_path)) == 2
 
 
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Or a machine that loses power would be left with an empty one, and the older ones removed."""
+    real, rename, synced, named = os.fsync, os.rename, set(), []
+
+    def fsync(opened):
+        real(opened)
+        synced.add(os.fstat(opened).st_ino)
+
+    def renamed(source, target):
+        if Path(target).name == "checkpoint-000001":
+            named.append(set(synced))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renamed)
+    path = save(tmp_path, small(1), {"step": 1})
+    (before,) = named
+    entries = [path, *path.rglob("*")]
+    assert len(entries) > 10
+    assert [entry for entry in entries if entry.stat().st_ino not in before] == []
+    assert tmp_path.stat().st_ino in synced - before
+
+
 # Saves into a file system that takes no file of more than 100 kB, as a full disk takes none.
 LIMITED = """
 import resource, sys

@@ -15,7 +15,7 @@ from zoo.train.config import (
     pairs,
     to_dict,
 )
-from zoo.train.presets import PRESETS, get_preset
+from zoo.train.presets import PRESETS, command, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -86,6 +86,7 @@ def test_bad_assignments(assignment, message):
         (MeshSpec, {"data": 0}, "data=0"),
         (MeshSpec, {"fsdp": True}, "fsdp=True shards over mesh.data=1"),
         (ModelSpec, {"bits_per_feature": 0.0}, "bits_per_feature=0.0"),
+        (ModelSpec, {"bits_per_feature": float("inf")}, "bits_per_feature=inf"),
         (ModelSpec, {"stages": 0}, "stages=0"),
     ],
 )
@@ -109,8 +110,24 @@ def test_differences_name_the_key_and_both_values():
     changed = override(config, ["train.epochs=3", "log.every=5"])
     assert differences(config, changed) == ["train.epochs: 40, now 3", "log.every: 20, now 5"]
     assert differences(config, changed, ("log",)) == ["train.epochs: 40, now 3"]
+    assert differences(config, changed, ("train.epochs",)) == ["log.every: 20, now 5"]
 
 
 def test_unknown_preset():
     with pytest.raises(ValueError, match="unknown preset 'digit_hnn'; did you mean 'digits_hnn'"):
         get_preset("digit_hnn")
+
+
+def test_the_command_of_a_run_makes_its_config_again_and_names_no_place_of_a_machine(tmp_path):
+    usual = ["train.epochs=3", "data.image_size=28", "data.mean=0.5,0.25", "data.std=1,2"]
+    for source in ("topics", "fashion_mnist", "zalando/fashion_mnist"):
+        config = override(get_preset("digits_ann"), [*usual, f"data.source={source}"])
+        script, path, name, *words = command(config).split()
+        assert (script, path, name) == ("python", "scripts/train.py", "digits_ann")
+        assert set(words[::2]) == {"--set"}
+        assert override(get_preset(name), words[1::2]) == config
+    for source in (str(tmp_path), "../data", "./digits", "~/books", "one/two/three"):
+        config = override(get_preset("digits_ann"), [f"data.source={source}"])
+        assert command(config).endswith("digits_ann --set data.source=FOLDER")
+    config = override(get_preset("digits_ann"), [f"data.tokenizer={tmp_path / 'tokenizer.json'}"])
+    assert str(tmp_path) not in command(config)

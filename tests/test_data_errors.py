@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -255,6 +256,26 @@ def test_columns_that_do_not_fit(tmp_path, fields, match):
 )
 def test_labels_that_are_none(tmp_path, train, validation, match):
     refused(match, table(tmp_path, rows(*train), rows(*validation)))
+
+
+def test_parts_that_number_the_same_classes_in_another_order(tmp_path):
+    """As numbers they would fit, and be other classes."""
+
+    def parquet(name, classes):
+        kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=classes)}
+        values = {"text": ["a b", "c d"], "label": [0, 1]}
+        path = write(tmp_path / name, "")
+        datasets.Dataset.from_dict(values, datasets.Features(kinds)).to_parquet(path)
+
+    parquet("train-00000-of-00002.parquet", ["x", "y"])
+    parquet("test.parquet", ["y", "x"])
+    refused("test.parquet: column 'label' has the classes y, x, but x, y in ...train-00", tmp_path)
+    parquet("train-00001-of-00002.parquet", ["y", "x"])
+    refused("train-00001-of-00002.parquet: names its classes ...; join files", tmp_path)
+    for name in ("train-00001-of-00002.parquet", "test.parquet"):
+        parquet(name, ["x", "y"])
+    data = load(DataSpec(source=str(tmp_path), sequence=8, vocabulary=300))
+    assert data.record["class_names"] == ["x", "y"]
 
 
 @pytest.mark.parametrize("labels", [(0, 1, 5), ("x", "y", "z")])

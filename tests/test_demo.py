@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import checkpoint, demo
+from snapjax.sharding import make_mesh
+from zoo import baselines, checkpoint, demo
 from zoo.evaluate import data_for, score
 from zoo.pretrained import load_pretrained
 from zoo.registry import create_model
@@ -61,10 +63,15 @@ def test_table_and_files(finished):
 
 def test_two_runs_side_by_side(finished, tmp_path):
     out, _ = finished
+    runs = [shutil.copytree(out / name, tmp_path / name / "run") for name in ("ann", "hnn")]
+    for folder in runs:  # made on a mesh of more devices than compare_runs.py sees
+        config = folder / "model" / "config.json"
+        record = json.loads(config.read_text())
+        record["config"]["mesh"]["stage"] = 2
+        config.write_text(json.dumps(record))
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_runs.py"),
-         str(out / "ann"), str(out / "hnn"), "--hardware", "a test", "--out",
-         str(tmp_path / "digits.json")],
+         *map(str, runs), "--hardware", "a test", "--out", str(tmp_path / "digits.json")],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -79,6 +86,17 @@ def test_two_runs_side_by_side(finished, tmp_path):
         "python scripts/train.py digits_ann --set train.epochs=2"
     )
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_runs_that_are_no_pair_are_refused(finished):
+    out, _ = finished
+    ann, hnn = (load_pretrained(out / name) for name in ("ann", "hnn"))
+    mesh = make_mesh(stage=1)
+    with pytest.raises(ValueError, match="give the dense run first"):
+        baselines.rows(hnn, ann, None, mesh)
+    ann.record["data"]["sha256"] = "0"
+    with pytest.raises(ValueError, match="trained on different data"):
+        baselines.rows(ann, hnn, None, mesh)
 
 
 def test_the_run_repeats_the_table(finished):

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from data_files import picture, write
+from data_files import picture, write, write_idx
 
 from zoo import pretrained
 from zoo.evaluate import data_for, score
@@ -105,6 +105,70 @@ def test_data_with_other_classes_are_not_scored(copied, tmp_path):
         data_for(loaded, spec)
 
 
+def test_data_with_more_classes_than_the_model_are_not_scored(copied, tmp_path):
+    """Their loss would be NaN."""
+    labels = np.arange(24) % 12
+    for split in ("train", "t10k"):
+        write_idx(tmp_path, split, np.zeros((24, 8, 8)), labels)
+    loaded = pretrained.load_pretrained(copied)
+    data = data_for(loaded, replace(loaded.config.data, source=str(tmp_path)))
+    with pytest.raises(ValueError, match="the model has classes=10, the data 12"):
+        score(loaded, data)
+
+
+def test_all_of_a_file_of_new_data_is_scored_and_of_the_runs_own_what_was_held_out(
+    copied, tmp_path
+):
+    rng = np.random.default_rng(0)
+    for place in range(40):
+        content = picture(rng.integers(0, 256, (8, 8)).astype(np.uint8))
+        write(tmp_path / "new" / f"{place % 10}" / f"{place}.png", content)
+    loaded = pretrained.load_pretrained(copied)
+    spec = replace(loaded.config.data, source=str(tmp_path / "new"))
+    assert data_for(loaded, spec).validation.samples == 40
+    assert score(loaded, data_for(loaded, spec))["samples"] == 40
+    # A shipped config knows the name of its data, and not where they lie here.
+    own = replace(loaded, config=replace(loaded.config, data=replace(spec, source="new")))
+    assert data_for(own, spec).validation.samples == 4
+
+
+def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
+    """Under its own name alone, with a card."""
+    summary = {"accuracy": 0.5, "loss": 1.25, "samples": 360, "steps": 4, "seconds": 60.0,
+               "spike_rate": [0.25, 0.5, 0.75]}  # fmt: skip
+    (copied / "summary.json").write_text(json.dumps(summary))
+    options = [
+        option
+        for name in ("command", "data", "data-licence", "hardware", "limits")
+        for option in (f"--{name}", f"the {name}")
+    ]
+
+    def export(name):
+        script = [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py")]
+        arguments = [str(copied), name, "--out", str(tmp_path / "out"), *options]
+        return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=300)
+
+    for wrong in (
+        "bert_nano.tag",
+        "vit_nano_patch2_8",
+        "vit_nano_patch2_8.",
+        "vit_nano_patch2_8./a",
+    ):
+        done = export(wrong)
+        assert done.returncode == 2
+        assert "must be MODEL.TAG, here vit_nano_patch2_8.TAG" in done.stderr
+    done = export("vit_nano_patch2_8.tag")
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "out").iterdir()
+    card = (made / "README.md").read_text()
+    for shown in ("the command", "the data-licence", "on the hardware", "0.5000", "1.2500",
+                  "0.250, 0.500, 0.750", "image classification"):  # fmt: skip
+        assert shown in card
+    first, second = (pretrained.load_pretrained(folder) for folder in (copied, made))
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    assert second.record["card"]["limits"] == "the limits"
+
+
 def evaluate(*arguments):
     command = [sys.executable, "-W", "error", str(ROOT / "scripts" / "evaluate.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -124,6 +188,7 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
+        (["vit_nano_patch2_8.hnn_digits", "--places", "0"], "give at least 1 place"),
     ],
 )
 def test_the_script_refuses(arguments, message):

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from data_files import write_idx
 from rich.console import Console
 
 from snapjax.parameters import merge_plan
@@ -90,6 +91,22 @@ def test_a_checkpoint_restores_onto_other_meshes(variant, tmp_path):
         np.testing.assert_allclose(again.spike_rate, scores.spike_rate, atol=1e-5)
 
 
+def test_a_run_goes_on_with_its_config_and_its_data_wherever_they_lie(tmp_path):
+    labels = np.arange(64) % 10
+    for split in ("train", "t10k"):
+        write_idx(tmp_path / "old", split, np.arange(64 * 64).reshape(64, 8, 8) % 251, labels)
+    config = small("digits_hnn", f"data.source={tmp_path / 'old'}", "mesh.stage=1")
+    out = tmp_path / "run"
+    train(config, out, stop=StopAt(1), console=quiet())
+    with pytest.raises(ValueError, match=r"another config: model\.width: 16, now 32\. Give"):
+        going_on(override(config, ["model.width=32"]), out)
+    moved = override(config, [f"data.source={(tmp_path / 'old').rename(tmp_path / 'new')}"])
+    assert going_on(moved, out).step == 1
+    write_idx(tmp_path / "new", "t10k", np.zeros((64, 8, 8)), labels)
+    with pytest.raises(ValueError, match=r"the data in .*new are not those that the run began"):
+        going_on(moved, out)
+
+
 def test_the_optimiser_goes_on_where_it_was(tmp_path):
     """The same three steps after a restore onto another mesh as without one."""
     config = small("digits_ann", "mesh.stage=4", "train.microbatches=1")
@@ -124,6 +141,15 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
 
 
+def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(tmp_path):
+    """Other processes may not have heard of it, and export together with this one."""
+    config = small("digits_ann", "mesh.stage=1", "train.microbatches=1")
+    stop = StopAt(44)  # asked before each of the 44 steps, and never again by the loop
+    assert train(config, tmp_path, stop=stop, console=quiet())["steps"] == 44
+    assert stop
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     config = override(
         get_preset("topics_hnn"),
@@ -135,6 +161,14 @@ def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     assert json.loads(loaded.tokenizer)["model"]["type"] == "WordPiece"
     result = score(loaded, data_for(loaded, loaded.config.data, "mlm"))
     assert result["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    # Another text trains another tokenizer, whose ids are other words.
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 400)
+    more = [f"data.source={tmp_path / 'text.txt'}", f"model.init_from={tmp_path}"]
+    short = override(config, more)
+    with pytest.raises(ValueError, match=r"has another tokenizer .* set data\.tokenizer to"):
+        prepare(short, tmp_path / "on", resume=False, fallback=False, console=quiet())
+    short = override(short, [f"data.tokenizer={tmp_path / 'model' / 'tokenizer.json'}"])
+    assert prepare(short, tmp_path / "on", resume=False, fallback=False, console=quiet()).step == 0
     first, *_, last = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert last["loss"] < first["loss"]
     assert first["tokens_per_second"] == pytest.approx(32 * first["samples_per_second"])
@@ -181,7 +215,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     lines = read_metrics(tmp_path)
     second = train(config, tmp_path, resume=True, console=quiet())
     assert (second["loss"], second["accuracy"]) == (first["loss"], first["accuracy"])
-    assert read_metrics(tmp_path)[: len(lines)] == lines
+    assert read_metrics(tmp_path) == lines
 
 
 @pytest.mark.parametrize(
@@ -192,11 +226,11 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         (["data.source=/nowhere/at/all"], "/nowhere/at/all' does not exist"),
         (
             ["data.source=topics", "data.task=mlm", "data.noise=0"],
-            "unknown field of vit_nano_patch2_8's config 'task'",
+            "unknown field of vit_nano_patch2_8's config 'vocabulary'",
         ),
         (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
         (["model.name=bert_nano", "model.heads=4"], "the batch has .*image"),
-        (["model.init_from=nothing_here"], "unknown pretrained model or folder 'nothing_here'"),
+        (["model.init_from=nothing_here"], "model, folder or Hub id 'nothing_here'"),
         (["model.code=phasee"], "unknown code 'phasee'; did you mean 'phase'"),
         (["mesh.data=3", "mesh.fsdp=true", "train.batch_size=36", "mesh.stage=1"],
          "not a multiple of mesh.data=3"),
@@ -213,6 +247,15 @@ def test_a_text_longer_than_the_model_is_refused():
     with pytest.raises(ValueError, match="256"):
         prepare(config, Path("unused"), resume=False, fallback=False, console=quiet())
     assert not Path("unused").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_without_checkpoints_is_not_overwritten(tmp_path, resume):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match="holds a finished run, whose checkpoints are gone"):
+        train(small(), tmp_path, resume=resume, console=quiet())
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -276,17 +319,23 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def two_processes(outs, *arguments):
-    """(exit codes, errors) of two processes of one run, whose folders are `outs`."""
+def two_processes(outs, *arguments, own=((), ()), cwds=(ROOT, ROOT)):
+    """(exit codes, errors) of two processes of one run, whose folders are `outs`.
+
+    Args:
+      arguments: of both.
+      own: arguments of each.
+      cwds: of each, where it is started.
+    """
     settings = ["digits_hnn", *(f"--set={s}" for s in [*SMALL, "mesh.data=2", "mesh.stage=2"])]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"}
     address = f"127.0.0.1:{free_port()}"
     together = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "scripts" / "train.py"), *settings, *arguments,
-             "--out", str(out), "--coordinator", address, "--processes", "2",
+             *own[number], "--out", str(out), "--coordinator", address, "--processes", "2",
              "--process-id", str(number)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=cwds[number],
         )
         for number, out in enumerate(outs)
     ]  # fmt: skip
@@ -316,6 +365,23 @@ def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     assert codes == [2, 2], errors
     assert all("the processes see different checkpoints" in error for error in errors)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
+    """Each would compute its part of another step, and none would notice."""
+    outs = [tmp_path / "out"] * 2
+    codes, errors = two_processes(outs, own=((), ("--set", "train.learning_rate=0.1")))
+    assert codes == [2, 2], errors
+    assert all("the processes have different configs" in error for error in errors)
+    for name, value in (("one", 0), ("two", 1)):
+        for split in ("train", "t10k"):
+            pixels = np.arange(64 * 64).reshape(64, 8, 8) % (250 + value)
+            write_idx(tmp_path / name / "here", split, pixels, np.arange(64) % 10)
+    cwds = (tmp_path / "one", tmp_path / "two")
+    codes, errors = two_processes(outs, "--set", "data.source=here", cwds=cwds)
+    assert codes == [2, 2], errors
+    assert all("the processes have loaded different data" in error for error in errors)
+    assert not outs[0].exists()
 
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):

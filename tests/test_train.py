@@ -14,7 +14,7 @@ from zoo.data import DataSpec, load, train_batches
 from zoo.registry import create_model
 from zoo.train.config import TrainSpec
 from zoo.train.diagnose import explain
-from zoo.train.placement import batch_putter
+from zoo.train.placement import batch_putter, gather
 from zoo.train.step import Trainer, evaluate
 
 DATA = load(DataSpec(task="classify", source="digits", noise=0.2, shift=1))
@@ -88,6 +88,19 @@ def test_the_step_is_compiled_once_and_sends_what_the_wire_predicts():
         ("f32", (tokens, 16, 64), (1, 0)),  # the gradient wire
         ("u8", (tokens, 16, 8), (0, 1)),
     ]
+
+
+def test_gathering_of_several_processes_is_compiled_once(caplog):
+    """They gather the metrics of every step."""
+    mesh = make_mesh(2, 2)
+    with jax.log_compiles():
+        for value in range(3):
+            tree = {"loss": jnp.full((2,), value, jnp.float32)}
+            gathered = gather(tree, mesh)["loss"]
+            np.testing.assert_array_equal(gathered, tree["loss"])
+            assert gathered.sharding.is_fully_replicated
+            assert len(gathered.sharding.device_set) == 4
+    assert sum("Compiling jit(<lambda>)" in line for line in caplog.messages) == 1, caplog.text
 
 
 def test_fully_sharded_parameters_give_the_same_steps(alone):

@@ -26,6 +26,9 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
       hnn: the same model, trained with spikes on them.
       data: that both are scored on, and whose training split calibrates the untrained spikes.
       mesh: that they are scored on.
+
+    Raises:
+      ValueError: they are no pair.
     """
     config, dense = hnn.config, ann.params
     if (ann.model.config.name, ann.model.config.stages) != (
@@ -37,6 +40,13 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
             f"{hnn.model.config.name} in {hnn.model.config.stages} are no pair; give two runs of "
             "one model"
         )
+    if ann.model.boundary.spiking or not hnn.model.boundary.spiking:
+        raise ValueError(
+            f"boundaries {ann.model.boundary.code!r} and {hnn.model.boundary.code!r}: give the "
+            "dense run first, then the spiking one"
+        )
+    if ann.record["data"]["sha256"] != hnn.record["data"]["sha256"]:
+        raise ValueError("the two runs were trained on different data; give two on the same")
 
     def row(model: Model, params: Any, weights: str) -> compare.Record:
         trainer = Trainer(model, config.train, 1, mesh)

@@ -21,7 +21,9 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
     metric = "masked-token cross-entropy" if task == "mlm" else "cross-entropy"
     rows = {
         "model": f"`{model.config.name}`, {count(loaded.params):,} trainable parameters",
-        "task": "masked language model" if task == "mlm" else "image classification",
+        "task": "masked language model"
+        if task == "mlm"
+        else f"{'image' if loaded.tokenizer is None else 'text'} classification",
         "stages": f"{model.config.stages}, so {model.config.stages - 1} boundaries",
         "boundary": f"`{boundary.code}`, {8 * boundary.bytes_per_token} bits a token and hop "
         f"({8 * boundary.bytes_per_token / boundary.features:g} a feature)",

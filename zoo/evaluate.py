@@ -1,6 +1,7 @@
 """Scores of a trained model on a data set: what `scripts/evaluate.py` prints."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ from zoo.train.step import Trainer, evaluate
 def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Data:
     """A data set, prepared as the model's training data was.
 
+    Of new data without a validation split, all is scored; of the run's own, what was held out.
+
     Args:
       loaded: its record gives the images' mean and deviation, and the tokenizer.
       spec: the run's, with another source, columns or split.
@@ -32,7 +35,10 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
         spec = replace(spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
     if record.get("size") is not None:
         spec = replace(spec, image_size=record["size"])
-    data = load(spec, tokenizer=loaded.tokenizer)
+    # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
+    # the folders.
+    own = loaded.config is not None and Path(loaded.config.data.source).name
+    data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
     trained = record.get("class_names") or loaded.record.get("labels")
     given = data.record.get("class_names")
     if trained and given and list(trained) != list(given):

@@ -38,6 +38,18 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """Has the disk hold what is written in a file, or which files a folder has."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError:
+        if not path.is_dir():  # some network file systems do not sync folders
+            raise
+    finally:
+        os.close(opened)
+
+
 def write_json(path: str | os.PathLike[str], obj: object) -> None:
     """Writes `obj` as indented JSON, atomically; see `to_json` for what it may hold."""
     write_atomic(path, json.dumps(to_json(obj), indent=2, allow_nan=False) + "\n")

@@ -32,7 +32,8 @@ def runs(
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy, rate, traffic = figure.subplots(1, 4)
-    metrics = {_short(name): lines for name, lines in metrics.items()}
+    short = {_short(name): lines for name, lines in metrics.items()}
+    metrics = short if len(short) == len(metrics) else metrics  # or one would hide another
     for index, (name, lines) in enumerate(metrics.items()):
         colour = COLOURS[index % len(COLOURS)]
         train = [line for line in lines if line["kind"] == "train"]
@@ -71,6 +72,12 @@ def runs(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomic(path, buffer.getvalue())
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called by their folders: the last part, where that tells them apart."""
+    last = [folder.resolve().name for folder in folders]
+    return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@
 
 A save is written in full to a hidden folder, which then takes its name in one rename. So a named
 checkpoint is complete, however and whenever the process was stopped, and none is ever overwritten.
+Its files are synced to the disk before it has its name, and so before an older one is removed.
 Saves are numbered because the step is not a safe name: a run restarted from an older checkpoint
 comes by the same steps again. One run at a time saves into a folder; of its processes, the first
 one alone writes.

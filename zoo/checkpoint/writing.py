@@ -18,7 +18,7 @@ from zoo.checkpoint.folder import (
     hidden,
     number,
 )
-from zoo.files import write_json
+from zoo.files import sync, write_json
 
 
 def write(
@@ -66,8 +66,13 @@ def _write(folder: Path, tree: dict[str, dict], record: Any) -> Path:
                 write_part(partial / name, full)
         write_json(partial / RECORD, record)
         write_json(partial / CHECKSUMS, checksums(partial))
+        # Orbax leaves its files to the system's cache, which a machine that dies takes along, maybe
+        # after the older checkpoints were removed.
+        for entry in (*partial.rglob("*"), partial):
+            sync(entry)
         path = folder / f"checkpoint-{number(checkpoints(folder)) + 1:06d}"
         os.rename(partial, path)
+        sync(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

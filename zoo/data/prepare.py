@@ -165,7 +165,12 @@ def _labels(
     written numbers.
     """
     columns = [part.column(spec.label_column, "label_column") for part in parts]
-    names = parts[0].names.get(spec.label_column)
+    names, others = (part.names.get(spec.label_column) for part in parts)
+    if names and others and names != others:
+        raise ValueError(
+            f"{parts[1].where}: column {spec.label_column!r} has the classes {', '.join(others)}, "
+            f"but {', '.join(names)} in {parts[0].where}; save both with the same, in one order"
+        )
     if names is None and _are_names(columns[0]):
         names = sorted({value for value in columns[0] if isinstance(value, str) and value.strip()})
         columns = [

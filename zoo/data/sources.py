@@ -23,6 +23,7 @@ EMBEDDED = {"digits": "classify", "topics": "mlm"}
 """Name -> task of the data that need no file."""
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "test", "t10k")
 """Splits that validate where none is named: the first of them that is there."""
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _IDX_IMAGES = re.compile(r"(?P<split>.+)-images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 
 
@@ -38,7 +39,14 @@ class Source(NamedTuple):
     read: Callable[[str], Table | None]
 
 
-def load(spec: DataSpec, tokenizer: str | None = None) -> Data:
+def is_path(source: str) -> bool:
+    """Whether a source is a path, and not the name of embedded data or of a data set on the Hub."""
+    if source in EMBEDDED:
+        return False
+    return not _HUB_NAME.fullmatch(source) or Path(source).expanduser().exists()
+
+
+def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -> Data:
     """Loads and prepares a data set.
 
     Everything that can be wrong with the data is an error here, before anything is trained. An
@@ -47,13 +55,14 @@ def load(spec: DataSpec, tokenizer: str | None = None) -> Data:
     Args:
       spec: what, and how.
       tokenizer: text of a tokenizer.json to use whatever the spec says, such as a trained model's.
+      whole: where there is no validation split, hold nothing out: all is for both. To evaluate.
 
     Raises:
       ValueError: the source is not there, or anything in it does not fit; names file, column, row.
     """
     if spec.source in EMBEDDED:
         return _load_embedded(spec, tokenizer)
-    train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()))
+    train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()), whole)
     return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
 
 
@@ -190,8 +199,9 @@ def _files_table(spec: DataSpec, files: list[Path], split: str) -> Table | None:
     return tables.joined([tables.read_table(file) for file in found]) if found else None
 
 
-def _parts(spec: DataSpec, source: Source) -> tuple[Table, Table]:
-    """Train and validation; without a validation split a part of train is held out."""
+def _parts(spec: DataSpec, source: Source, whole: bool = False) -> tuple[Table, Table]:
+    """Train and validation; without a validation split a part of train is held out, or if `whole`
+    train is both."""
 
     def read(field: str, name: str) -> Table:
         table = source.read(name)
@@ -208,7 +218,7 @@ def _parts(spec: DataSpec, source: Source) -> tuple[Table, Table]:
     for name in VALIDATION_NAMES:
         if name != spec.train and (table := source.read(name)) is not None:
             return train, table
-    return _held_out(spec, train)
+    return (train, train) if whole else _held_out(spec, train)
 
 
 def _held_out(spec: DataSpec, train: Table) -> tuple[Table, Table]:

@@ -111,7 +111,7 @@ def joined(tables: Sequence[Table]) -> Table:
     """The rows of several files, one after the other.
 
     Raises:
-      ValueError: they differ in columns.
+      ValueError: they differ in columns, or in the names of classes.
     """
     first, *others = tables
     if not others:
@@ -121,6 +121,11 @@ def joined(tables: Sequence[Table]) -> Table:
             raise ValueError(
                 f"{table.where}: has columns {', '.join(table.columns)}, but {first.where} has "
                 f"{', '.join(first.columns)}; join files with the same columns"
+            )
+        if dict(table.names) != dict(first.names):
+            raise ValueError(
+                f"{table.where}: names its classes {dict(table.names)}, but {first.where} "
+                f"{dict(first.names)}; join files with the same, in one order"
             )
     columns = {
         name: [value for table in tables for value in table.columns[name]] for name in first.columns

@@ -4,6 +4,7 @@ A config is plain values: it prints, compares, goes into every checkpoint as JSO
 from it. Everything that can be known to be wrong without data or devices is an error here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -57,8 +58,10 @@ class ModelSpec:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must be in [0, 1)")
-        if not self.bits_per_feature > 0:
-            raise ValueError(f"model.bits_per_feature={self.bits_per_feature} must be positive")
+        if not 0 < self.bits_per_feature < math.inf:
+            raise ValueError(
+                f"model.bits_per_feature={self.bits_per_feature} must be positive and finite"
+            )
         for name in ("stages", "layers", "width", "heads", "mlp_width"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -172,10 +175,12 @@ class LogSpec:
     """Bookkeeping; nothing here changes what is computed.
 
     Attributes:
-      every: steps between two lines of training metrics.
+      every: steps between two lines of training metrics; several processes also agree on a stop
+        so often only.
       evaluate: steps between two evaluations; 0 for the end of every epoch.
       save: steps between two checkpoints; 0 for the end of every epoch.
-      keep: newest checkpoints that are kept, besides the best one.
+      keep: newest checkpoints that are kept, besides the best one of those whose step was evaluated
+        too.
     """
 
     every: int = 20
@@ -233,13 +238,13 @@ def differences(old: RunConfig, new: RunConfig, ignored: tuple[str, ...] = ()) -
     """Every value in which two configs differ, as "train.epochs: 4, now 8".
 
     Args:
-      ignored: sections that may differ.
+      ignored: sections, or single keys, that may differ.
     """
     before, after = pairs(old), pairs(new)
     return [
         f"{key}: {before[key]}, now {after[key]}"
         for key in before
-        if before[key] != after[key] and key.partition(".")[0] not in ignored
+        if before[key] != after[key] and not {key, key.partition(".")[0]} & set(ignored)
     ]
 
 

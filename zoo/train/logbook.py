@@ -41,8 +41,7 @@ class Window:
         self._started, self._timed, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, row: Row) -> None:
-        """One step: "loss", "accuracy", "gradient_norm", "weight", and per boundary "spike_rate"
-        and "bits"."""
+        """One step: "loss", "accuracy", "gradient_norm", and per boundary "spike_rate", "bits"."""
         self.rows.append(row)
         self._timed += 1
 

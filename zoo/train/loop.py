@@ -101,8 +101,8 @@ class Loop:
             bar = stack.enter_context(progress_bar(self.console))
             with prefetch(self.batches(run.step), self.put) as source:
                 self._steps(source, bar)
-            if self.scores is None and not self.stop:  # resumed after its last step
-                self._evaluate()
+            if self.scores is None and run.step == run.trainer.total_steps:
+                self._evaluate(log=False)  # resumed after its last step, whose line is there
             self.saver.wait()
         return run.state, self.scores
 
@@ -206,10 +206,11 @@ class Loop:
             "train.learning_rate or train.clip, or use model.precision=float32"
         )
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, log: bool = True) -> None:
         run = self.run
         self.scores = evaluate(run.trainer, run.state, run.data.validation, averaged=True)
-        self._log("evaluation", self.scores.record())
+        if log:
+            self._log("evaluation", self.scores.record())
 
     def _save(self, evaluated: bool = False) -> None:
         run = self.run

@@ -6,6 +6,7 @@ keeps trees of the same structure as the parameters (moments), which are placed 
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -104,7 +105,13 @@ def put_tree(tree: Any, shardings: Any) -> Any:
 
 def gather(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on every device, so that any process can read them whole."""
-    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))(tree)
+    return _gather(mesh)(tree)
+
+
+@cache
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    # One function a mesh: a new one would be compiled anew every time, which is every step.
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:

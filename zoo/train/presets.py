@@ -5,9 +5,11 @@ The figures are of `results/`; see the README for the table.
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 from snapjax.errors import unknown_name
 from zoo.data import DataSpec
+from zoo.data.sources import is_path
 from zoo.train.config import LogSpec, ModelSpec, RunConfig, TrainSpec, pairs
 
 
@@ -141,7 +143,8 @@ def get_preset(name: str) -> RunConfig:
 def command(config: RunConfig) -> str:
     """The command that makes a run of a preset, its other values by --set.
 
-    Local files and folders are called FOLDER, because where they are is one machine's affair.
+    Local data and what has an absolute path are called FOLDER, because where they are is one
+    machine's affair.
 
     Example:
       >>> from zoo.train.config import override
@@ -150,8 +153,10 @@ def command(config: RunConfig) -> str:
     """
     usual, given = pairs(get_preset(config.name)), pairs(config)
     changed = {key: value for key, value in given.items() if value != usual[key]}
-    if "data.source" in changed:
-        changed["data.source"] = "FOLDER"
+    for key, value in changed.items():
+        path = isinstance(value, str) and Path(value).expanduser().is_absolute()
+        if path or (key == "data.source" and is_path(str(value))):
+            changed[key] = "FOLDER"
     words = [f"--set {key}={_text(value)}" for key, value in changed.items()]
     return " ".join(["python scripts/train.py", config.name, *words])
 

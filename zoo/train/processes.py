@@ -50,8 +50,10 @@ def fake_devices(needed: int, processes: int) -> None:
     No effect on GPUs and TPUs. Call it before anything looks at a device.
 
     Raises:
-      ValueError: a mesh that does not split evenly over the processes.
+      ValueError: a mesh of no device, or one that does not split evenly over the processes.
     """
+    if needed < 1:
+        raise ValueError(f"a mesh of {needed} devices: give at least 1 place")
     if needed % processes:
         raise ValueError(
             f"a mesh of {needed} devices does not split over processes={processes}; change "
@@ -69,12 +71,31 @@ def check_shared(folder: Path, newest: Path | None) -> None:
       folder: of the checkpoints, as this process sees it.
       newest: checkpoint in it, None if there is none.
     """
-    if jax.process_count() == 1:
-        return
-    seen = np.asarray(zlib.crc32(newest.name.encode()) if newest else 0, np.uint32)
-    everyone = np.asarray(multihost_utils.process_allgather(seen)).ravel()
-    if (everyone != everyone[0]).any():
+    if not alike(newest.name if newest else ""):
         raise ValueError(
             f"out: the processes see different checkpoints in {folder} (this one "
             f"{newest.name if newest else 'none'}); give a folder that all of them share"
         )
+
+
+def check_same_data(source: str, sha256: str) -> None:
+    """Raises ValueError where the processes have loaded different data; called by all.
+
+    Args:
+      source: where this process found them.
+      sha256: of what it found.
+    """
+    if not alike(sha256):
+        raise ValueError(
+            f"data.source={source!r}: the processes have loaded different data (this one "
+            f"SHA-256 {sha256}); give all of them the same"
+        )
+
+
+def alike(text: str) -> bool:
+    """Whether all processes have the same text; called by all."""
+    if jax.process_count() == 1:
+        return True
+    seen = np.asarray(zlib.crc32(text.encode()), np.uint32)
+    everyone = np.asarray(multihost_utils.process_allgather(seen)).ravel()
+    return bool((everyone == everyone[0]).all())

@@ -8,6 +8,7 @@ out/
   summary.json, curves.png
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from rich.table import Table
 from snapjax.parameters import merge_plan, split_plan
 from zoo import checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
+from zoo.data.tokenizer import read_tokenizer
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.train import placement, processes
-from zoo.train.config import RunConfig, differences, from_dict, to_dict
+from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.step import Scores, State, Trainer
@@ -30,7 +32,8 @@ from zoo.train.stop import StopRequest
 from zoo.trees import count
 
 CALIBRATION_SAMPLES = 256
-MAY_CHANGE = ("mesh", "log")  # what a resumed run may change: not what is computed
+# What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
+MAY_CHANGE = ("mesh", "log", "data.source")
 
 
 def train(
@@ -65,7 +68,9 @@ def train(
     console = console or Console()
     run = prepare(config, Path(out), resume=resume, fallback=fallback, console=console)
     state, scores = Loop(run, stop, console).go()
-    if stop:
+    # Not whether `stop` is set: a signal that comes later, to one process of several, must not have
+    # it leave while the others gather the parameters to export.
+    if run.step < run.trainer.total_steps:
         newest = checkpoint.latest(run.out / "checkpoints")
         console.print(
             f"stopped on request at step {run.step:,}; go on with --resume. The newest checkpoint "
@@ -86,8 +91,16 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
             f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
             "another folder"
         )
+    if not found and (out / "summary.json").exists():
+        raise ValueError(
+            f"out={str(out)!r} holds a finished run, whose checkpoints are gone; a new one would "
+            "overwrite its model and metrics: give another folder"
+        )
+    if not processes.alike(repr(config)):
+        raise ValueError("the processes have different configs; start all with the same --set")
     mesh = placement.choose_mesh(config)
     data = load(config.data)
+    processes.check_same_data(config.data.source, data.record["sha256"])
     sizes = data_sizes(data)
     model = config.model.build(**sizes)
     check_data(model, data)
@@ -148,6 +161,7 @@ def first_state(trainer: Trainer, config: RunConfig, data: Data) -> State:
         params = model.init(key)
     else:
         loaded = pretrained.load_pretrained(config.model.init_from)
+        check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
         params, fit = pretrained.start_from(loaded, model, key)
     if fit and model.config.stages > 1:
         params = model.calibrate(params, calibration_batch(data, config))
@@ -170,9 +184,34 @@ def data_sizes(data: Data) -> dict[str, Any]:
 
 
 def check_data(model: Model, data: Data) -> None:
-    """Raises ValueError when the model cannot read the data's batches."""
+    """Raises ValueError when the model cannot read the data's batches, or has too few outputs."""
     for split in (data.train, data.validation):
         model.check(split.take(np.arange(1)))
+    for name in ("classes", "vocabulary"):
+        has, needs = getattr(model.config, name, None), getattr(data, name)
+        if has is not None and needs is not None and needs > has:
+            raise ValueError(
+                f"{model.config.name}: the model has {name}={has}, the data {needs}; give the data "
+                "that it was trained for"
+            )
+
+
+def check_tokens(trained: str | None, given: str | None, name: str) -> None:
+    """Raises ValueError when the data's token ids are not those that weights were trained on.
+
+    Args:
+      trained: text of the tokenizer.json of the weights; None where they have none.
+      given: of the data's.
+      name: of the weights, for the error.
+    """
+    if trained is None or given is None or trained == given:
+        return
+    first, second = (read_tokenizer(text, name).tokenizer.get_vocab() for text in (trained, given))
+    if first != second:
+        raise ValueError(
+            f"model.init_from={name!r} has another tokenizer than the data, so that the same ids "
+            "are other words to it; set data.tokenizer to the tokenizer.json beside its weights"
+        )
 
 
 def restore(
@@ -190,26 +229,41 @@ def restore(
       ValueError: damaged, or of a run with another config or other data.
     """
     like = trainer.abstract()
+    with contextlib.suppress(checkpoint.DamagedCheckpoint):
+        # First, because every entry of a tree of another model differs.
+        check_same(checkpoint.load_record(folder), config, data, folder.parent)
     skipped: list[str] = []
     tree, record = checkpoint.load(
         folder, state_tree(like), fallback=fallback, on_skip=skipped.append
     )
     for reason in skipped:
         console.print(f"passed over: {reason}")
-    changed = differences(from_dict(record["config"]), config, MAY_CHANGE)
-    if record["data"]["sha256"] != data.record["sha256"]:
-        changed.append("the data are not those that the run began with")
-    if changed:
-        raise ValueError(
-            f"the run in {folder.parent} has another config: {'; '.join(changed)}. Give the same "
-            "values to go on with it, or another folder for a new run"
-        )
+    check_same(record, config, data, folder.parent)
     trainable, plans = split_plan(tree["params"])
     average = split_plan(tree["ema"])[0] if "ema" in tree else None
     optimiser = checkpoint.dict_to_tree(tree["optimiser"], like.optimiser)
     step = np.int32(record["step"])
     console.print(f"going on from step {record['step']:,} of {record['path']}")
     return State(trainable, plans, optimiser, average, step, np.bool_(True)), record
+
+
+def check_same(record: dict[str, Any], config: RunConfig, data: Data, out: Path) -> None:
+    """Raises ValueError when a checkpoint's record is not of the run of this config and data.
+
+    Args:
+      record: of the checkpoint.
+      config, data: of the run that is to go on from it.
+      out: the run's folder, for the error.
+    """
+    _, old = pretrained.rebuild(record)
+    changed = differences(old, config, MAY_CHANGE)
+    if record["data"]["sha256"] != data.record["sha256"]:
+        changed.append(f"the data in {config.data.source} are not those that the run began with")
+    if changed:
+        raise ValueError(
+            f"the run in {out} has another config: {'; '.join(changed)}. Give the same values to "
+            "go on with it, or another folder for a new run"
+        )
 
 
 def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str, Any]:
