@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     for method, error in sorted(errors.items(), key=lambda item: item[1]):
-        print(f"{method:20} {error:.4f} of the output's variance lost")
+        print(f"{method:20} error of the output {error:.4f}")
     print(f"{args.out}: {best}, {result['bits_per_token']} bits a token and hop")
     return 0
 

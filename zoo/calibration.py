@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from snapjax.errors import unknown_name
@@ -160,7 +159,11 @@ def output(result: Any) -> jax.Array:
 
 
 def output_error(model: Model, params: Params, dense: Model, batches: Sequence[Batch]) -> float:
-    """|output - the dense model's|^2 over |the dense model's - its mean|^2, over all samples.
+    """How far the output is from the dense model's, over all samples.
+
+    Of embeddings, whose similarities are what is used: 1 - CKA, the linear centred kernel alignment
+    of the two sets (Kornblith et al. 2019, arXiv 1905.00414), blind to scale and rotation. Of
+    logits: the squared error over the dense model's variance.
 
     Args:
       model, params: the cut model.
@@ -172,12 +175,18 @@ def output_error(model: Model, params: Params, dense: Model, batches: Sequence[B
     whole = jax.jit(lambda batch: output(dense.apply(rest, batch)[0]))
     made, wanted = [], []
     for batch in batches:
-        some = np.asarray(batch.get("weight", jnp.ones(len(next(iter(batch.values()))))))
-        rows = (some > 0) if some.ndim == 1 else slice(None)
+        rows: Any = slice(None)
+        if "weight" in batch and np.ndim(batch["weight"]) == 1:
+            rows = np.asarray(batch["weight"]) > 0
         made.append(np.asarray(cut(batch), np.float64)[rows])
         wanted.append(np.asarray(whole(batch), np.float64)[rows])
-    one, other = np.concatenate(made), np.concatenate(wanted)
-    return float(((one - other) ** 2).sum() / ((other - other.mean(0)) ** 2).sum())
+    one, other = (np.concatenate(parts) for parts in (made, wanted))
+    centred = other - other.mean(0)
+    if model.config.task != "encode":
+        return float(((one - other) ** 2).sum() / (centred**2).sum())
+    one = one - one.mean(0)
+    norm = np.linalg.norm
+    return float(1 - norm(one.T @ centred) ** 2 / (norm(one.T @ one) * norm(centred.T @ centred)))
 
 
 def choose(
