@@ -15,20 +15,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from snapjax.cost import _jax, collectives, control, known, layout, primitives, spike_marks
+from snapjax.cost import _jax, collectives, control, fusion, known, layout, primitives, spike_marks
 from snapjax.cost.counts import Counts, Unpriced
 from snapjax.cost.record import Record
 from snapjax.cost.value import UNKNOWN, Path, Value, executions, place
 
 COND_RULES = ("max", "mean", "exact")
-
-# One jaxpr, run once on the equation's operands.
-_CALLS = primitives.names(
-    """
-    call checkpoint closed_call composite core_call custom_jvp_call custom_vjp_call
-    custom_vmap_call eval_jaxpr jit pjit remat remat2 run_state
-    """
-)
 
 Trips = int | Mapping[str, int] | None
 Rule = str | Mapping[str, Sequence[float]]
@@ -114,6 +106,7 @@ class Walker:
         self.mesh: dict[str, int] = {}
         self.manual = False  # inside of a shard_map
         self.notes: dict[str, None] = {}  # an ordered set
+        self._plans: dict[int, tuple[Any, fusion.Plan]] = {}  # with its jaxpr, which keeps the id
 
     def argument(self, var: Any, sharding: NamedSharding | None) -> Value:
         """An argument of the whole program; its sharding says how it lies on the mesh."""
@@ -137,7 +130,12 @@ class Walker:
     # Jaxprs
 
     def run(
-        self, jaxpr: Any, values: Sequence[Value], path: Path, weights: np.ndarray
+        self,
+        jaxpr: Any,
+        values: Sequence[Value],
+        path: Path,
+        weights: np.ndarray,
+        plan: fusion.Plan | None = None,
     ) -> list[Value]:
         """Counts a jaxpr and returns what is known of its results.
 
@@ -147,7 +145,9 @@ class Walker:
           path: of the equation that runs it.
           weights: (devices, iterations of the loops around, ...) executions; outside of
             shard_map there is one device.
+          plan: what each equation moves, where the jaxpr is a part of the program around it.
         """
+        plan = self._plan(jaxpr) if plan is None else plan
         values = self._laid_out(jaxpr, values)
         env = dict(zip(jaxpr.invars, values, strict=True))
 
@@ -157,12 +157,17 @@ class Walker:
                 return Value(mark, known.literal_of(atom, weights.shape))
             return env.get(atom, UNKNOWN)  # a constant of a closed jaxpr is unknown
 
-        for equation in jaxpr.eqns:
+        for equation, moved in zip(jaxpr.eqns, plan, strict=True):
             operands = [get(atom) for atom in equation.invars]
             inner = (*path, *_jax.scopes(equation))
-            results = self.equation(equation, operands, inner, weights)
+            results = self.equation(equation, operands, inner, weights, moved)
             env.update(zip(equation.outvars, results, strict=True))
         return [get(atom) for atom in jaxpr.outvars]
+
+    def _plan(self, jaxpr: Any) -> fusion.Plan:
+        if id(jaxpr) not in self._plans:
+            self._plans[id(jaxpr)] = jaxpr, fusion.plan(jaxpr)
+        return self._plans[id(jaxpr)][1]
 
     def _laid_out(self, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
         """Arguments outside of shard_map lie as the first shard_map takes them, if nothing else
@@ -182,12 +187,19 @@ class Walker:
         ]
 
     def equation(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        moved: fusion.Stored | fusion.Plan,
     ) -> list[Value]:
         """Counts one equation and returns what is known of its results."""
         name = equation.primitive.name
+        plan = moved if isinstance(moved, list) else None
+        if name == "scan":
+            return control.scan(self, equation, operands, path, weights, plan)
         special = {
-            "scan": control.scan,
             "while": control.while_loop,
             "cond": control.cond,
             "shard_map": control.shard_map,
@@ -195,12 +207,13 @@ class Walker:
         }.get(name)
         if special is not None:
             return special(self, equation, operands, path, weights)
-        if name in _CALLS:
-            return self._call(equation, operands, path, weights)
+        if name in primitives.CALLS:
+            return self._call(equation, operands, path, weights, plan)
         if collectives.collective_of(name) is not None:
             self._collective(equation, operands, path, weights)
         elif name not in collectives.ENDS:
-            self._operation(equation, operands, path, weights)
+            assert isinstance(moved, fusion.Stored)  # only calls have plans
+            self._operation(equation, operands, path, weights, moved)
         return self._results(equation, operands, path, weights)
 
     def _results(
@@ -243,7 +256,12 @@ class Walker:
     # Leaves
 
     def _operation(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        moved: fusion.Stored,
     ) -> None:
         if not self.record.active:
             return
@@ -251,20 +269,20 @@ class Walker:
         if name in primitives.HOST:
             self.note(f"{place(path)}: {name} runs on the host and is not counted")
         found = self._folded(equation) if name in _FOLDS else primitives.work(equation)
-        times = executions(weights)
+        times, share = executions(weights), 1
         if found is None:
             size = sum(_jax.size_of(result.aval) for result in equation.outvars)
             self.record.unpriced(Unpriced(name, where, size, times))
             return
         if not self.manual and self.mesh:
             specs = [value.spec for value in operands]
-            times /= layout.shards(specs, self.mesh)
+            share = 1 / layout.shards(specs, self.mesh)
             if name in primitives.MATMULS and layout.axes_of(*specs):
                 self.note(AUTO)
         sites: tuple[str, ...] = ()
         if name in primitives.MATMULS:
             sites = spike_marks.operand_sites([value.mark for value in operands[:2]])
-        self.record.work(equation, where, found, times, sites)
+        self.record.work(equation, where, found, moved, times, share, sites)
 
     def _folded(self, equation: Any) -> list[primitives.Work] | None:
         """A reduction by a function of the user's: its body for every element folded away."""
@@ -321,7 +339,12 @@ class Walker:
     # Calls
 
     def _call(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        plan: fusion.Plan | None,
     ) -> list[Value]:
         name, inner = equation.primitive.name, _jax.called(equation)
         if inner is None or len(inner.invars) != len(operands):
@@ -342,7 +365,7 @@ class Walker:
                     equation.invars, operands, equation.params["in_shardings"], strict=True
                 )
             ]
-        results = self.run(inner, operands, path, weights)
+        results = self.run(inner, operands, path, weights, plan)
         if name == "custom_vjp_call" and spike_marks.is_spike(equation):
             mark = spike_marks.Mark(("/".join(path) or spike_marks.SPIKE,))
             return [value._replace(mark=mark) for value in results]
