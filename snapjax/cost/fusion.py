@@ -225,10 +225,15 @@ class _Program:
         found: dict[int, frozenset[int]] = {}
         for node in self.nodes:
             leaves: set[int] = set()
-            for operand in node.operands if node.fuses else ():
-                if operand is not None:
-                    fused = operand in found and not self.needed(operand)
-                    leaves |= found[operand] if fused else {operand}
+            for position, operand in enumerate(node.operands if node.fuses else ()):
+                if operand is None:
+                    continue
+                if operand in found and not self.needed(operand):
+                    leaves |= found[operand]
+                elif position == 0 and node.name in primitives.READS_PART:
+                    leaves.update(node.results)  # as large as what is read
+                else:
+                    leaves.add(operand)
             if node.fuses:
                 found.update(dict.fromkeys(node.results, frozenset(leaves)))
         return found
@@ -304,8 +309,8 @@ class _Program:
 
 def _bytes(aval: Any) -> int:
     """Bytes of a stored array: XLA gives a bool a byte of its own."""
-    boolean = getattr(getattr(aval, "inner_aval", aval), "dtype", None) == bool
-    return _jax.size_of(aval) if boolean else _jax.bytes_of(aval)
+    dtype = getattr(getattr(aval, "inner_aval", aval), "dtype", None)
+    return _jax.size_of(aval) if str(dtype) == "bool" else _jax.bytes_of(aval)
 
 
 def inlined(equation: Any) -> Any:
@@ -323,7 +328,7 @@ def inlined(equation: Any) -> Any:
 def unrolled(equation: Any) -> Any:
     """The body of a scan that runs without a loop; None for all else."""
     params = equation.params
-    if equation.primitive.name != "scan" or params["length"] > params["unroll"]:
+    if equation.primitive.name != "scan" or params["length"] > params.get("unroll", 1):
         return None
     return _jax.opened(params["jaxpr"]) if params["length"] else None
 

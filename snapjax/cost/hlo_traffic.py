@@ -5,13 +5,14 @@ buffer that it updates in place, the update.
 """
 
 from snapjax.cost.hlo_text import Array, Computation, Instruction, Module
+from snapjax.cost.primitives import names
 
 # Names, views and parts of loops: nothing moves.
-_FREE = frozenset(
+_FREE = names(
     """
-    parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id
-    opt-barrier add-dependency reshape
-    """.split()
+    add-dependency after-all bitcast constant get-tuple-element opt-barrier parameter partition-id
+    replica-id reshape tuple
+    """
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VIEWS = ("bitcast", "reshape", "copy", "transpose", "convert")

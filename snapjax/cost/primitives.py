@@ -262,9 +262,9 @@ UPDATES = names("addupdate dynamic_update_slice masked_addupdate masked_swap swa
 ENDS_GROUP = frozenset([*_REDUCTIONS, *_CUMULATIVE, *_WINDOWS, "reduce", "reduce_window"])
 SUMS = names("reduce_sum reduce_prod reduce_max reduce_min")
 EXPENSIVE = names(f"{_DIVIDES} {_TRANSCENDENTALS}")
-FUSES = (
-    FREE | frozenset(_PER_RESULT) | names("clamp integer_pow one_minus_square")
-) - frozenset(["optimization_barrier", *_WRITES_PART])
+FUSES = (FREE | frozenset(_PER_RESULT) | names("clamp integer_pow one_minus_square")) - frozenset(
+    ["optimization_barrier", *_WRITES_PART]
+)
 
 
 def work(equation: Any) -> list[Work] | None:

@@ -31,7 +31,7 @@ class Record:
         found: Sequence[primitives.Work],
         moved: Stored,
         executions: float,
-        share: float = 1,
+        share: float = 1.0,
         sites: tuple[str, ...] = (),
     ) -> None:
         """An equation's work, this often.
@@ -50,7 +50,9 @@ class Record:
         for kind, count in found or [primitives.Work("move", 0)]:
             if sites:
                 kind = "ac" if len(sites) == 1 else "spike_spike"
-            amounts = [share * executions * amount for amount in (count, *bytes_)]
+            # Whole numbers stay whole.
+            times = executions if share == 1 else share * executions
+            amounts = [times * amount for amount in (count, *bytes_)]
             self._op(equation, path, kind, sites, amounts, executions, executions * moved.starts)
             bytes_, moved = (0, 0, 0, 0), Stored()  # of several kinds, one moves the bytes
 
@@ -69,8 +71,9 @@ class Record:
         dtype = primitives.operand_dtype(equation)
         name = "none" if dtype is None else str(dtype)
         bits = 0 if dtype is None else _jax.bits_of(dtype)
-        self._add((path, equation.primitive.name, kind, name, bits, sites),
-                  (*amounts, executions, starts))
+        self._add(
+            (path, equation.primitive.name, kind, name, bits, sites), (*amounts, executions, starts)
+        )
 
     def _add(self, key: tuple[Any, ...], amounts: Sequence[float]) -> None:
         sums = self._ops.setdefault(key, [0] * len(amounts))

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from snapjax.cost import _jax, collectives, control, fusion, known, layout, primitives, spike_marks
 from snapjax.cost.counts import Counts, Unpriced
 from snapjax.cost.record import Record
-from snapjax.cost.value import UNKNOWN, Path, Value, executions, place
+from snapjax.cost.value import UNKNOWN, Path, Value, elements_of, executions, place
 
 COND_RULES = ("max", "mean", "exact")
 
@@ -77,7 +76,7 @@ def trace(
         for var, sharding in zip(jaxpr.invars, shardings, strict=True)
     ]
     walker.run(jaxpr, values, (), np.ones(1))
-    counts = walker.record.counts(walker.mesh, tuple(walker.notes), _number(parameters))
+    counts = walker.record.counts(walker.mesh, tuple(walker.notes), elements_of(parameters))
     if strict and counts.unpriced:
         listed = "; ".join(
             f"{entry.primitive} at {entry.path!r}, {entry.size} elements x {entry.executions:g} "
@@ -91,12 +90,6 @@ def trace(
     return counts.with_rates(rates) if rates else counts
 
 
-def _number(parameters: Any) -> int | None:
-    if parameters is None or isinstance(parameters, int):
-        return parameters
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
-
-
 class Walker:
     """One walk over a program; `record` is what it found."""
 
@@ -106,7 +99,7 @@ class Walker:
         self.mesh: dict[str, int] = {}
         self.manual = False  # inside of a shard_map
         self.notes: dict[str, None] = {}  # an ordered set
-        self._plans: dict[int, tuple[Any, fusion.Plan]] = {}  # with its jaxpr, which keeps the id
+        self._plans: dict[Any, fusion.Plan] = {}  # a body is walked more than once
 
     def argument(self, var: Any, sharding: NamedSharding | None) -> Value:
         """An argument of the whole program; its sharding says how it lies on the mesh."""
@@ -165,9 +158,9 @@ class Walker:
         return [get(atom) for atom in jaxpr.outvars]
 
     def _plan(self, jaxpr: Any) -> fusion.Plan:
-        if id(jaxpr) not in self._plans:
-            self._plans[id(jaxpr)] = jaxpr, fusion.plan(jaxpr)
-        return self._plans[id(jaxpr)][1]
+        if jaxpr not in self._plans:
+            self._plans[jaxpr] = fusion.plan(jaxpr)
+        return self._plans[jaxpr]
 
     def _laid_out(self, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
         """Arguments outside of shard_map lie as the first shard_map takes them, if nothing else
@@ -269,7 +262,7 @@ class Walker:
         if name in primitives.HOST:
             self.note(f"{place(path)}: {name} runs on the host and is not counted")
         found = self._folded(equation) if name in _FOLDS else primitives.work(equation)
-        times, share = executions(weights), 1
+        times, share = executions(weights), 1.0
         if found is None:
             size = sum(_jax.size_of(result.aval) for result in equation.outvars)
             self.record.unpriced(Unpriced(name, where, size, times))
