@@ -19,7 +19,8 @@ them fired, and `with_rates` says what share really does.
 | random | a word of random bits | random number generators |
 | move | an element copied without arithmetic | gather, concatenate, transpose, slices, ... |
 
-Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere.
+Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere, but for a
+"move" of no elements where one must be written to memory (`snapjax.cost.fusion`).
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -21,7 +21,11 @@ reason is still computed again where that reads less, such as a broadcast.
 A group is one stored value with all that is fused into it. It reads each stored value once (of one
 that it only slices, the slices) and writes its own. A read belongs to the first operation in the
 group that needs it, the write to the last. Groups that read the same are not joined, and no tile of
-a matmul is kept: compilers that do so move less.
+a matmul is kept: compilers that do so move less. Copies are left out: of a loop's row that a matmul
+takes, of a residual into its stack, of an argument to a result. Against the fusions of XLA on a CPU
+(`tests/test_cost_fusion.py`) elementwise chains and reductions are equal, a hop of a boundary and
+the forward pass of a model are between 0.8 and 1.25 of its bytes, and a backward pass, where it
+copies the most, between 0.5 and 1.25; of one hop alone, differentiated, 0.4 to 2.6.
 """
 
 from collections.abc import Sequence
