@@ -156,11 +156,9 @@ def _implicit():
         yield
 
 
-@pytest.mark.usefixtures("_implicit")
-@pytest.mark.parametrize("code", ["phase", "rate", "latency", "int8", "float32"])
-def test_a_hop_of_a_boundary_moves_what_xla_moves(code):
-    """Encoding, packing, sending, unpacking and decoding of 392 tokens of 192 features."""
-    boundary = Boundary(192, code=code)
+def hop_of(code, budget=None):
+    """A hop of 392 tokens of 192 features along 8 devices, and its arguments' shapes."""
+    boundary = Boundary(192, code=code, budget=budget)
     params = jax.eval_shape(boundary.init, jax.random.key(0))
     args = jax.tree.map(lambda leaf: shape(8, *leaf.shape, dtype=leaf.dtype), params)
 
@@ -168,8 +166,14 @@ def test_a_hop_of_a_boundary_moves_what_xla_moves(code):
         params = jax.tree.map(lambda leaf: leaf[0], params)
         return boundary.send(params, x[0], "x", tuple(CHAIN))[0][None]
 
-    step = jax.jit(on_mesh(ROW, hop, P("x"), P("x")))
-    args = (args, shape(8, 392, 192))
+    return jax.jit(on_mesh(ROW, hop, P("x"), P("x"))), (args, shape(8, 392, 192))
+
+
+@pytest.mark.usefixtures("_implicit")
+@pytest.mark.parametrize("code", ["phase", "rate", "latency", "int8", "float32"])
+def test_a_hop_of_a_boundary_moves_what_xla_moves(code):
+    """Encoding, packing, sending, unpacking and decoding."""
+    step, args = hop_of(code)
     walk = cost.trace(step, *args)
     compiled = hlo.counts(step.lower(*args).compile(), mesh_of(ROW))
     assert 0.8 < walk.stored_bytes / compiled.stored_bytes < 1.25
@@ -181,6 +185,26 @@ def test_a_hop_of_a_boundary_moves_what_xla_moves(code):
     # With nothing fused the same operations would move several times as much.
     if code != "float32":
         assert sum(op.bytes_read + op.bytes_written for op in walk.ops) > 7 * walk.stored_bytes
+
+
+@pytest.mark.usefixtures("_implicit")
+@pytest.mark.parametrize(
+    ("code", "budget", "memory", "arithmetic", "link"),
+    [("phase", 192, 128, 107, 1), ("int8", None, 176, 10, 5), ("float32", None, 200, 0, 19)],
+)
+def test_energies_of_a_hop_are_those_of_the_readme(code, budget, memory, arithmetic, link):
+    """pJ a feature: of a device, and of the link that 7 of 8 devices send over."""
+    step, args = hop_of(code, budget)
+    counts = cost.trace(step, *args)
+    if code == "phase":
+        assert counts.stored_bytes / (392 * 192) == pytest.approx(10.24, abs=0.005)
+        unfused = sum(op.bytes_read + op.bytes_written for op in counts.ops)
+        assert unfused / (392 * 192) == pytest.approx(421, abs=0.5)
+    parts = cost.estimate(counts, "snap-mesh").energy_parts
+    each = {part: amount.value / (8 * 392 * 192) for part, amount in parts.items()}
+    assert each["memory"] == pytest.approx(memory, abs=0.5)
+    assert each["compute"] == pytest.approx(arithmetic, abs=0.5)
+    assert each["links"] * 8 / 7 == pytest.approx(link, abs=0.5)
 
 
 @pytest.mark.usefixtures("_implicit")
