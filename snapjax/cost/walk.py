@@ -59,6 +59,7 @@ def trace(
       ValueError: for an unknown rule or site; under `strict` for anything without a price.
 
     Example:
+      >>> import jax
       >>> layer = lambda x, w: jax.nn.relu(x @ w)
       >>> x, w = jax.ShapeDtypeStruct((8, 64), "float32"), jax.ShapeDtypeStruct((64, 32), "float32")
       >>> counts = trace(layer, x, w)
