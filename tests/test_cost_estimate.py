@@ -32,11 +32,13 @@ def test_compute_energy_of_each_kind(kind, bits, each):
 def test_memory_and_on_die_energy():
     ops = (
         op("mac", 8, read=100.0, written=32.0),  # all 132 bytes, and 32 x 8 / 64 = 4 packets
-        op("add", 8, read=40.0, written=20.0),  # half of 60 bytes is not fused
-        op("move", 8, read=4.0, written=4.0),  # half of 8
+        op("add", 8, read=40.0, written=20.0),
+        # Of a fused operation only what reaches memory counts.
+        replace(op("multiply", 8, read=64.0, written=32.0), stored_read=6.0, stored_written=0.0),
+        op("move", 8, read=4.0, written=4.0),
     )
     parts = cost.estimate(Counts(devices=2, ops=ops), profile()).energy_parts
-    assert parts["memory"].value == 2 * 10 * (132 + 30 + 4)
+    assert parts["memory"].value == 2 * 10 * (132 + 60 + 6 + 8)
     assert parts["on-die"].value == 2 * 4 * (7 + 4 * 2 + 5 * 3)
 
 
@@ -177,15 +179,16 @@ def test_an_operation_takes_the_longer_of_compute_and_memory():
     # Twice as wide a type, half the rate; the half-size is in operations.
     assert latency.op_time(op("mac", 40, bits=16), Counts(), profile()).compute == 0.5
     assert latency.op_time(op("mac", 40, bits=8), Counts(), profile()).compute == 0.25
-    # 40 elementwise operations at 50 a second; half of the starts are fused away.
-    assert latency.op_time(op("add", 40), Counts(), profile()) == (0.8, 0.0, 1.0)
+    # 40 elementwise operations at 50 a second; what is fused into another starts nothing.
+    assert latency.op_time(op("add", 40), Counts(), profile()) == (0.8, 0.0, 2.0)
+    assert latency.op_time(op("add", 40, starts=0), Counts(), profile()) == (0.8, 0.0, 0.0)
     assert latency.op_time(op("transcendental", 40), Counts(), profile()).compute == 2.0
-    assert latency.op_time(op("move", 40, read=10.0), Counts(), profile()) == (0.0, 0.5, 1.0)
+    assert latency.op_time(op("move", 40, read=10.0), Counts(), profile()) == (0.0, 1.0, 2.0)
 
 
 def test_small_operations_in_a_loop_pay_the_floor_every_time():
     once = latency.op_time(op("mac", 400), Counts(), profile())
-    loop = latency.op_time(op("mac", 400, path="scan[4]/a/scan[10]"), Counts(), profile())
+    loop = latency.op_time(op("mac", 400, executions=40, starts=40), Counts(), profile())
     assert once.compute == (400 + 10) / 50
     assert loop.compute == (400 + 40 * 10) / 50
     assert (once.start, loop.start) == (2, 80)
@@ -200,7 +203,7 @@ def test_accumulates_run_at_their_own_rate():
 
 
 def example():
-    ops = (op("mac", 90), op("add", 50, read=40.0))  # 2 + 2 s; max(1, 2) + 1 s
+    ops = (op("mac", 90), op("add", 50, read=20.0, starts=0.5))  # 2 + 2 s; max(1, 2) + 1 s
     return Counts(4, {"stage": 4}, ops=ops, transfers=(send(400, LINE4),))  # 4 s
 
 
@@ -254,7 +257,7 @@ def test_schedules_that_make_no_sense(arguments, message):
 
 
 def test_ranges_are_at_the_ends_of_all_constants():
-    found = cost.estimate(example(), profile(spread=2.0, unfused=0.5, skipping=0.5))
+    found = cost.estimate(example(), profile(spread=2.0, skipping=0.5))
     compute = found.energy_parts["compute"]
     assert (compute.low, compute.value, compute.high) == (1000, 2000, 4000)
     links = found.energy_parts["links"]

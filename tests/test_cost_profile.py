@@ -152,8 +152,8 @@ BAD = {
     ),
     "low above value": ("[mac_32]\n" + constant(0.1), "mac_32 has low.*must ascend"),
     "share above one": (
-        "[unfused]\n" + constant(1.5, "share", 0.5, 2.0),
-        r"unfused\.value = 1\.5 is a share|unfused\.high = 2\.0 is a share",
+        "[skipping]\n" + constant(1.5, "share", 0.5, 2.0),
+        r"skipping\.value = 1\.5 is a share|skipping\.high = 2\.0 is a share",
     ),
     "wrong unit": (
         "[mac_32]\n" + constant(unit="nJ"),

@@ -22,7 +22,7 @@ HOSTILE = "Net/<script>alert('x')</script>&\"\n\x1b[31m"
 
 def counts():
     op = lambda path, kind, count, sites=(): Op(
-        path, "dot_general", kind, count, "float32", 32, sites, 4e4, 8e3
+        path, "dot_general", kind, count, "float32", 32, sites, 4e4, 8e3, 4e4, 8e3
     )
     return Counts(
         devices=4,
@@ -119,7 +119,7 @@ def test_json(found):
     assert record["links"][0]["bytes_of_busiest_device"] == {"stage": 7 * 8192}
     assert record["schedule"]["bubble"] == pytest.approx(3 / 7)
     assert record["traffic"][0]["break_even"]["dense_bits"] == 3
-    assert sum(record["constants"].values()) == 40
+    assert sum(record["constants"].values()) == 39
     assert record["unpriced"][0]["elements"] == 12
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from zoo import compare
+from zoo import compare, cost_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +37,12 @@ def test_table_is_the_committed_result_and_meets_what_it_promises():
     assert dense["accuracy"] >= 0.96
     assert spikes["accuracy"] >= dense["accuracy"] - 0.015
     assert spikes["bits_per_feature"] == 1
+
+
+def test_the_table_of_costs_is_of_the_committed_studies():
+    rows = lambda name: json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
+    studies = {
+        "snap-mesh": rows("cost_scaling"),
+        "ethernet-1g": rows("cost_scaling_ethernet_1g"),
+    }
+    assert cost_study.markdown(studies) in (ROOT / "README.md").read_text()

@@ -13,7 +13,7 @@ microbatches, one stage a device. Only the width and the number of devices chang
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,35 @@ def grows(rows: Sequence[Row], figure: str, along: str, variant: str = "hnn") ->
         name: all(a < b for a, b in zip(ascending(line), ascending(line)[1:], strict=False))
         for name, line in lines.items()
     }
+
+
+def markdown(studies: Mapping[str, Sequence[Row]]) -> str:
+    """How many times less than the float32 boundary's the whole energy and latency are, at the
+    ends of both directions; a column for each study and for spikes and 8 bits.
+
+    Args:
+      studies: what is written over a study's columns -> its rows, all of the same places.
+    """
+    shown = [(name, variant) for name in studies for variant in ("hnn", "ann_int8")]
+    label = {"hnn": "spikes", "ann_int8": "int8"}
+    lines = [
+        "| model | devices | " + " | ".join(f"{name}, {label[v]}" for name, v in shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    found = {
+        (name, row["family"], row["width"], row["devices"], row["variant"]): row["margin"]
+        for name, rows in studies.items()
+        for row in rows
+    }
+    for family in dict.fromkeys(key[1] for key in found):
+        widths = {key[2] for key in found if key[1] == family}
+        devices = {key[3] for key in found if key[1] == family}
+        for width in sorted({min(widths), max(widths)}):
+            for count in sorted({min(devices), max(devices)}):
+                margins = [found[name, family, width, count, variant] for name, variant in shown]
+                cells = [f"{m['energy_pj']:.3f}, {m['latency_s']:.3f}" for m in margins]
+                lines.append(f"| {family} {width} | {count} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def plot(path: str | Path, rows: Sequence[Row], title: str) -> None:

@@ -59,7 +59,6 @@ _KEYS = {
     "random": ("pJ", "a word of random bits"),
     # Memory
     "memory": ("pJ/byte", "a byte read from or written to the device's main memory"),
-    "unfused": ("share", "of the bytes of elementwise operations that fusion does not keep local"),
     # The network on the die
     "packet": ("pJ", "a packet's way in and out of the network on the die, without its hops"),
     "hop_x": ("pJ", "a packet's hop along x"),

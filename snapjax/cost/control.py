@@ -17,6 +17,7 @@ from snapjax.cost.record import Record
 from snapjax.cost.value import UNKNOWN, Path, Value, executions, join_values, place
 
 if TYPE_CHECKING:
+    from snapjax.cost.fusion import Plan
     from snapjax.cost.walk import Walker
 
 BRANCHES = "branches are counted by the rule "
@@ -25,7 +26,12 @@ _LARGEST = 1 << 20  # (device, iteration) pairs that are told apart
 
 
 def scan(
-    walker: "Walker", equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+    walker: "Walker",
+    equation: Any,
+    operands: list[Value],
+    path: Path,
+    weights: np.ndarray,
+    plan: "Plan | None" = None,
 ) -> list[Value]:
     length = equation.params["length"]
     consts, carry = _jax.scan_parts(equation.params)
@@ -48,7 +54,7 @@ def scan(
         sliced.append(Value(row.mark, value, None if row.spec is None else row.spec[1:]))
     inner = (*path, f"scan[{length}]")
     state = [Value(value.mark, None, value.spec) for value in operands[consts : consts + carry]]
-    run = lambda state: walker.run(body, [*fixed, *state, *sliced], inner, inner_weights)
+    run = lambda state: walker.run(body, [*fixed, *state, *sliced], inner, inner_weights, plan)
     state, results = _fixpoint(walker, run, state, carry)
     # (context, iterations, shape) of a result is (context, shape) of the stack of them.
     stacked = [

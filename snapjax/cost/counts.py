@@ -19,7 +19,8 @@ them fired, and `with_rates` says what share really does.
 | random | a word of random bits | random number generators |
 | move | an element copied without arithmetic | gather, concatenate, transpose, slices, ... |
 
-Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere.
+Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere, but for a
+"move" of no elements where one must be written to memory (`snapjax.cost.fusion`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +51,11 @@ class Op:
         of spikes that were put together are joined by " + ".
       bytes_read: bytes of all operands over all executions, as if nothing were fused.
       bytes_written: bytes of all results, likewise.
+      stored_read: bytes read from memory over all executions, where operations are fused as
+        `snapjax.cost.fusion` says (of a compiled program, as they are).
+      stored_written: bytes written to memory, likewise.
+      executions: how often its equations run; several of a module that are alike are one `Op`.
+      starts: how many operations of their own, or groups of fused ones, this starts.
     """
 
     path: str
@@ -61,6 +67,10 @@ class Op:
     sites: tuple[str, ...] = ()
     bytes_read: float = 0.0
     bytes_written: float = 0.0
+    stored_read: float = 0.0
+    stored_written: float = 0.0
+    executions: float = 1.0
+    starts: float = 0.0
 
     def scaled(self, factor: float) -> "Op":
         """This many times the same work."""
@@ -69,6 +79,10 @@ class Op:
             count=self.count * factor,
             bytes_read=self.bytes_read * factor,
             bytes_written=self.bytes_written * factor,
+            stored_read=self.stored_read * factor,
+            stored_written=self.stored_written * factor,
+            executions=self.executions * factor,
+            starts=self.starts * factor,
         )
 
 
@@ -208,6 +222,11 @@ class Counts:
     def acs(self) -> float:
         """Accumulates on a device that really happen: each weighted by the rate of its spikes."""
         return self.weighted("ac") + self.weighted("spike_spike")
+
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes that a device reads from and writes to its memory, as operations are fused."""
+        return sum(op.stored_read + op.stored_written for op in self.ops)
 
     @property
     def global_macs(self) -> float:

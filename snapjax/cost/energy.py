@@ -5,7 +5,7 @@ Each function prices one `Op` or `Transfer` on one profile; what they mean is in
 | part | energy |
 |---|---|
 | compute | count x the constant of its kind and width; of spikes that are absent only the share that the hardware does not skip |
-| memory | bytes of matmuls and convolutions, and the unfused share of all others', x memory |
+| memory | bytes that reach memory where operations are fused (`fusion.py`) x memory |
 | on-die | packets x (packet + hops_x hop_x + hops_y hop_y): results of dense matmuls on their way to the next core, and spikes on theirs |
 | links | bytes x 8 x link_bit for each link that they cross |
 """  # noqa: E501 (a table)
@@ -78,8 +78,8 @@ def memory_bytes(op: Op, counts: Counts, profile: Profile) -> float:
     """Bytes that an operation reads from and writes to main memory, on one device."""
     if op.kind in MATMUL_KINDS:
         # The weights of a spike that is absent are not fetched either.
-        return op.bytes_read * done_share(op, counts, profile) + op.bytes_written
-    return (op.bytes_read + op.bytes_written) * profile["unfused"]
+        return op.stored_read * done_share(op, counts, profile) + op.stored_written
+    return op.stored_read + op.stored_written
 
 
 def packets(op: Op, counts: Counts, profile: Profile) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snapjax.cost import collectives, hlo_text
+from snapjax.cost import collectives, hlo_text, hlo_traffic
 from snapjax.cost.contractions import taps
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
 from snapjax.cost.hlo_text import Array, Computation, Instruction, Module
@@ -53,8 +53,10 @@ def counts(compiled: Any, mesh: Any = None) -> Counts:
         one device.
 
     Returns:
-      counts with source "hlo". Elementwise work is what XLA kept, fused or not. Of the branches of
-      a conditional the dearest counts; a loop of unknown length counts once and is in `unpriced`.
+      counts with source "hlo". Elementwise work is what XLA kept, fused or not; what reaches memory
+      is of the instructions outside of fusions, and of each fusion a "move" of its own. Of the
+      branches of a conditional the dearest counts; a loop of unknown length counts once and is in
+      `unpriced`.
     """
     text = compiled if isinstance(compiled, str) else compiled.as_text()
     shape = dict(getattr(mesh, "shape", mesh or {}))
@@ -91,6 +93,7 @@ class _Reader:
     def __init__(self, module: Module, mesh: Mapping[str, int]) -> None:
         self.module, self.mesh = module, mesh
         self.devices = math.prod(mesh.values())
+        self.fused = 0  # how many fusions around the present instruction
 
     def computation(self, name: str, times: float, found: _Found) -> None:
         """Adds what a computation does when it runs this often."""
@@ -109,8 +112,13 @@ class _Reader:
         elif opcode == "conditional":
             self.branch(instruction, times, found)
         elif inner is not None:
-            for name in instruction.computations(inner):
+            names = instruction.computations(inner)
+            if opcode == "fusion":
+                self.moved(instruction, computation, times, found)
+                self.fused += 1
+            for name in names:
                 self.computation(name, times, found)
+            self.fused -= opcode == "fusion"
         elif kind in _COLLECTIVES:
             transfer = self.transfer(instruction, computation, _COLLECTIVES[kind], times)
             found.transfers.extend([transfer] if transfer else [])
@@ -156,6 +164,8 @@ class _Reader:
                 reason = "a library's own call"
                 found.unpriced.append(Unpriced(target, instruction.op_name, size, times, reason))
             return
+        if not self.fused:
+            self.moved(instruction, computation, times, found)
         kind, count = _work(instruction, read)
         if not count:
             return
@@ -170,8 +180,31 @@ class _Reader:
                 bits=source.bits,
                 bytes_read=times * sum(array.bytes for array in read),
                 bytes_written=times * sum(array.bytes for array in instruction.arrays),
+                executions=times,
             )
         )
+
+    def moved(
+        self, instruction: Instruction, computation: Computation, times: float, found: _Found
+    ) -> None:
+        """What an instruction outside of fusions, or a fusion, moves: a "move" of no elements."""
+        read, written = hlo_traffic.traffic(instruction, computation, self.module)
+        if read or written:
+            array = instruction.arrays[0]
+            found.ops.append(
+                Op(
+                    path=instruction.op_name,
+                    primitive=instruction.opcode,
+                    kind="move",
+                    count=0,
+                    dtype=array.dtype,
+                    bits=array.bits,
+                    stored_read=times * read,
+                    stored_written=times * written,
+                    executions=times,
+                    starts=times,
+                )
+            )
 
     def transfer(
         self, instruction: Instruction, computation: Computation, name: str, times: float

@@ -47,6 +47,7 @@ class Instruction:
       arrays: of the result, one for each element of a tuple.
       operands: names.
       attributes: the rest of the line.
+      number: of a parameter, its place among the operands of what calls; None for all else.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Instruction:
     arrays: tuple[Array, ...]
     operands: tuple[str, ...]
     attributes: str
+    number: int | None = None
 
     @property
     def op_name(self) -> str:
@@ -80,9 +82,10 @@ class Instruction:
 
 @dataclass
 class Computation:
-    """A list of instructions; `arrays` are the results by name."""
+    """A list of instructions; `arrays` are the results by name, and `root` is what it returns."""
 
     name: str
+    root: str = ""
     instructions: list[Instruction] = field(default_factory=list)
     arrays: dict[str, tuple[Array, ...]] = field(default_factory=dict)
 
@@ -117,6 +120,7 @@ def parse(text: str) -> Module:
                 instruction = _instruction(found[2], found[3])
                 current.instructions.append(instruction)
                 current.arrays[instruction.name] = instruction.arrays
+                current.root = instruction.name if found[1] else current.root
     if not entry:
         raise ValueError("hlo: the text has no ENTRY computation; use jitted.lower(...).compile()")
     return Module(entry, computations)
@@ -129,7 +133,10 @@ def _instruction(name: str, rest: str) -> Instruction:
     arrays = tuple(
         Array(dtype, _numbers(dims.replace("<=", ""))) for dtype, dims in _ARRAY.findall(shape)
     )
-    return Instruction(name, opcode.strip(), arrays, tuple(_OPERAND.findall(operands)), attributes)
+    opcode = opcode.strip()
+    number = int(operands) if opcode == "parameter" else None
+    names = tuple(_OPERAND.findall(operands))
+    return Instruction(name, opcode, arrays, names, attributes, number)
 
 
 def _split_shape(text: str) -> tuple[str, str]:

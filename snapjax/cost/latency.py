@@ -1,13 +1,13 @@
 """Seconds of operations and transfers on a profile, and of a pipeline's schedule.
 
 An operation takes the longer of its arithmetic and its memory traffic (roofline, Williams et al.
-2009), and a fixed time to start. Small operations reach less of the peak: n of them take
-(n + half) / (rate x efficiency). A message of b bytes takes latency + (b + half) / (bandwidth x
-efficiency). Device and links follow each other, or overlap.
+2009), and a fixed time to start, which a group of fused ones takes once. Of a group each operation
+is taken by itself, reads at its beginning and writes at its end, which is at most twice the
+roofline of the whole. Small matmuls reach less of the peak: one of n products takes (n + half) /
+(rate x efficiency). A message of b bytes takes latency + (b + half) / (bandwidth x efficiency).
+Device and links follow each other, or overlap.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,28 +76,18 @@ class OpTime(NamedTuple):
 
 def op_time(op: Op, counts: Counts, profile: Profile) -> OpTime:
     """Seconds of an operation on one device."""
-    times = executions(op)
     memory = memory_bytes(op, counts, profile) / profile["memory_bandwidth"]
     if op.kind in MATMUL_KINDS:
         spiking = op.kind != "mac" and profile["skipping"] > 0
         rate = profile["rate_ac" if spiking else f"rate_mac_{width_class(op.bits)}"]
         done = op.count * done_share(op, counts, profile)
-        compute = (done + times * profile["compute_half"]) / (rate * profile["compute_efficiency"])
-        return OpTime(compute, memory, times * profile["start"])
+        halves = op.executions * profile["compute_half"]
+        compute = (done + halves) / (rate * profile["compute_efficiency"])
+        return OpTime(compute, memory, op.starts * profile["start"])
     slow = op.kind in ("transcendental", "divide", "random")
     count = 0.0 if op.kind == "move" else op.count
     compute = count / profile["rate_transcendental" if slow else "rate_elementwise"]
-    return OpTime(compute, memory, times * profile["start"] * profile["unfused"])
-
-
-def executions(op: Op) -> float:
-    """How often an operation runs: the lengths of the loops that its path names, multiplied.
-
-    Example:
-      >>> executions(Op("encoder/scan[12]/tick/scan[4]", "dot_general", "mac", 96.0, "float32", 32))
-      48
-    """
-    return math.prod(int(length) for length in re.findall(r"\[(\d+)\]", op.path))
+    return OpTime(compute, memory, op.starts * profile["start"])
 
 
 def transfer_time(transfer: Transfer, mesh: Mapping[str, int], profile: Profile) -> float:

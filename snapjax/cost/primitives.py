@@ -115,8 +115,16 @@ _SCATTERS = {
     "masked_addupdate": "add",
 }
 
+# One jaxpr, run once on the equation's operands.
+CALLS = names(
+    """
+    call checkpoint closed_call composite core_call custom_jvp_call custom_vjp_call
+    custom_vmap_call eval_jaxpr jit pjit remat remat2 run_state
+    """
+)
+
 # They read a part of their first operand, as large as the result, or write as large an update.
-_READS_PART = frozenset(["gather", "dynamic_slice", "slice", "get", "masked_load", "split"])
+READS_PART = frozenset(["gather", "dynamic_slice", "slice", "get", "masked_load", "split"])
 _WRITES_PART = frozenset(
     [*_SCATTERS, "scatter", "dynamic_update_slice", "swap", "masked_swap", "addupdate"]
 )
@@ -249,6 +257,15 @@ _FORMULAS: dict[str, Callable[[Any], list[Work]]] = {
 
 MATMULS = frozenset(["dot_general", "conv_general_dilated", "ragged_dot_general"])
 
+# How each behaves where operations are fused: see `fusion.py`. What is in none stands alone.
+UPDATES = names("addupdate dynamic_update_slice masked_addupdate masked_swap swap")
+ENDS_GROUP = frozenset([*_REDUCTIONS, *_CUMULATIVE, *_WINDOWS, "reduce", "reduce_window"])
+SUMS = names("reduce_sum reduce_prod reduce_max reduce_min")
+EXPENSIVE = names(f"{_DIVIDES} {_TRANSCENDENTALS}")
+FUSES = (FREE | frozenset(_PER_RESULT) | names("clamp integer_pow one_minus_square")) - frozenset(
+    ["optimization_barrier", *_WRITES_PART]
+)
+
 
 def work(equation: Any) -> list[Work] | None:
     """What one execution of an equation counts; [] if it is free, None if it has no price here."""
@@ -267,7 +284,7 @@ def traffic(equation: Any) -> tuple[int, int]:
     name = equation.primitive.name
     read = [bytes_of(operand.aval) for operand in equation.invars]
     written = sum(bytes_of(result.aval) for result in equation.outvars)
-    if name in _READS_PART:
+    if name in READS_PART:
         return written + sum(read[1:]), written
     if name in _WRITES_PART:
         # The rest of the operand stays where it is.
@@ -281,7 +298,7 @@ def operand_dtype(equation: Any) -> Any:
     """The widest dtype of the operands, the condition of a select left out; else the result's."""
     name = equation.primitive.name
     operands = equation.invars[1:] if name == "select_n" else equation.invars
-    if name in _READS_PART or name in _WRITES_PART:
+    if name in READS_PART or name in _WRITES_PART:
         operands = equation.invars[:1]
     avals = [getattr(v.aval, "inner_aval", v.aval) for v in (*operands, *equation.outvars)]
     dtypes = [aval.dtype for aval in avals if hasattr(aval, "dtype")]

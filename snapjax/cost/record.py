@@ -8,6 +8,7 @@ from typing import Any
 from snapjax.cost import _jax, primitives, spike_marks
 from snapjax.cost.collectives import Collective
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer, Unpriced
+from snapjax.cost.fusion import Stored
 
 
 class Record:
@@ -28,38 +29,55 @@ class Record:
         equation: Any,
         path: str,
         found: Sequence[primitives.Work],
+        moved: Stored,
         executions: float,
+        share: float = 1.0,
         sites: tuple[str, ...] = (),
     ) -> None:
-        """An equation's work, this often."""
+        """An equation's work, this often.
+
+        Args:
+          found: of one execution.
+          moved: by it, once fused.
+          executions: on a device.
+          share: of the work and of the bytes that is a device's.
+        """
         if not self.active or not executions:
             return
-        read, written = primitives.traffic(equation)
-        for kind, count in found:
+        # What costs nothing by itself may still have to be stored, such as a broadcast.
+        read, written = primitives.traffic(equation) if found else (0, 0)
+        bytes_ = (read, written, moved.read, moved.written)
+        for kind, count in found or [primitives.Work("move", 0)]:
             if sites:
                 kind = "ac" if len(sites) == 1 else "spike_spike"
-            self._op(equation, path, kind, count * executions, sites, read, written, executions)
-            read = written = 0  # an equation of several kinds moves its bytes once
+            # Whole numbers stay whole.
+            times = executions if share == 1 else share * executions
+            amounts = [times * amount for amount in (count, *bytes_)]
+            self._op(equation, path, kind, sites, amounts, executions, executions * moved.starts)
+            bytes_, moved = (0, 0, 0, 0), Stored()  # of several kinds, one moves the bytes
 
     def _op(
         self,
         equation: Any,
         path: str,
         kind: str,
-        count: float,
         sites: tuple[str, ...],
-        read: float,
-        written: float,
+        amounts: Sequence[float],
         executions: float,
+        starts: float,
     ) -> None:
-        if not (count or read or written):
+        if not any(amounts):
             return
         dtype = primitives.operand_dtype(equation)
         name = "none" if dtype is None else str(dtype)
         bits = 0 if dtype is None else _jax.bits_of(dtype)
-        key = (path, equation.primitive.name, kind, name, bits, sites)
-        sums = self._ops.setdefault(key, [0, 0, 0])
-        for index, amount in enumerate((count, read * executions, written * executions)):
+        self._add(
+            (path, equation.primitive.name, kind, name, bits, sites), (*amounts, executions, starts)
+        )
+
+    def _add(self, key: tuple[Any, ...], amounts: Sequence[float]) -> None:
+        sums = self._ops.setdefault(key, [0] * len(amounts))
+        for index, amount in enumerate(amounts):
             sums[index] += amount
 
     def collective(
@@ -74,7 +92,7 @@ class Record:
         if not self.active or not executions:
             return
         for kind, count in found.work:
-            self._op(equation, path, kind, count * executions, (), 0, 0, executions)
+            self._op(equation, path, kind, (), [count * executions, 0, 0, 0, 0], executions, 0)
         if not any(found.sent):
             return  # one device, or every pair stays where it is
         mark = (
@@ -112,9 +130,7 @@ class Record:
     def merge(self, other: "Record") -> None:
         """Adds what another record holds."""
         for key, sums in other._ops.items():
-            mine = self._ops.setdefault(key, [0, 0, 0])
-            for index, amount in enumerate(sums):
-                mine[index] += amount
+            self._add(key, sums)
         for transfer, executions in other._transfers.items():
             self._transfers[transfer] = self._transfers.get(transfer, 0) + executions
         for entry, executions in other._unpriced.items():
@@ -124,7 +140,7 @@ class Record:
         """What makes one branch dearer than another: multiply-accumulates, bytes sent, the rest."""
         macs = sum(sums[0] for key, sums in self._ops.items() if key[2] in MATMUL_KINDS)
         sent = sum(transfer.sent_bytes * times for transfer, times in self._transfers.items())
-        return macs, sent, sum(sum(sums) for sums in self._ops.values())
+        return macs, sent, sum(sum(sums[:3]) for sums in self._ops.values())
 
     def counts(
         self, mesh: Mapping[str, int], notes: tuple[str, ...], parameters: int | None
@@ -134,12 +150,8 @@ class Record:
             devices=math.prod(mesh.values()),
             mesh=dict(mesh),
             ops=tuple(
-                Op(path, primitive, kind, count, dtype, bits, sites, read, written)
-                for (path, primitive, kind, dtype, bits, sites), (
-                    count,
-                    read,
-                    written,
-                ) in self._ops.items()
+                Op(path, primitive, kind, sums[0], dtype, bits, sites, *sums[1:])
+                for (path, primitive, kind, dtype, bits, sites), sums in self._ops.items()
             ),
             transfers=tuple(
                 replace(transfer, executions=times) for transfer, times in self._transfers.items()

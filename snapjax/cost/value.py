@@ -1,7 +1,9 @@
 """What a walk knows of an array of the program."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from snapjax.cost import spike_marks
@@ -46,6 +48,13 @@ def executions(weights: np.ndarray) -> float:
     """
     total = float(weights.sum()) / weights.shape[0]
     return int(total) if total.is_integer() else total
+
+
+def elements_of(parameters: Any) -> int | None:
+    """Elements of a pytree of arrays; a number, or None, is itself."""
+    if parameters is None or isinstance(parameters, int):
+        return parameters
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
 
 
 def place(path: Path) -> str:

@@ -11,24 +11,15 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from snapjax.cost import _jax, collectives, control, known, layout, primitives, spike_marks
+from snapjax.cost import _jax, collectives, control, fusion, known, layout, primitives, spike_marks
 from snapjax.cost.counts import Counts, Unpriced
 from snapjax.cost.record import Record
-from snapjax.cost.value import UNKNOWN, Path, Value, executions, place
+from snapjax.cost.value import UNKNOWN, Path, Value, elements_of, executions, place
 
 COND_RULES = ("max", "mean", "exact")
-
-# One jaxpr, run once on the equation's operands.
-_CALLS = primitives.names(
-    """
-    call checkpoint closed_call composite core_call custom_jvp_call custom_vjp_call
-    custom_vmap_call eval_jaxpr jit pjit remat remat2 run_state
-    """
-)
 
 Trips = int | Mapping[str, int] | None
 Rule = str | Mapping[str, Sequence[float]]
@@ -68,6 +59,7 @@ def trace(
       ValueError: for an unknown rule or site; under `strict` for anything without a price.
 
     Example:
+      >>> import jax
       >>> layer = lambda x, w: jax.nn.relu(x @ w)
       >>> x, w = jax.ShapeDtypeStruct((8, 64), "float32"), jax.ShapeDtypeStruct((64, 32), "float32")
       >>> counts = trace(layer, x, w)
@@ -85,7 +77,7 @@ def trace(
         for var, sharding in zip(jaxpr.invars, shardings, strict=True)
     ]
     walker.run(jaxpr, values, (), np.ones(1))
-    counts = walker.record.counts(walker.mesh, tuple(walker.notes), _number(parameters))
+    counts = walker.record.counts(walker.mesh, tuple(walker.notes), elements_of(parameters))
     if strict and counts.unpriced:
         listed = "; ".join(
             f"{entry.primitive} at {entry.path!r}, {entry.size} elements x {entry.executions:g} "
@@ -99,12 +91,6 @@ def trace(
     return counts.with_rates(rates) if rates else counts
 
 
-def _number(parameters: Any) -> int | None:
-    if parameters is None or isinstance(parameters, int):
-        return parameters
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
-
-
 class Walker:
     """One walk over a program; `record` is what it found."""
 
@@ -114,6 +100,7 @@ class Walker:
         self.mesh: dict[str, int] = {}
         self.manual = False  # inside of a shard_map
         self.notes: dict[str, None] = {}  # an ordered set
+        self._plans: dict[Any, fusion.Plan] = {}  # a body is walked more than once
 
     def argument(self, var: Any, sharding: NamedSharding | None) -> Value:
         """An argument of the whole program; its sharding says how it lies on the mesh."""
@@ -137,7 +124,12 @@ class Walker:
     # Jaxprs
 
     def run(
-        self, jaxpr: Any, values: Sequence[Value], path: Path, weights: np.ndarray
+        self,
+        jaxpr: Any,
+        values: Sequence[Value],
+        path: Path,
+        weights: np.ndarray,
+        plan: fusion.Plan | None = None,
     ) -> list[Value]:
         """Counts a jaxpr and returns what is known of its results.
 
@@ -147,7 +139,9 @@ class Walker:
           path: of the equation that runs it.
           weights: (devices, iterations of the loops around, ...) executions; outside of
             shard_map there is one device.
+          plan: what each equation moves, where the jaxpr is a part of the program around it.
         """
+        plan = self._plan(jaxpr) if plan is None else plan
         values = self._laid_out(jaxpr, values)
         env = dict(zip(jaxpr.invars, values, strict=True))
 
@@ -157,12 +151,17 @@ class Walker:
                 return Value(mark, known.literal_of(atom, weights.shape))
             return env.get(atom, UNKNOWN)  # a constant of a closed jaxpr is unknown
 
-        for equation in jaxpr.eqns:
+        for equation, moved in zip(jaxpr.eqns, plan, strict=True):
             operands = [get(atom) for atom in equation.invars]
             inner = (*path, *_jax.scopes(equation))
-            results = self.equation(equation, operands, inner, weights)
+            results = self.equation(equation, operands, inner, weights, moved)
             env.update(zip(equation.outvars, results, strict=True))
         return [get(atom) for atom in jaxpr.outvars]
+
+    def _plan(self, jaxpr: Any) -> fusion.Plan:
+        if jaxpr not in self._plans:
+            self._plans[jaxpr] = fusion.plan(jaxpr)
+        return self._plans[jaxpr]
 
     def _laid_out(self, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
         """Arguments outside of shard_map lie as the first shard_map takes them, if nothing else
@@ -182,12 +181,19 @@ class Walker:
         ]
 
     def equation(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        moved: fusion.Stored | fusion.Plan,
     ) -> list[Value]:
         """Counts one equation and returns what is known of its results."""
         name = equation.primitive.name
+        plan = moved if isinstance(moved, list) else None
+        if name == "scan":
+            return control.scan(self, equation, operands, path, weights, plan)
         special = {
-            "scan": control.scan,
             "while": control.while_loop,
             "cond": control.cond,
             "shard_map": control.shard_map,
@@ -195,12 +201,13 @@ class Walker:
         }.get(name)
         if special is not None:
             return special(self, equation, operands, path, weights)
-        if name in _CALLS:
-            return self._call(equation, operands, path, weights)
+        if name in primitives.CALLS:
+            return self._call(equation, operands, path, weights, plan)
         if collectives.collective_of(name) is not None:
             self._collective(equation, operands, path, weights)
         elif name not in collectives.ENDS:
-            self._operation(equation, operands, path, weights)
+            assert isinstance(moved, fusion.Stored)  # only calls have plans
+            self._operation(equation, operands, path, weights, moved)
         return self._results(equation, operands, path, weights)
 
     def _results(
@@ -243,7 +250,12 @@ class Walker:
     # Leaves
 
     def _operation(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        moved: fusion.Stored,
     ) -> None:
         if not self.record.active:
             return
@@ -251,20 +263,20 @@ class Walker:
         if name in primitives.HOST:
             self.note(f"{place(path)}: {name} runs on the host and is not counted")
         found = self._folded(equation) if name in _FOLDS else primitives.work(equation)
-        times = executions(weights)
+        times, share = executions(weights), 1.0
         if found is None:
             size = sum(_jax.size_of(result.aval) for result in equation.outvars)
             self.record.unpriced(Unpriced(name, where, size, times))
             return
         if not self.manual and self.mesh:
             specs = [value.spec for value in operands]
-            times /= layout.shards(specs, self.mesh)
+            share = 1 / layout.shards(specs, self.mesh)
             if name in primitives.MATMULS and layout.axes_of(*specs):
                 self.note(AUTO)
         sites: tuple[str, ...] = ()
         if name in primitives.MATMULS:
             sites = spike_marks.operand_sites([value.mark for value in operands[:2]])
-        self.record.work(equation, where, found, times, sites)
+        self.record.work(equation, where, found, moved, times, share, sites)
 
     def _folded(self, equation: Any) -> list[primitives.Work] | None:
         """A reduction by a function of the user's: its body for every element folded away."""
@@ -321,7 +333,12 @@ class Walker:
     # Calls
 
     def _call(
-        self, equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+        self,
+        equation: Any,
+        operands: list[Value],
+        path: Path,
+        weights: np.ndarray,
+        plan: fusion.Plan | None,
     ) -> list[Value]:
         name, inner = equation.primitive.name, _jax.called(equation)
         if inner is None or len(inner.invars) != len(operands):
@@ -342,7 +359,7 @@ class Walker:
                     equation.invars, operands, equation.params["in_shardings"], strict=True
                 )
             ]
-        results = self.run(inner, operands, path, weights)
+        results = self.run(inner, operands, path, weights, plan)
         if name == "custom_vjp_call" and spike_marks.is_spike(equation):
             mark = spike_marks.Mark(("/".join(path) or spike_marks.SPIKE,))
             return [value._replace(mark=mark) for value in results]

@@ -116,7 +116,6 @@ def measure(sizes: Sizes = Sizes(), clock: Clock = time.perf_counter) -> dict[st
     found["rate_transcendental"] = _rate(sizes.loop * sizes.cached, exponentials)
     small = run(loop(lambda x: x @ x), jnp.eye(8, dtype=jnp.float32))
     found["start"] = Spread(*(taken / sizes.loop for taken in small))
-    found["unfused"] = _unfused(sizes, found["memory_bandwidth"].value, run)
     return found
 
 
@@ -132,22 +131,6 @@ def _multiply_adds(steps: int) -> Callable[[jax.Array], jax.Array]:
         return x
 
     return chain
-
-
-def _unfused(sizes: Sizes, bandwidth: float, run: Callable[..., Spread]) -> Spread:
-    """The share of elementwise bytes that reach memory, on a normalisation that no cache holds."""
-
-    def normalise(x: jax.Array, residual: jax.Array) -> jax.Array:
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-6)
-        return jnp.maximum(scaled * 2.0 + 0.5, 0.0) + residual
-
-    x = jnp.ones((sizes.stream // 4 // 256, 256), jnp.float32)
-    counts = cost.trace(normalise, x, x)
-    total = sum(op.bytes_read + op.bytes_written for op in counts.ops)
-    taken = run(normalise, x, x)
-    share = lambda time_taken: float(min(1.0, time_taken * bandwidth / total))
-    return Spread(share(taken.low), share(taken.value), share(taken.high))
 
 
 def describe() -> str:
