@@ -181,12 +181,15 @@ class LogSpec:
       save: steps between two checkpoints; 0 for the end of every epoch.
       keep: newest checkpoints that are kept, besides the best one of those whose step was evaluated
         too.
+      profile: of `snapjax.cost`, a name or a file, with the peak rate of the devices, for the
+        model-FLOPs utilisation; None for that of the device's kind, where one is known.
     """
 
     every: int = 20
     evaluate: int = 0
     save: int = 0
     keep: int = 2
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("every", 1), ("evaluate", 0), ("save", 0), ("keep", 1)):

@@ -24,7 +24,10 @@ from rich.progress import (
 from zoo.files import MetricsLog, write_atomic
 
 # Measured by the clock, so different in every run; all other metrics repeat bit for bit.
-TIMINGS = ("samples_per_second", "tokens_per_second", "waiting_share", "seconds")
+TIMINGS = (
+    *("samples_per_second", "tokens_per_second", "waiting_share", "seconds"),
+    *("model_flops_per_second", "model_flops_utilisation"),
+)
 
 Row = dict[str, Any]
 

@@ -44,6 +44,8 @@ class Run:
       step: updates made so far.
       steps_per_epoch: full batches of the training split.
       tokens_per_sample: for the speed in tokens.
+      flops_per_sample: that the model needs, forward and backward; see `zoo.train.utilisation`.
+      peak_flops: that the devices could do a second, None where that is not known.
       seconds: of training and evaluation so far, over all resumes.
     """
 
@@ -57,6 +59,8 @@ class Run:
     step: int
     steps_per_epoch: int
     tokens_per_sample: int
+    flops_per_sample: float
+    peak_flops: float | None
     seconds: float = 0.0
 
 
@@ -139,6 +143,10 @@ class Loop:
             if run.step % log.every == 0 or run.step == total:
                 self._settle(0)
                 line = self.window.close(spec.batch_size, tokens, source.waited)
+                line["model_flops_per_second"] = line["samples_per_second"] * run.flops_per_sample
+                if run.peak_flops is not None:
+                    used = line["model_flops_per_second"] / run.peak_flops
+                    line["model_flops_utilisation"] = used
                 line["learning_rate"] = float(run.trainer.learning_rate(run.step - 1))
                 self._log("train", line)
                 self._show(bar, task, loss=line["loss"])

@@ -23,7 +23,7 @@ from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.files import write_json
 from zoo.hybrid import Model
-from zoo.train import placement, processes
+from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
@@ -99,6 +99,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     if not processes.alike(repr(config)):
         raise ValueError("the processes have different configs; start all with the same --set")
     mesh = placement.choose_mesh(config)
+    peak = utilisation.peak_flops(config.log.profile, config.model.precision)
     data = load(config.data)
     processes.check_same_data(config.data.source, data.record["sha256"])
     sizes = data_sizes(data)
@@ -142,6 +143,8 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
         step=saved["step"],
         steps_per_epoch=steps,
         tokens_per_sample=tokens_per_sample(model, data),
+        flops_per_sample=utilisation.flops_per_sample(model, data.train.take(np.arange(1))),
+        peak_flops=peak,
         seconds=saved["seconds"],
     )
 

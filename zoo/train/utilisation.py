@@ -1,0 +1,59 @@
+"""Model-FLOPs utilisation: the operations that the model needs a second, of those that the devices
+could do (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+
+What the program adds, such as recomputation and the idle ticks of a pipeline, does not count, so
+the figure compares programs. The operations are counted in the jaxpr by `snapjax.cost`.
+"""
+
+from typing import Any
+
+import jax
+
+from snapjax import cost
+from snapjax.parameters import merge_plan, split_plan
+from zoo.hybrid import Model
+
+# Start of a device's kind, as jax calls it -> the profile that has its peak rates.
+PROFILES = {
+    "NVIDIA H100": "h100-nvlink",
+    "NVIDIA H200": "h200-nvlink",
+    "TPU v5 lite": "tpu-v5e",
+    "TPU v5p": "tpu-v5p",
+    "TPU v6 lite": "tpu-v6e",
+}
+
+
+def flops_per_sample(model: Model, batch: Any) -> float:
+    """Operations of the matmuls and convolutions of one sample, forward and backward, a
+    multiply-accumulate counted as two.
+
+    Args:
+      model: the model.
+      batch: of one sample, arrays or their shapes.
+    """
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    trainable, plans = split_plan(params)
+    key = jax.eval_shape(jax.random.key, 0)
+
+    def loss(trainable: Any, plans: Any, batch: Any, key: jax.Array) -> jax.Array:
+        logits, _ = model.apply(merge_plan(trainable, plans), batch, key)
+        return model.loss(logits, batch)[0]["loss"]
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+    return 2.0 * cost.trace(jax.grad(loss), trainable, plans, shapes, key).global_macs
+
+
+def peak_flops(profile: str | None, precision: str) -> float | None:
+    """Operations a second that all devices of this run could do, None where that is not known.
+
+    Args:
+      profile: name or file of a profile of `snapjax.cost`; None for the one of the device's kind.
+      precision: of the activations, "float32" or "bfloat16".
+    """
+    kind = jax.devices()[0].device_kind
+    if profile is None:
+        profile = next((name for start, name in PROFILES.items() if kind.startswith(start)), None)
+    if profile is None:
+        return None
+    bits = 16 if precision == "bfloat16" else 32
+    return 2.0 * cost.load_profile(profile)[f"rate_mac_{bits}"] * jax.device_count()
