@@ -228,3 +228,30 @@ def test_a_permutation_over_two_axes_crosses_those_where_its_ends_differ(
     (link,) = cost.estimate(counts, profile("line")).links
     assert link.bytes == each * all_bytes
     assert link.energy.value == 8 * each * crossed * profile()["link_bit"]
+
+
+@pytest.mark.parametrize(
+    ("produced", "consumed"),
+    [
+        # Of 16 rows a device has 2 before and after: others, where the order of the axes changes.
+        (P(("x", "y")), P(("y", "x"))),
+        # 4 rows before, and 2 after, which a device already has if the new axis is the inner one.
+        (P("y"), P(("x", "y"))),
+        (P("y"), P(("y", "x"))),
+    ],
+)
+def test_shards_that_change_places_between_two_shard_maps(produced, consumed):
+    mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    part = lambda f, spec: jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec)
+    both = jax.jit(
+        lambda x: part(lambda y: y + 1, consumed)(part(lambda y: y * 2, produced)(x)),
+        out_shardings=NamedSharding(mesh, consumed),
+    )
+    counts = cost.trace(both, shape(16, 4))
+    inner = consumed == P(("y", "x"))
+    each = 2 * 4 * 4 if not (inner and produced == P("y")) else 0  # bytes of two rows
+    assert counts.by_axis() == {"x": each, "y": each}
+    compiled = hlo.counts(both.lower(shape(16, 4)).compile(), mesh)
+    assert compiled.by_axis() == counts.by_axis()
+    assert compiled.global_by_axis() == counts.global_by_axis()
+    assert any("resharding" in note for note in counts.notes) == bool(each)
