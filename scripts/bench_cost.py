@@ -1,9 +1,10 @@
-"""How long counting takes: the jaxpr, the walk over it, and the memory, of whole training steps.
+"""How long pricing takes: the jaxpr, the walk over it, its prices, and the memory, of whole
+training steps.
 
-    python scripts/bench_cost.py [--models base large] [--repeats 5]
+    python scripts/bench_cost.py [--models bert_base bert_large] [--repeats 5]
 
 Nothing is allocated: every argument is a shape. The walk is what `snapjax.cost.trace` adds once the
-jaxpr exists; the time of jax's own tracing is beside it.
+jaxpr exists, and the prices what `snapjax.cost.estimate` does; jax's own tracing is beside them.
 """
 
 import argparse
@@ -20,24 +21,12 @@ from snapjax import cost
 from snapjax.parameters import merge_plan, split_plan
 from zoo.registry import create_model
 
-# width, layers, heads
-SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}
+MODELS = ("bert_base", "bert_large")
 
 
-def training_step(size: str, batch: int, tokens: int):
+def training_step(name: str, batch: int, tokens: int):
     """(a step of AdamW on BERT's masked tokens, the shapes of its arguments)."""
-    width, layers, heads = SIZES[size]
-    model = create_model(
-        "bert_nano",
-        variant="hnn",
-        stages=4,
-        vocabulary=30522,
-        positions=512,
-        width=width,
-        layers=layers,
-        heads=heads,
-        mlp_width=4 * width,
-    )
+    model = create_model(name, variant="hnn", stages=4)
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     inputs = {"token": shape((batch, tokens)), "position": shape((batch, 20))}
     optimiser = optax.adamw(1e-4)
@@ -58,29 +47,31 @@ def training_step(size: str, batch: int, tokens: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    print(
-        f"{'model':8} {'parameters':>12} {'TMAC':>8} {'jaxpr s':>8} {'walk s':>8} {'peak MiB':>9}"
-    )
-    for size in args.models:
-        step, shapes = training_step(size, args.batch, args.tokens)
+    seconds = " ".join(f"{name:>8}" for name in ("jaxpr s", "walk s", "prices s"))
+    print(f"{'model':10} {'parameters':>12} {'TMAC':>8} {seconds} {'peak MiB':>9}")
+    for name in args.models:
+        step, shapes = training_step(name, args.batch, args.tokens)
         start = time.perf_counter()
         jitted = jax.jit(step)
         jitted.trace(*shapes)  # kept by jax: what follows finds the jaxpr
         traced = time.perf_counter() - start
-        times = []
+        walks, prices = [], []
         for _ in range(args.repeats):
             start = time.perf_counter()
             counts = cost.trace(jitted, *shapes, strict=True, parameters=shapes[0])
-            times.append(time.perf_counter() - start)
+            walked = time.perf_counter()
+            cost.estimate(counts, "snap-mesh")
+            walks.append(walked - start)
+            prices.append(time.perf_counter() - walked)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"{size:8} {counts.parameters:12,} {counts.macs / 1e12:8.3f} {traced:8.2f} "
-            f"{statistics.median(times):8.3f} {peak:9.0f}"
+            f"{name:10} {counts.parameters:12,} {counts.macs / 1e12:8.3f} {traced:8.2f} "
+            f"{statistics.median(walks):8.3f} {statistics.median(prices):8.3f} {peak:9.0f}"
         )
 
 

@@ -44,6 +44,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--batch", type=int, default=1, help="samples a step")
     add("--microbatches", type=int, help="default: the most up to four a stage that batch allows")
     add("--tokens", type=int, help="of a text; default 128, or the model's longest")
+    add(
+        "--task",
+        help="mlm, classify or encode, of a BERT; default encode with the pooler, as published "
+        "figures are counted, and mlm with --train",
+    )
     add("--steps", type=int, help="spike steps T of the boundaries; default 4")
     add("--bits", type=float, help="a feature on the boundaries; default 1")
     add("--rate", type=rate, metavar="measured|R", help="spike rate; default 0.5, assumed")
@@ -76,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from zoo import cost
     from zoo.files import to_json, write_atomic
 
-    changes = (args.variant, args.stages, args.steps, args.bits)
-    model, params = cost.build(args.model, *changes)
+    changes = (args.variant, args.stages, args.steps, args.bits, args.task)
+    model, params = cost.build(args.model, *changes, train=args.train)
     stages = model.config.stages
     microbatches = args.microbatches
     if microbatches is None:
@@ -101,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         record = {
             "model": args.model,
             "step": "train" if args.train else "forward",
+            "task": model.config.task,
             "batch": args.batch,
             "microbatches": microbatches,
             "tokens": cost.tokens_of(model, args.tokens),

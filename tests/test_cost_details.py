@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from cost_bodies import CHAIN, CUBE, GRID, RING, ROW, mesh_of, on_mesh
+from cost_inputs import profile
 from cost_programs import shape
 from jax import lax
 from jax.extend.core import Primitive
@@ -203,3 +204,54 @@ def test_dense_and_ring_agree_on_one_ring():
     ring = cost.trace(on_mesh(ROW, around, P("x"), P(None, "x")), shape(64, 8))
     gather = on_mesh(ROW, lambda x: lax.all_gather(x, "x"), P("x"), P("x"))
     assert ring.by_axis() == cost.trace(gather, shape(64, 8)).by_axis()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "per_axis", "all_bytes", "crossed"),
+    [
+        # Devices of 2 x 4 by their flat index, row after row; a row of x is 4 apart.
+        (((0, 5),), {"x": 1, "y": 1}, 1, 1 + 1),  # to the next row, and one place on
+        (((0, 1), (4, 7)), {"x": 0, "y": 2}, 2, 1 + 3),  # one place and three, on a line
+        (((0, 4), (1, 5), (2, 2)), {"x": 2, "y": 0}, 2, 2),
+    ],
+)
+def test_a_permutation_over_two_axes_crosses_those_where_its_ends_differ(
+    pairs, per_axis, all_bytes, crossed
+):
+    mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    send = lambda x: lax.ppermute(x, ("x", "y"), pairs)
+    spec = jax.sharding.PartitionSpec(("x", "y"))
+    counts = cost.trace(jax.shard_map(send, mesh=mesh, in_specs=spec, out_specs=spec), shape(8, 4))
+    each = 4 * 4  # four float32 a device
+    assert counts.global_by_axis() == {axis: each * n for axis, n in per_axis.items()}
+    assert counts.by_axis() == {axis: each * bool(n) for axis, n in per_axis.items()}
+    (link,) = cost.estimate(counts, profile("line")).links
+    assert link.bytes == each * all_bytes
+    assert link.energy.value == 8 * each * crossed * profile()["link_bit"]
+
+
+@pytest.mark.parametrize(
+    ("produced", "consumed"),
+    [
+        # Of 16 rows a device has 2 before and after: others, where the order of the axes changes.
+        (P(("x", "y")), P(("y", "x"))),
+        # 4 rows before, and 2 after, which a device already has if the new axis is the inner one.
+        (P("y"), P(("x", "y"))),
+        (P("y"), P(("y", "x"))),
+    ],
+)
+def test_shards_that_change_places_between_two_shard_maps(produced, consumed):
+    mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    part = lambda f, spec: jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec)
+    both = jax.jit(
+        lambda x: part(lambda y: y + 1, consumed)(part(lambda y: y * 2, produced)(x)),
+        out_shardings=NamedSharding(mesh, consumed),
+    )
+    counts = cost.trace(both, shape(16, 4))
+    inner = consumed == P(("y", "x"))
+    each = 2 * 4 * 4 if not (inner and produced == P("y")) else 0  # bytes of two rows
+    assert counts.by_axis() == {"x": each, "y": each}
+    compiled = hlo.counts(both.lower(shape(16, 4)).compile(), mesh)
+    assert compiled.by_axis() == counts.by_axis()
+    assert compiled.global_by_axis() == counts.global_by_axis()
+    assert any("resharding" in note for note in counts.notes) == bool(each)

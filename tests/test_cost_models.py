@@ -11,6 +11,7 @@ from snapjax import cost
 from snapjax.boundary import Boundary
 from snapjax.cost import hlo
 from snapjax.sharding import make_mesh, place
+from zoo import cost as zoo_cost
 from zoo.registry import create_model
 from zoo.transformer import PreNormBlock
 
@@ -71,6 +72,23 @@ def test_bert_to_the_last_digit(name, sizes, parameters, macs):
     assert counts.macs == expected + 2 * width  # and the classifier of 2 classes
     if parameters is not None:
         assert counts.parameters == parameters + 2 * width + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [
+        ("bert_base", 109_482_240, 11_174_215_680),
+        ("bert_large", 335_141_888, 39_461_060_608),
+        ("vit_base_patch16_224", 86_567_656, 17_563_828_224),
+        ("vit_small_patch16_224", 22_050_664, 4_598_882_304),  # DeiT-S
+    ],
+)
+@pytest.mark.parametrize("stages", [1, 4])
+def test_published_presets_as_they_are_priced(name, parameters, macs, stages):
+    model, _ = zoo_cost.build(name, "ann", stages)
+    counts = zoo_cost.trace_step(model, zoo_cost.Setting(batch=2, microbatches=2))
+    assert (counts.parameters, counts.global_macs) == (parameters, 2 * macs)
+    assert not counts.unpriced
 
 
 class ViT(nn.Module):

@@ -167,6 +167,14 @@ BAD = {
         "[mac_32]\n" + constant().replace('"a test"', '" "'),
         r"mac_32\.source = ' ' must be a text",
     ),
+    "a list as status": (
+        "[mac_32]\n" + constant().replace('"assumed"', '["read"]'),
+        r"mac_32\.status = \['read'\] must be one of read, measured",
+    ),
+    "not a float": (
+        "[mac_32]\n" + constant(high="1" + 400 * "0"),
+        r"mac_32\.high = 10+ must be a finite number >= 0",
+    ),
     "not TOML": ("[mac_32\n", "not a TOML file"),
 }
 
@@ -185,6 +193,7 @@ def test_a_bad_file_is_one_error_that_names_the_key(tmp_path, case):
     [
         ("", r"topology = None must be one of line, ring, switch"),
         ('topology = "torus"\n', "topology = 'torus' must be one of"),
+        ('topology = ["line"]\n', r"topology = \['line'\] must be one of"),
         ('topology = "line"\n', r"\[mac_32\] is missing \(a multiply-accumulate.*name a profile"),
         ('base = "snap-mess"\n', "base = 'snap-mess' is no profile of the package.*snap-mesh"),
         ('bass = "snap-mesh"\n', "unknown key 'bass' .did you mean 'base'"),

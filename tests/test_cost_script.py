@@ -23,7 +23,8 @@ BATCH = 8
 VIT_MACS = 16 * (4 * 64 + 4 * (4 * 64 * 64 + 2 * 64 * 128 + 2 * 16 * 64)) + 64 * 10
 # bert_nano at 128 tokens, MLP 256: the same, then 19 masked tokens (15 %), each a 64 x 64 transform
 # and a 64 x 2048 decoder.
-BERT_MACS = 128 * 4 * (4 * 64 * 64 + 2 * 64 * 256 + 2 * 128 * 64) + 19 * (64 * 64 + 64 * 2048)
+ENCODER_MACS = 128 * 4 * (4 * 64 * 64 + 2 * 64 * 256 + 2 * 128 * 64)
+BERT_MACS = ENCODER_MACS + 19 * (64 * 64 + 64 * 2048)
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +188,42 @@ def test_steps_and_bits_and_train(capsys):
     assert record["traffic"][0]["break_even"]["dense_bits"] == 4  # 9 levels
 
 
+@pytest.mark.parametrize(
+    ("arguments", "task", "macs", "parameters"),
+    [
+        # 339,456 of the encoder; the pooler's 64 x 64 and 64 on the first token.
+        (["bert_nano"], "encode", ENCODER_MACS + 64 * 64, 339_456 + 4_160),
+        (["bert_nano", "--task", "mlm"], "mlm", BERT_MACS, 339_456 + 137_408),
+        (["bert_nano", "--train"], "mlm", 3 * BERT_MACS, 339_456 + 137_408),
+        (
+            ["bert_nano", "--task", "classify"],
+            "classify",
+            ENCODER_MACS + 64 * 64 + 2 * 64,
+            339_456 + 4_290,
+        ),
+        # 6 layers of 384 and 1536; the embedding is a mean over 128 tokens, as the preset says.
+        (
+            ["minilm_l6"],
+            "encode",
+            6 * 128 * (4 * 384**2 + 2 * 384 * 1536 + 2 * 128 * 384) + 384**2 + 128 * 384,
+            22_713_216,
+        ),
+    ],
+)
+def test_a_bert_is_priced_as_published_unless_a_task_is_named(
+    capsys, arguments, task, macs, parameters
+):
+    code, out, _ = run(capsys, *arguments, "--tokens", "128", "--stages", "1", "--json")
+    record = json.loads(out)
+    assert (code, record["task"]) == (0, task)
+    assert (record["macs"], record["parameters"]) == (macs, parameters)
+
+
+def test_the_heavier_end_of_an_encoder_is_its_pooler():
+    model, _ = cost.build("bert_nano", "hnn", 4)
+    assert cost.schedule_of(model, cost.Setting(), "snap-mesh").imbalance > 1
+
+
 def test_the_table_and_the_page(capsys, tmp_path):
     page = tmp_path / "cost.html"
     code, out, _ = run(capsys, PRETRAINED, "--rate", "measured", "--html", str(page))
@@ -212,6 +249,10 @@ def test_the_table_and_the_page(capsys, tmp_path):
         ([PRETRAINED, "--steps", "2"], "trained as it is"),
         (["bert_nano", "--variant", "ann", "--bits", "2"], "variant='ann' has no spikes"),
         (["bert_nano", "--steps", "0"], "steps=0 must be"),
+        (["bert_nano", "--task", "mln"], "unknown task 'mln'; did you mean 'mlm'"),
+        (["vit_nano_patch2_8", "--task", "mlm"], "task='mlm' is of a BERT"),
+        ([PRETRAINED, "--task", "mlm"], "trained as it is"),
+        (["minilm_l6", "--stages", "2", "--train"], "predicts no label that a step could learn"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, message):
@@ -253,4 +294,4 @@ def test_as_a_command():
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["macs"] == 2 * BERT_MACS
+    assert json.loads(done.stdout)["macs"] == 2 * (ENCODER_MACS + 64 * 64)

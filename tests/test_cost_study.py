@@ -59,6 +59,8 @@ def test_growth_is_read_off_the_rows():
     grows = lambda along: cost_study.grows(rows, "energy_pj", along)
     assert grows("devices") == {"f, width=1": True, "f, width=2": False}
     assert grows("width") == {"f, devices=2": True, "f, devices=4": False}
+    # One point does not grow.
+    assert cost_study.grows(rows[:1], "energy_pj", "devices") == {}
 
 
 def test_rates_of_the_study_are_measured_where_a_trained_model_ships():

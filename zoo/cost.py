@@ -65,6 +65,8 @@ def build(
     stages: int | None = None,
     steps: int | None = None,
     bits: float | None = None,
+    task: str | None = None,
+    train: bool = False,
 ) -> tuple[Model, Params | None]:
     """A model to price, and its parameters if it is a trained one.
 
@@ -74,11 +76,14 @@ def build(
       stages: None for 4.
       steps: spike steps of its boundaries, None for the variant's.
       bits: a feature on its boundaries, None for the variant's.
+      task: of a BERT; None for the encoder with its pooler, which publications count, and for its
+        pretraining (the preset's task) where it is trained.
+      train: whether a training step is priced, not the forward pass.
 
     Raises:
       ValueError: for an unknown name, or an argument that does not apply.
     """
-    asked = {"variant": variant, "stages": stages, "steps": steps, "bits": bits}
+    asked = {"variant": variant, "stages": stages, "steps": steps, "bits": bits, "task": task}
     given = [key for key, value in asked.items() if value is not None]
     if name in list_pretrained():
         loaded = load_pretrained(name)
@@ -89,6 +94,14 @@ def build(
             )
         return loaded.model, loaded.params
     model = create_model(name, variant or "hnn", 4 if stages is None else stages)
+    if task is not None and not hasattr(model.config, "vocabulary"):
+        raise ValueError(f"task={task!r} is of a BERT; leave it out for {name}")
+    if task is None and not train and getattr(model.config, "task", None) == "mlm":
+        task = "encode"
+    if task is not None:
+        # The pooler's token is the first; a mean over the others would be work of ours.
+        pooled = {"pooling": "first", "pooler": True} if task == "encode" else {}
+        model = replace(model, config=replace(model.config, task=task, **pooled))
     boundary = model.boundary
     for key in ("steps", "bits"):
         if key in given and not boundary.spiking:
@@ -142,7 +155,10 @@ def batch_shapes(model: Model, setting: Setting) -> dict[str, jax.ShapeDtypeStru
     if config.task == "mlm":
         targets = (count, max(1, round(MASKED * tokens)))
         batch["position"] = shape(jnp.int32, *targets)
-    return {**batch, "label": shape(jnp.int32, *targets), "weight": shape(jnp.float32, *targets)}
+    batch["weight"] = shape(jnp.float32, *targets)
+    if config.task == "encode":  # which predicts nothing
+        return batch
+    return {**batch, "label": shape(jnp.int32, *targets)}
 
 
 def abstract_mesh(data: int, stages: int) -> AbstractMesh:
@@ -162,7 +178,15 @@ def trace_step(model: Model, setting: Setting) -> cost.Counts:
     """The counts of one step on a mesh of data x stages devices, as a mean over the devices.
 
     Ticks in which a stage idles are not counted as work, but what it sends in them is counted.
+
+    Raises:
+      ValueError: for a training step of an encoder, which has no labels to learn.
     """
+    if setting.train and model.config.task == "encode":
+        raise ValueError(
+            f"train=True: {model.config.name} of task 'encode' predicts no label that a step could "
+            "learn; give another task, such as 'mlm', or price the forward pass"
+        )
     mesh: Any = abstract_mesh(setting.data, model.config.stages)
     batch = batch_shapes(model, setting)
     parameters, _ = parameter_counts(model)
@@ -189,7 +213,11 @@ def schedule_of(model: Model, setting: Setting, profile: str | cost.Profile) -> 
     stages, each = model.config.stages, model.config.layers // model.config.stages
     blocks = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[:each], tree), shapes["blocks"])
     x = jax.eval_shape(model.embed, shapes, batch)
-    head = lambda params, x, batch: pipeline.head(params, x, batch, None)[0]
+
+    def head(params: Params, x: jax.Array, batch: Batch) -> Any:
+        sums, samples = pipeline.head(params, x, batch, None)
+        return sums if "loss" in sums else samples
+
     stage = lambda params, x, batch: pipeline.stage(params, x, batch, None)
     seconds = [
         cost.estimate(cost.trace(function, *args), profile).latency.value

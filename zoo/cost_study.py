@@ -191,7 +191,8 @@ def grows(rows: Sequence[Row], figure: str, along: str, variant: str = "hnn") ->
       variant: whose margin.
 
     Returns:
-      "vit, devices=4" (or "vit, width=192") -> whether each step along `along` has a larger margin.
+      "vit, devices=4" (or "vit, width=192") -> whether each step along `along` has a larger margin;
+      nothing of a line of one point.
     """
     other = "devices" if along == "width" else "width"
     lines: dict[str, list[tuple[int, float]]] = {}
@@ -203,6 +204,7 @@ def grows(rows: Sequence[Row], figure: str, along: str, variant: str = "hnn") ->
     return {
         name: all(a < b for a, b in zip(ascending(line), ascending(line)[1:], strict=False))
         for name, line in lines.items()
+        if len(line) > 1
     }
 
 

@@ -59,7 +59,8 @@ def encoding(
       label_smoothing: has no meaning here; must be 0.
 
     Returns:
-      sums {"weight"}, and with labels {"loss"}, float32 scalars, and per-sample {"embedding"}.
+      sums {"weight"}, and with labels {"loss"}, float32 scalars, and per-sample {"embedding"}, and
+      {"pooled"} of a model with a pooler.
     """
     if label_smoothing:
         raise ValueError(f"loss: label_smoothing={label_smoothing} is for tasks with classes")
@@ -70,7 +71,10 @@ def encoding(
         _check(batch, "label", embedding.shape)
         distance = ((embedding - batch["label"].astype(jnp.float32)) ** 2).sum(-1)
         sums["loss"] = (distance * batch["weight"]).sum()
-    return sums, {"embedding": embedding}
+    samples = {"embedding": embedding}
+    if encoded.pooled is not None:
+        samples["pooled"] = encoded.pooled
+    return sums, samples
 
 
 LOSSES = {"classify": classification, "mlm": masked_lm, "encode": encoding}

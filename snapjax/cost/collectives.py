@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from snapjax.cost._jax import bytes_of, size_of
+from snapjax.cost.layout import Move
 from snapjax.cost.primitives import Work
 
 # primitive -> the collective that it is. Casts between kinds of replication are none.
@@ -81,13 +82,13 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
     return Collective(name, axes, payload, sent, messages, pairs, elements, local)
 
 
-def implied(
-    name: str, axes: Sequence[str], mesh: Mapping[str, int], payload: int, elements: int
-) -> Collective:
+def implied(move: Move, mesh: Mapping[str, int], payload: int, elements: int) -> Collective:
     """A collective that no equation states, of so many bytes and elements on each device."""
-    axes = in_mesh_order(axes, mesh)
-    sent, messages = sends(name, payload, [mesh[axis] for axis in axes])
-    return Collective(name, axes, payload, sent, messages, None, elements, [])
+    name, axes, pairs = move.collective, move.axes, move.pairs
+    if pairs is None:  # whose order would count
+        axes = in_mesh_order(axes, mesh)
+    sent, messages = sends(name, payload, [mesh[axis] for axis in axes], pairs)
+    return Collective(name, axes, payload, sent, messages, pairs, elements, [])
 
 
 def sends(

@@ -181,7 +181,7 @@ def shard_map(
     ]
     for number, (value, spec) in enumerate(zip(operands, taken, strict=True)):
         produced = spec if value.spec is None else value.spec
-        steps = layout.moves(produced, spec)
+        steps = layout.moves(produced, spec, walker.mesh)
         if steps:
             walker.note(layout.resharded(equation, number, produced, spec))
             walker.reshard(equation.invars[number], value, steps, path, weights)

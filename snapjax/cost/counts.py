@@ -23,6 +23,7 @@ Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear 
 "move" of no elements where one must be written to memory (`snapjax.cost.fusion`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -138,24 +139,33 @@ class Transfer:
             sent for name, sent in zip(self.axes, self.sent, strict=True) if name == axis
         )
 
+    def crossings(self, axis: str, mesh: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+        """(source, destination) on one axis of each of `pairs` that crosses it."""
+        if self.pairs is None or axis not in self.axes:
+            return ()
+        # The pairs count along all axes, the last one innermost.
+        size, inner = mesh[axis], self.axes[self.axes.index(axis) + 1 :]
+        stride = math.prod(mesh[name] for name in inner)
+        places = ((a // stride % size, b // stride % size) for a, b in self.pairs)
+        return tuple((a, b) for a, b in places if a != b)
+
     def all_bytes_on(self, axis: str, mesh: Mapping[str, int]) -> float:
         """Bytes that all devices of the mesh send over one axis, in all executions."""
-        devices = 1
-        for size in mesh.values():
-            devices *= size
         if self.pairs is None:
-            return self.bytes_on(axis) * devices
-        # Only the sources of a permutation send, in every row of the mesh.
-        size = 1
-        for name in self.axes:
-            size *= mesh[name]
-        return (
-            self.executions
-            * self.payload_bytes
-            * len(self.pairs)
-            * (devices // size)
-            * (axis == self.axes[0])
-        )
+            return self.bytes_on(axis) * math.prod(mesh.values())
+        return self._of_pairs(len(self.crossings(axis, mesh)), mesh)
+
+    def all_bytes(self, mesh: Mapping[str, int]) -> float:
+        """Bytes that all devices of the mesh send, in all executions; what a ppermute moves along
+        two axes counts once."""
+        if self.pairs is None:
+            return sum(self.all_bytes_on(axis, mesh) for axis in dict.fromkeys(self.axes))
+        return self._of_pairs(len(self.pairs), mesh)
+
+    def _of_pairs(self, number: int, mesh: Mapping[str, int]) -> float:
+        """Bytes of so many pairs of a permutation, whose sources alone send, in every row."""
+        rows = math.prod(mesh.values()) // math.prod(mesh[name] for name in self.axes)
+        return self.executions * self.payload_bytes * number * rows
 
 
 @dataclass(frozen=True)

@@ -122,12 +122,10 @@ def mean_hops(transfer: Transfer, axis: str, mesh: Mapping[str, int], topology: 
     size = mesh.get(axis, 1)
     if topology == "switch" or size < 2:
         return 1.0
-    if transfer.pairs is not None and len(transfer.axes) == 1:
-        routes = [route(pair, size, topology) for pair in transfer.pairs]
+    if transfer.pairs is not None:
+        routes = [route(pair, size, topology) for pair in transfer.crossings(axis, mesh)]
         return sum(map(len, routes)) / len(routes) if routes else 0.0
-    if transfer.pairs is None and topology == "line":
-        return 2 * (size - 1) / size
-    return 1.0
+    return 2 * (size - 1) / size if topology == "line" else 1.0
 
 
 def route(pair: tuple[int, int], size: int, topology: str) -> list[tuple[int, int]]:

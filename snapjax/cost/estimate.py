@@ -224,7 +224,7 @@ def _link(transfer: Transfer, counts: Counts, profile: Profile) -> LinkCost:
     )
     return LinkCost(
         transfer=transfer,
-        bytes=sum(transfer.all_bytes_on(axis, counts.mesh) for axis in axes),
+        bytes=transfer.all_bytes(counts.mesh),
         bytes_per_axis={axis: transfer.bytes_on(axis) for axis in axes},
         energy=over_range(energy_of, profile),
         seconds=over_range(seconds_of, profile),

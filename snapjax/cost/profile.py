@@ -18,8 +18,8 @@ A file that is not of this form is an error that names the key, the value and th
 """
 
 import difflib
-import math
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -160,7 +160,7 @@ def _parse(table: Mapping[str, Any], where: str, above: tuple[str, ...]) -> Prof
         if not isinstance(table.get(key), str) or not table[key].strip():
             raise ValueError(f"{where}: {key} = {table.get(key)!r} must be a text; write one")
     topology = table.get("topology", base.topology if base else None)
-    if topology not in TOPOLOGIES:
+    if not isinstance(topology, str) or topology not in TOPOLOGIES:
         raise ValueError(f"{where}: topology = {topology!r} must be one of {', '.join(TOPOLOGIES)}")
     constants = {}
     for key, unit in UNITS.items():
@@ -196,7 +196,7 @@ def _constant(key: str, unit: str, entry: Any, where: str) -> Constant:
     for name in _BOUNDS:
         number = entry[name]
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if not is_number or not math.isfinite(number) or number < 0:
+        if not is_number or not 0 <= number <= sys.float_info.max:
             raise ValueError(
                 f"{where}: {key}.{name} = {number!r} must be a finite number >= 0 in {unit}"
             )
@@ -219,7 +219,7 @@ def _constant(key: str, unit: str, entry: Any, where: str) -> Constant:
             raise ValueError(
                 f"{where}: {key}.{name} = {entry[name]!r} must be a text; say where it is from"
             )
-    if entry["status"] not in STATUSES:
+    if not isinstance(entry["status"], str) or entry["status"] not in STATUSES:
         raise ValueError(
             f"{where}: {key}.status = {entry['status']!r} must be one of {', '.join(STATUSES)}"
         )

@@ -176,8 +176,7 @@ def traffic(
     """
     if transfer.symbol not in SPIKE_SYMBOLS or not transfer.payload_bytes:
         return None
-    everywhere = sum(transfer.all_bytes_on(axis, counts.mesh) for axis in set(transfer.axes))
-    messages = everywhere / transfer.payload_bytes
+    messages = transfer.all_bytes(counts.mesh) / transfer.payload_bytes
     room = 8 * transfer.payload_bytes if transfer.symbol == "packed" else transfer.elements
     bits = room if cut is None or cut.bits is None else cut.bits
     activations = bits if cut is None else cut.activations

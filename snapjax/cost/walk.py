@@ -316,16 +316,16 @@ class Walker:
         self,
         operand: Any,
         value: Value,
-        steps: Sequence[tuple[str, tuple[str, ...]]],
+        steps: Sequence[layout.Move],
         path: Path,
         weights: np.ndarray,
     ) -> None:
         """Counts the collectives that bring an array into another layout."""
-        shards = layout.shards([value.spec], self.mesh)
-        payload = -(-_jax.bytes_of(operand.aval) // shards)
-        elements = _jax.size_of(operand.aval) // shards
-        for name, axes in steps:
-            found = collectives.implied(name, axes, self.mesh, payload, elements)
+        for step in steps:
+            shards = layout.shards([step.spec], self.mesh)
+            payload = -(-_jax.bytes_of(operand.aval) // shards)
+            elements = _jax.size_of(operand.aval) // shards
+            found = collectives.implied(step, self.mesh, payload, elements)
             moved = SimpleNamespace(invars=[operand])
             where = "/".join((*path, "reshard"))
             self.record.collective(moved, where, found, executions(weights), [value.mark])
