@@ -51,7 +51,7 @@ def run(
       the table's rows, or None after a stop.
     """
     stop = StopRequest() if stop is None else stop
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     if code not in SPIKE_CODES:
         raise unknown_name("spike code", code, SPIKE_CODES)
     shared = [
