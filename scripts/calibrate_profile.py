@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     sizes = machine.Sizes(repeats=args.repeats)
     if args.small:
         few = sizes.matmuls[:2]
-        sizes = sizes._replace(matmuls=few, stream=1 << 16, cached=1 << 10, loop=20)
+        sizes = sizes._replace(matmuls=few, stream=1 << 16, wide=1 << 10, loop=20)
     try:
         load_profile(args.base)  # a wrong name is an error before anything is measured
         found = machine.measure(sizes)

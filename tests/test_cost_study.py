@@ -106,11 +106,12 @@ class Ticking:
 
 
 def test_measured_constants_are_work_over_time():
-    sizes = machine.Sizes(((8, 4, 2), (16, 4, 2)), stream=4096, cached=64, loop=5, repeats=1)
+    few = ((8, 4, 2), (16, 4, 2))
+    sizes = machine.Sizes(few, stream=4096, wide=64, passes=2, loop=5, repeats=1)
     found = machine.measure(sizes, clock=Ticking())
-    assert found["memory_bandwidth"].value == 8 * 4096
+    assert found["memory_bandwidth"].value == 2 * 8 * 4096
     assert found["rate_elementwise"].value == 2 * 64 * 64
-    assert found["rate_transcendental"].value == 5 * 64
+    assert found["rate_transcendental"].value == 2 * 64
     assert found["start"].value == 1 / 5
     # Both matmuls took a second: the rate is that of the median, and no size is free.
     assert found["rate_mac_32"].value == pytest.approx((64 + 128) / 2, rel=0.2)

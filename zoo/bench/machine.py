@@ -31,7 +31,8 @@ class Sizes(NamedTuple):
     Attributes:
       matmuls: (rows, inner, columns) of each.
       stream: float32 values of an array that no cache holds.
-      cached: of one that the caches hold.
+      wide: of one large enough for XLA to split it over all cores.
+      passes: over them.
       loop: iterations of a loop of one small operation.
       repeats: of each program; medians are taken.
     """
@@ -44,8 +45,9 @@ class Sizes(NamedTuple):
         (2048, 512, 2048),
         (1024, 1024, 1024),
     )
-    stream: int = 1 << 26
-    cached: int = 1 << 15
+    stream: int = 1 << 25
+    wide: int = 1 << 19
+    passes: int = 16
     loop: int = 2000
     repeats: int = 9
 
@@ -106,15 +108,17 @@ def measure(sizes: Sizes = Sizes(), clock: Clock = time.perf_counter) -> dict[st
         found[name] = Spread(slow, usual, fast)
         if name == "rate_mac_32":
             found["compute_half"] = Spread(*sorted(half for _, half in fits))
-    # Reads one array and writes another: 8 bytes an element.
-    copied = run(lambda x: x + 1, jnp.ones(sizes.stream, jnp.float32))
-    found["memory_bandwidth"] = _rate(8 * sizes.stream, copied)
-    cached, steps = jnp.ones((sizes.cached,), jnp.float32), 64
-    found["rate_elementwise"] = _rate(2 * steps * sizes.cached, run(_multiply_adds(steps), cached))
-    loop = lambda body: lambda x: jax.lax.fori_loop(0, sizes.loop, lambda _, y: body(y), x)
-    exponentials = run(loop(lambda x: jnp.exp(-x)), cached)
-    found["rate_transcendental"] = _rate(sizes.loop * sizes.cached, exponentials)
-    small = run(loop(lambda x: x @ x), jnp.eye(8, dtype=jnp.float32))
+    loop = lambda times, body: lambda x: jax.lax.fori_loop(0, times, lambda _, y: body(y), x)
+    # Reads one array and writes another, 8 bytes an element; in a loop, since a fresh result would
+    # cost the operating system's pages instead, and with its counter, or XLA would join two passes.
+    passes = lambda x: jax.lax.fori_loop(0, sizes.passes, lambda i, y: 0.5 * y + i, x)
+    copied = run(passes, jnp.ones(sizes.stream, jnp.float32))
+    found["memory_bandwidth"] = _rate(8 * sizes.passes * sizes.stream, copied)
+    wide, steps = jnp.ones(sizes.wide, jnp.float32), 64
+    found["rate_elementwise"] = _rate(2 * steps * sizes.wide, run(_multiply_adds(steps), wide))
+    exponentials = run(loop(sizes.passes, lambda x: jnp.exp(-x)), wide)
+    found["rate_transcendental"] = _rate(sizes.passes * sizes.wide, exponentials)
+    small = run(loop(sizes.loop, lambda x: x @ x), jnp.eye(8, dtype=jnp.float32))
     found["start"] = Spread(*(taken / sizes.loop for taken in small))
     return found
 
