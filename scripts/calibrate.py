@@ -44,24 +44,22 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from snapjax.boundary import Boundary
-    from snapjax.surrogate import Surrogate
     from zoo import calibration, single_file, unlabelled
-    from zoo.evaluate import spec_of
+    from zoo.evaluate import spec_for
     from zoo.pretrained import load_pretrained, recut
-    from zoo.train.config import RunConfig, override
+    from zoo.registry import default_boundary
 
     if args.out.suffix != ".safetensors":
         raise ValueError(f"out={str(args.out)!r} must end in .safetensors")
     loaded = load_pretrained(args.model)
-    config = loaded.config or RunConfig(loaded.model.config.name, data=spec_of(loaded))
-    spec = override(config, args.assignments).data
-    if args.data:
-        spec = replace(spec, source=args.data)
+    spec = spec_for(loaded, args.data, args.assignments)
     width = loaded.model.config.width
-    boundary = Boundary(
-        width, args.code, args.steps, max(1, round(args.bits * width)), Surrogate("sigmoid", 2.0)
-    )
+    if not 0 < args.bits < float("inf"):
+        raise ValueError(f"bits={args.bits} a feature must be a positive number")
+    boundary = replace(
+        default_boundary(width, "hnn"), code=args.code, steps=args.steps,
+        budget=max(1, round(args.bits * width)),
+    )  # fmt: skip
     cut = recut(loaded, stages=args.stages, boundary=boundary)
     samples = unlabelled.batches(cut, spec, args.samples, args.batch_size, args.seed)
     fitted, held_out = samples[::2] + samples[3::4], samples[1::4]
@@ -92,11 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
 
 
 if __name__ == "__main__":

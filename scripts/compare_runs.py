@@ -65,12 +65,9 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse()
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
 
 
 if __name__ == "__main__":

@@ -47,11 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ python scripts/evaluate.py minilm_l6 --task stsb --data dev.tsv
 import argparse
 import json
 import sys
-from dataclasses import replace
 
 
 def parse() -> argparse.Namespace:
@@ -46,20 +45,14 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from zoo import similarity
-    from zoo.evaluate import data_for, score, spec_of
+    from zoo.evaluate import data_for, score, spec_for
     from zoo.pretrained import load_pretrained
     from zoo.sentences import Encoder
-    from zoo.train.config import RunConfig, override
     from zoo.train.processes import fake_devices
 
     fake_devices(args.places, 1)
     loaded = load_pretrained(args.model)
-    config = loaded.config or RunConfig(loaded.model.config.name, data=spec_of(loaded))
-    spec = override(config, args.assignments).data
-    if args.data:
-        spec = replace(spec, source=args.data)
-    elif loaded.config is None:
-        raise ValueError(f"{args.model}: give --data; the weights do not say what to score them on")
+    spec = spec_for(loaded, args.data, args.assignments)
     if args.task == "stsb" or loaded.model.config.task == "encode":
         result = similarity.score(Encoder.of(loaded, args.batch_size), spec)
     else:
@@ -84,11 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
 
 
 if __name__ == "__main__":

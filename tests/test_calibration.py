@@ -183,3 +183,28 @@ def test_the_script(model, params, tmp_path):
     assert again.model.boundary.budget == 24
     assert again.record["calibration"]["errors"] == printed["errors"]
     assert int(again.params["boundaries"]["encoder"]["steps"].sum(-1).max()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "cut.npz"], "must end in .safetensors"),
+        (["--bits", "0", "--data", "x.txt", "--out", "cut.safetensors"], "bits=0.0 a feature"),
+        (["--bits", "99", "--data", "x.txt", "--out", "cut.safetensors"], "bits a token must be"),
+        (["--out", "cut.safetensors"], "the weights do not say of which data; give --data"),
+        (["--data", "absent.txt", "--out", "cut.safetensors"], "absent.txt"),
+    ],
+)
+def test_the_script_refuses(model, params, tmp_path, arguments, message):
+    file = tmp_path / "dense.safetensors"
+    dense = {name: value for name, value in params.items() if name != "boundaries"}
+    source = PretrainedConfig("a test", {}, None, {"max_tokens": 20})
+    single_file.save(file, model.cut(1), dense, source, {}, letters())
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "calibrate.py"), str(file), *arguments],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["dense.safetensors"]

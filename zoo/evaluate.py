@@ -1,5 +1,6 @@
 """Scores of a trained model on a data set: what `scripts/evaluate.py` prints."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from snapjax.sharding import make_mesh
 from zoo import similarity
 from zoo.data import Data, DataSpec, load
 from zoo.pretrained import Pretrained
-from zoo.train.config import TrainSpec
+from zoo.train.config import RunConfig, TrainSpec, override
 from zoo.train.run import check_data
 from zoo.train.step import Trainer, evaluate
 
@@ -49,17 +50,31 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     return data
 
 
-def spec_of(loaded: Pretrained) -> DataSpec:
-    """How the model's data are read, unless the user says otherwise: as in the run that made it;
-    for weights of others as its task and inputs suggest, from a source that must be given."""
-    if loaded.config is not None:
-        return loaded.config.data
-    config = loaded.model.config
-    if config.task == "encode":
-        return DataSpec(**similarity.COLUMNS)
-    if config.task == "mlm" or hasattr(config, "vocabulary"):
-        return DataSpec(task=config.task, sequence=config.positions, truncate=True)
-    return DataSpec(task=config.task)
+def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str]) -> DataSpec:
+    """How data for a model are read: as in the run that made it, or for weights of others as its
+    task and inputs suggest, unless the user says otherwise.
+
+    Args:
+      loaded: the model.
+      source: of the data; None for the run's.
+      assignments: what the user says, such as ["data.text_column=sentence"].
+
+    Raises:
+      ValueError: no source, or an assignment that does not fit.
+    """
+    config, model = loaded.config, loaded.model.config
+    if config is None:
+        if source is None:
+            raise ValueError(f"{model.name}: the weights do not say of which data; give --data")
+        if model.task == "encode":
+            spec = DataSpec(**similarity.COLUMNS)
+        elif hasattr(model, "vocabulary"):
+            spec = DataSpec(task=model.task, sequence=model.positions, truncate=True)
+        else:
+            spec = DataSpec(task=model.task)
+        config = RunConfig(model.name, data=spec)
+    spec = override(config, list(assignments)).data
+    return spec if source is None else replace(spec, source=source)
 
 
 def score(
