@@ -27,7 +27,6 @@ from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
 from snapjax.varying import match_varying, vary_over
 
 WIRES = ("planes", "events")
-AXES = ("principal", "features")
 
 
 @dataclass(frozen=True)
@@ -198,27 +197,9 @@ class Boundary:
             fitted = self.codec.calibrate(params, jnp.asarray(x), weight)
             self.check(fitted)
             return fitted
-        if axes not in AXES:
-            raise unknown_name("axes", axes, AXES)
-        if axes == "features":
-            if self.rank != self.features:
-                raise ValueError(
-                    f"calibrate: axes='features' needs rank=features={self.features}, not "
-                    f"rank={self.rank}"
-                )
-            maps = projection.feature_axes(x)
-        else:
-            maps = projection.principal_axes(x, self.rank, metric)
-            weight = sensitivity if metric is None else None  # the maps already count for it
-        seen = jnp.asarray(x @ maps.encoder, jnp.float32)
-        inner = self.codec.calibrate(params, seen, weight)
-        if refit:
-            symbols = self.codec.encode(inner["encoder"], seen)
-            arrived = self.codec.from_wire(
-                inner["decoder"], self.codec.to_wire(inner["encoder"], symbols), jnp.float32
-            )
-            value = np.asarray(self.codec.decode(inner["decoder"], arrived))
-            maps = Maps(maps.encoder, *projection.best_decoder(value, x, maps.decoder))
+        inner, maps = projection.fit(
+            self.codec, params, x, self.rank, axes, sensitivity if metric is None else metric, refit
+        )
         _set_projection(inner, maps)
         self.check(inner)
         return inner

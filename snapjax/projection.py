@@ -6,9 +6,17 @@ M, positive semi-definite: an error e costs e^T M e. With A = M^(1/2) and V the 
 A x, the maps E = A V and D = V^T A^-1 make that cost the plain squared error of z.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from snapjax.errors import unknown_name
+
+if TYPE_CHECKING:
+    from snapjax.code import Code, Params
+
+AXES = ("principal", "features")
 
 # Of the metric's mean eigenvalue, added to all: directions that no sample was sensitive to must
 # still be invertible. Of 0.005 to 0.1, this did best on sentence embeddings.
@@ -73,3 +81,49 @@ def best_decoder(value: np.ndarray, x: np.ndarray, prior: np.ndarray) -> tuple[n
     cross = centred.T @ (x - x_mean) / len(value)
     decoder = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross + ridge * prior)
     return decoder, x_mean - value_mean @ decoder
+
+
+def fit(
+    code: "Code",
+    params: "dict[str, Params]",
+    x: np.ndarray,
+    rank: int,
+    axes: str,
+    sensitivity: np.ndarray | None,
+    refit: bool,
+) -> "tuple[dict[str, Params], Maps]":
+    """A code fitted between two maps, and the maps; see `Boundary.calibrate` for the options.
+
+    Args:
+      code: with `rank` features.
+      params: the code's.
+      x: (samples, features).
+      rank: of the maps.
+      axes: one of `AXES`.
+      sensitivity: (features, features) metric, (rank,) weights, or None.
+      refit: the way back by regression on what arrives.
+
+    Raises:
+      ValueError: unknown axes, or "features" of another rank.
+    """
+    if axes not in AXES:
+        raise unknown_name("axes", axes, AXES)
+    metric = None if sensitivity is None or np.ndim(sensitivity) < 2 else sensitivity
+    weight = sensitivity if metric is None else None
+    if axes == "principal":
+        maps = principal_axes(x, rank, metric)  # which counts for the metric
+    elif rank == x.shape[1]:
+        maps = feature_axes(x)
+        weight = weight if metric is None else metric.diagonal()
+    else:
+        raise ValueError(
+            f"calibrate: axes='features' needs rank=features={x.shape[1]}, not rank={rank}"
+        )
+    seen = jnp.asarray(x @ maps.encoder, jnp.float32)
+    fitted = code.calibrate(params, seen, weight)
+    if refit:
+        symbols = code.to_wire(fitted["encoder"], code.encode(fitted["encoder"], seen))
+        arrived = code.from_wire(fitted["decoder"], symbols, jnp.float32)
+        value = np.asarray(code.decode(fitted["decoder"], arrived))
+        maps = Maps(maps.encoder, *best_decoder(value, x, maps.decoder))
+    return fitted, maps
