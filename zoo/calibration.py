@@ -7,16 +7,14 @@ gradient, at a token of the cut, of a random projection of the model's output.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from snapjax.errors import unknown_name
-from snapjax.sharding import stack
 from zoo.data import Batch
-from zoo.hybrid import Model, Params
+from zoo.hybrid import Model, Params, real_tokens
 from zoo.transformer import Encoded
 
 DRAWS = 4  # random projections of each sample's output
@@ -87,27 +85,19 @@ def calibrate(
     rank = config.width if how.rotate or how.refit else None
     boundary = replace(model.boundary, rank=rank, kept=None)
     model = model.with_boundary(boundary)
-    run, real = jax.jit(model.run_stage), [_real(batch) for batch in batches]
-    pass_on = jax.jit(lambda ends, x: boundary.apply(ends, x)[0])
-    states = [model.embed(params, batch) for batch in batches]
-    fitted = []
-    for stage in range(config.stages - 1):
+    params = model.with_new_boundaries(params, key)
+    axes = "principal" if how.rotate else "features"
+
+    def fit(stage: int, samples: np.ndarray, states: list[jax.Array]) -> Params:
         progress(f"boundary {stage + 1} of {config.stages - 1}")
-        blocks = model.stage_blocks(params, stage)
-        states = [run(blocks, x, batch) for x, batch in zip(states, batches, strict=True)]
         metric = None
         if how.sensitive:
             draw = jax.random.fold_in(key, stage)
             metric = sensitivity(model, params, stage, states, batches, draw)
-        rows = np.concatenate([
-            np.asarray(x, np.float32)[keep].reshape(-1, config.width)
-            for x, keep in zip(states, real, strict=True)
-        ])  # fmt: skip
-        ends = boundary.init(jax.random.fold_in(key, 1000 + stage))
-        axes = "principal" if how.rotate else "features"
-        fitted.append(boundary.calibrate(ends, rows, metric, axes, how.refit))
-        states = [pass_on(fitted[-1], x) for x in states]
-    return model, {**params, "boundaries": stack(fitted)}
+        fresh = boundary.init(jax.random.fold_in(key, stage))
+        return boundary.calibrate(fresh, samples, metric, axes, how.refit)
+
+    return model, model.calibrate(params, *batches, fit=fit)
 
 
 def sensitivity(
@@ -144,7 +134,7 @@ def sensitivity(
     width = model.config.width
     metric, tokens = np.zeros((width, width)), 0
     for index, (x, batch) in enumerate(zip(states, batches, strict=True)):
-        keep = _real(batch)
+        keep = real_tokens(batch)
         for draw in range(DRAWS):
             own = jax.random.fold_in(key, index * DRAWS + draw)
             rows = np.asarray(slope(x, batch, own), np.float64)[keep].reshape(-1, width)
@@ -209,7 +199,7 @@ def choose(
     for method in methods:
         made = calibrate(
             model, params, batches, method, key=key,
-            progress=partial(_prefixed, progress, method),
+            progress=lambda step, method=method: progress(f"{method}: {step}"),
         )  # fmt: skip
         errors[method] = output_error(*made, dense, held_out)
         if best is None or errors[method] < best[0]:
@@ -217,17 +207,3 @@ def choose(
     if best is None:
         raise ValueError("methods=[]: name at least one")
     return *best[1], errors
-
-
-def _prefixed(progress: Callable[[str], None], method: str, step: str) -> None:
-    progress(f"{method}: {step}")
-
-
-def _real(batch: Batch) -> np.ndarray | Any:
-    """Index of the tokens to fit to, of arrays (batch, tokens, ...)."""
-    if "mask" not in batch:
-        return slice(None)
-    keep = np.asarray(batch["mask"])
-    if "weight" in batch and np.ndim(batch["weight"]) == 1:
-        keep = keep & (np.asarray(batch["weight"]) > 0)[:, None]
-    return keep

@@ -23,6 +23,7 @@ from zoo.transformer import PRECISIONS, init_stack, run_stack
 
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
+Fit = Callable[[int, np.ndarray, list[jax.Array]], Params]
 
 
 class Config(Protocol):
@@ -184,23 +185,36 @@ class Model:
                 yield f"boundaries/{stage - 1}", x
         yield "head", self.head(params, x, batch)
 
-    def calibrate(self, params: Params, batch: Batch) -> Params:
-        """`params` with every boundary fitted to the activations of a batch.
+    def calibrate(self, params: Params, *batches: Batch, fit: Fit | None = None) -> Params:
+        """`params` with every boundary fitted to the activations of some batches.
 
         The boundaries are fitted in sequence, so that a later one sees the earlier ones' error.
-        Padding tokens, which the batch's "mask" tells, are sent but not fitted to.
+        Padding is sent but not fitted to: tokens where "mask" is false, rows of "weight" 0.
+
+        Args:
+          params: canonical, boundaries included.
+          batches: the family's inputs, at least one.
+          fit: (stage, samples (n, width), states of the batches at the cut) -> the parameters of
+            the boundary after that stage; None for `Boundary.calibrate` as it is.
         """
         if self.config.stages == 1:
             return params
         run = jax.jit(self.run_stage)
-        x = self._embed(params["embed"], batch)
-        real = np.asarray(batch["mask"]) if "mask" in batch else np.ones(x.shape[:2], bool)
+        send = jax.jit(lambda ends, x: self.boundary.apply(ends, x)[0])
+        real = [real_tokens(batch) for batch in batches]
+        states = [self.embed(params, batch) for batch in batches]
         fitted = []
         for stage in range(self.config.stages - 1):
-            x = run(self.stage_blocks(params, stage), x, batch)
-            samples = np.asarray(x.astype(jnp.float32))[real]
-            fitted.append(self.boundary.calibrate(self._ends(params, stage), samples))
-            x, _ = self.boundary.apply(fitted[-1], x)
+            blocks = self.stage_blocks(params, stage)
+            states = [run(blocks, x, batch) for x, batch in zip(states, batches, strict=True)]
+            rows = [np.asarray(x.astype(jnp.float32)) for x in states]
+            samples = np.concatenate([x[keep] for x, keep in zip(rows, real, strict=True)])
+            samples = samples.reshape(-1, self.config.width)
+            if fit is None:
+                fitted.append(self.boundary.calibrate(self._ends(params, stage), samples))
+            else:
+                fitted.append(fit(stage, samples, states))
+            states = [send(fitted[-1], x) for x in states]
         return {**params, "boundaries": stack(fitted)}
 
     def pipeline(
@@ -251,6 +265,16 @@ class Model:
         """The stacked blocks of one stage, from canonical parameters."""
         each = split_layers(self.config.layers, self.config.stages)
         return jax.tree.map(lambda leaf: leaf[stage * each : (stage + 1) * each], params["blocks"])
+
+
+def real_tokens(batch: Batch) -> Any:
+    """Index, into arrays (batch, tokens, ...), of what is neither padding nor a row of weight 0."""
+    weight = batch.get("weight")
+    rows = None if weight is None or np.ndim(weight) != 1 else np.asarray(weight) > 0
+    if "mask" not in batch:
+        return slice(None) if rows is None else rows
+    mask = np.asarray(batch["mask"])
+    return mask if rows is None else mask & rows[:, None]
 
 
 def _outputs(captured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, jax.Array]]:
