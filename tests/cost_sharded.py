@@ -87,40 +87,23 @@ SHARDED = [
     ),
     # 10 hops.
     *both("ring in a scan", scanned_ring, (x8,), P("x"), P("x"), bytes={"x": 2560}),
-    # bfloat16 is 2 bytes, whatever a CPU makes of it.
-    Program(
-        "bfloat16",
-        row(lambda x: lax.ppermute(x, "x", RING)),
-        (shape(64, 8, dtype=jnp.bfloat16),),
-        mesh=ROW,
-        bytes={"x": 128},
-        hlo=("bfloat16 in wider elements",),
-    ),
-    # 64 int4 are 32 bytes, and 64 bools are 8.
-    Program(
-        "int4",
-        row(lambda x: lax.ppermute(x, "x", RING)),
-        (shape(64, 8, dtype=jnp.int4),),
-        mesh=ROW,
-        bytes={"x": 32},
-        hlo=("int4 in wider elements",),
-    ),
-    Program(
-        "bool",
-        row(lambda x: lax.ppermute(x, "x", RING)),
-        (shape(64, 8, dtype=jnp.bool_),),
-        mesh=ROW,
-        bytes={"x": 8},
-        hlo=("bool in wider elements",),
-    ),
-    # 9 bools are 2 bytes.
-    Program(
-        "bools that do not fill a byte",
-        row(lambda x: lax.ppermute(x, "x", RING)),
-        (shape(24, 3, dtype=jnp.bool_),),
-        mesh=ROW,
-        bytes={"x": 2},
-        hlo=("bool in wider elements",),
+    # A device's 64 bfloat16 are 128 bytes whatever a CPU makes of them, 64 int4 are 32, 64 bools 8,
+    # and 9 bools 2.
+    *(
+        Program(
+            title,
+            row(lambda x: lax.ppermute(x, "x", RING)),
+            (shape(*sizes, dtype=dtype),),
+            mesh=ROW,
+            bytes={"x": bytes_},
+            hlo=(f"{title.partition(',')[0]} in wider elements",),
+        )
+        for title, sizes, dtype, bytes_ in (
+            ("bfloat16", (64, 8), jnp.bfloat16, 128),
+            ("int4", (64, 8), jnp.int4, 32),
+            ("bool", (64, 8), jnp.bool_, 8),
+            ("bool, not a whole byte", (24, 3), jnp.bool_, 2),
+        )
     ),
     # Only the first device multiplies: (8,8) x (8,8), twice; the mean over the devices is 1/8.
     *both(
