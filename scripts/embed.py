@@ -29,17 +29,17 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from zoo.embeddings import write
+    from zoo.embeddings import read_lines, write
     from zoo.pretrained import load_pretrained
     from zoo.sentences import Encoder
     from zoo.train.logbook import progress_bar
 
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
     console = Console(stderr=True)
-    opened = args.input.open(encoding="utf-8") if args.input else nullcontext(sys.stdin)
+    opened = args.input.open("rb") if args.input else nullcontext(sys.stdin.buffer)
     with opened as source, progress_bar(console) as bar:
         task = bar.add_task("lines", total=None, shown="")
-        rows = write(args.out, encoder, (line.rstrip("\r\n") for line in source),
+        rows = write(args.out, encoder, read_lines(source, str(args.input or "stdin")),
                      lambda done: bar.update(task, completed=done))  # fmt: skip
     print(f"{args.out}: {rows:,} embeddings of {encoder.model.config.width} numbers")
     return 0

@@ -115,6 +115,13 @@ def test_a_file_is_whole_or_absent(encoder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_lines_are_utf_8_in_every_locale():
+    content = "naïve\r\n\nz".encode()
+    assert list(embeddings.read_lines(io.BytesIO(content), "stdin")) == ["naïve", "", "z"]
+    with pytest.raises(ValueError, match="stdin: line 2 is not UTF-8"):
+        list(embeddings.read_lines(io.BytesIO(b"a\n\xff\xfe\n"), "stdin"))
+
+
 def pairs(tmp_path, grades, seed=1):
     some = texts(2 * len(grades), 12, seed)
     rows = zip(some[::2], some[1::2], grades, strict=True)

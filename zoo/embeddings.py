@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -41,6 +42,22 @@ def write(
     finally:
         partial.unlink(missing_ok=True)
     return rows
+
+
+def read_lines(file: BinaryIO, where: str) -> Iterator[str]:
+    """The lines of a stream of UTF-8, whatever the locale is, without their ends.
+
+    Raises:
+      ValueError: a line that is not UTF-8, by its number.
+    """
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{where}: line {number} is not UTF-8 ({error.reason}); convert it first, such as "
+                "with iconv -t UTF-8"
+            ) from error
 
 
 def _windows(encoder: Encoder, texts: Iterable[str]) -> Iterator[list[str]]:
