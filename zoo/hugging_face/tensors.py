@@ -5,6 +5,7 @@ Nothing else is ever opened: PyTorch's `.bin` files are pickles, which run code 
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Tensors(Mapping[str, np.ndarray]):
         return len(self._where)
 
 
-def opened(path: Path):
+def opened(path: Path) -> Any:
     """A safetensors file, its header checked against its size.
 
     Raises:
@@ -96,7 +97,9 @@ def in_folder(folder: Path) -> list[Path]:
             f"{folder} has no {WEIGHTS}, only {', '.join(pickles)}: a pickle, which is not opened "
             f"because reading one runs code. Convert it where you trust it: {CONVERT}"
         )
-    raise ValueError(f"{folder} has no {WEIGHTS} and no {INDEX}")
+    raise ValueError(
+        f"{folder} has no {WEIGHTS} and no {INDEX}; give a folder that save_pretrained wrote"
+    )
 
 
 def _shards(folder: Path) -> list[Path]:
