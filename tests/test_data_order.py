@@ -20,7 +20,7 @@ from zoo.data import (
 )
 from zoo.data.images import Images
 from zoo.data.order import below, sample_words
-from zoo.data.text import LabelledText, MaskedText
+from zoo.data.text import MaskedText, Texts
 
 MASK = 2**64 - 1
 
@@ -66,11 +66,11 @@ def masked_text(samples: int = 23) -> MaskedText:
     return MaskedText(tokens, 0.3, 4, np.arange(40) >= 5)
 
 
-def labelled_text(samples: int = 23) -> LabelledText:
+def labelled_text(samples: int = 23) -> Texts:
     rng = np.random.default_rng(2)
     token, kind = rng.integers(0, 40, (2, samples, 9), np.int32)
     length = rng.integers(1, 10, samples, np.int32)
-    return LabelledText(token, kind % 2, length, rng.integers(0, 3, samples, np.int32), 3)
+    return Texts(token, kind % 2, length, rng.integers(0, 3, samples, np.int32), 3)
 
 
 SPLITS = {"images": augmented_images, "masked": masked_text, "labelled": labelled_text}

@@ -189,7 +189,7 @@ def test_words_of_joined_rows_are_those_of_single_rows():
 
 def labelled(texts, pairs=None, *, sequence, truncate=False):
     labels = np.arange(len(texts), dtype=np.int32)
-    return text.labelled(texts, pairs, labels, len(texts) + 1, LETTERS, sequence=sequence,
+    return text.tokenised(texts, pairs, labels, len(texts) + 1, LETTERS, sequence=sequence,
                          truncate=truncate, place=place)  # fmt: skip
 
 
@@ -361,10 +361,10 @@ def test_a_tokenizer_without_a_token_that_is_needed_is_refused():
     bare = read_tokenizer(letters(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b")), "x.json")
     with pytest.raises(ValueError, match=r"tokenizer x.json: has no \[MASK\] token; use a BERT"):
         text.blocks(["a b a b"], bare, 4, "here")
-    made = text.labelled(["a"], None, np.zeros(1, np.int32), 2, bare, sequence=4, truncate=False,
+    made = text.tokenised(["a"], None, np.zeros(1, np.int32), 2, bare, sequence=4, truncate=False,
                          place=place)  # fmt: skip
     assert made.token.tolist() == [[2, 4, 3, 0]]
     none = read_tokenizer(letters(("a", "[UNK]")), "y.json")
     with pytest.raises(ValueError, match=r"has no \[PAD\], \[CLS\], \[SEP\] token"):
-        text.labelled(["a"], None, np.zeros(1, np.int32), 2, none, sequence=4, truncate=False,
+        text.tokenised(["a"], None, np.zeros(1, np.int32), 2, none, sequence=4, truncate=False,
                       place=place)  # fmt: skip

@@ -209,7 +209,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_explained():
     assert not metrics.finite
     assert not after.finite
     jax.tree.map(np.testing.assert_array_equal, before._replace(finite=after.finite), after)
-    assert "output is not finite is blocks/1/mlp/up" in explain(one, after, batch)
+    assert "output is not finite is blocks/1/mlp/up" in explain(one, after, batch, jax.device_put)
     again, _ = one.step(after, put(next(batches())))  # nothing ever after
     assert int(again.step) == 0
 
@@ -223,8 +223,10 @@ def test_bad_parameters_and_bad_data_are_told_apart():
         **params["head"]["classifier"], "kernel": kernel.at[0, 0].set(np.nan)}}}  # fmt: skip
     _, after, metrics = bad_step(one, broken, batch)
     assert not metrics.finite
-    assert "parameter head/classifier/kernel was not finite" in explain(one, after, batch)
+    assert "parameter head/classifier/kernel was not finite" in explain(
+        one, after, batch, jax.device_put
+    )
     bad = dict(batch, image=np.full_like(batch["image"], np.inf))
     _, after, metrics = bad_step(one, params, bad)
     assert not metrics.finite
-    assert "batch array image was not finite" in explain(one, after, bad)
+    assert "batch array image was not finite" in explain(one, after, bad, jax.device_put)

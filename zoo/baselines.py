@@ -9,10 +9,10 @@ from jax.sharding import Mesh
 
 from snapjax.boundary import Boundary
 from zoo import compare
-from zoo.data import Batch, Data
+from zoo.data import Data
 from zoo.hybrid import Model
 from zoo.pretrained import Pretrained
-from zoo.train.run import calibration_batch
+from zoo.train.run import calibration_batches
 from zoo.train.step import Trainer, evaluate
 
 WIRES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
@@ -60,10 +60,10 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
         # The budget is the spikes'; only top-k looks at it.
         wire = Boundary(ann.model.config.width, name, budget=hnn.model.boundary.budget)
         made.append(row(ann.model.with_boundary(wire), dense, "dense"))
-    sample: Batch = calibration_batch(data, config)
+    samples = calibration_batches(data, config)
     # The plan that training kept may keep fewer features than the one fitted here.
     loose = hnn.model.with_boundary(replace(hnn.model.boundary, kept=None))
     fresh = loose.with_new_boundaries(dense, jax.random.key(config.train.seed))
-    made.append(row(loose, loose.calibrate(fresh, sample), "dense, calibrated"))
+    made.append(row(loose, loose.calibrate(fresh, *samples), "dense, calibrated"))
     made.append(row(hnn.model, hnn.params, "trained with spikes"))
     return made

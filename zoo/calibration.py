@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from zoo.data import Batch
 from zoo.hybrid import Model, Params, real_tokens
-from zoo.transformer import Encoded
+from zoo.transformer import output
 
 DRAWS = 4  # random projections of each sample's output
 
@@ -34,6 +35,12 @@ class Method:
     sensitive: bool
     refit: bool
 
+    def shape(self, boundary: Boundary) -> Boundary:
+        """The boundary with matrices at its ends where the method fits any, else as it is."""
+        if not (self.rotate or self.refit):
+            return boundary
+        return replace(boundary, rank=boundary.features, kept=None)
+
 
 METHODS = {
     f"{axes}{'_refit' if refit else ''}": Method(rotate, sensitive, refit)
@@ -45,6 +52,9 @@ METHODS = {
     )
     for refit in (False, True)
 }
+
+PLAIN = "variance"
+"""What `Model.calibrate` does by itself, for dense codes too."""
 
 DEFAULT = ("sensitivity_refit", "metric_refit", "variance_refit")
 
@@ -82,8 +92,7 @@ def calibrate(
         raise ValueError(
             f"{config.name}: code={model.boundary.code!r} has nothing to fit; choose a spike code"
         )
-    rank = config.width if how.rotate or how.refit else None
-    boundary = replace(model.boundary, rank=rank, kept=None)
+    boundary = how.shape(replace(model.boundary, rank=None, kept=None))
     model = model.with_boundary(boundary)
     params = model.with_new_boundaries(params, key)
     axes = "principal" if how.rotate else "features"
@@ -141,11 +150,6 @@ def sensitivity(
             metric += rows.T @ rows
             tokens += len(rows)
     return metric / max(tokens, 1)
-
-
-def output(result: Any) -> jax.Array:
-    """What counts of a head's result: an embedding, or logits."""
-    return result.embedding if isinstance(result, Encoded) else result
 
 
 def output_error(model: Model, params: Params, dense: Model, batches: Sequence[Batch]) -> float:

@@ -32,10 +32,7 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
     record = loaded.source.preprocessing
-    if record.get("mean") is not None:
-        spec = replace(spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
-    if record.get("size") is not None:
-        spec = replace(spec, image_size=record["size"])
+    spec = spec.like(record)
     # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
     # the folders.
     own = loaded.config is not None and Path(loaded.config.data.source).name
@@ -63,6 +60,8 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
       ValueError: no source, or an assignment that does not fit.
     """
     config, model = loaded.config, loaded.model.config
+    if config is not None and config.data.task == "unlabelled":
+        config = None  # what it was distilled on has no labels to be scored by
     if config is None:
         if source is None:
             raise ValueError(f"{model.name}: the weights do not say of which data; give --data")

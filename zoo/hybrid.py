@@ -24,6 +24,7 @@ from zoo.transformer import PRECISIONS, init_stack, run_stack
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
 Fit = Callable[[int, np.ndarray, list[jax.Array]], Params]
+Objective = Callable[[Any, jax.Array, Batch], tuple[Arrays, Arrays]]
 
 
 class Config(Protocol):
@@ -218,7 +219,13 @@ class Model:
         return {**params, "boundaries": stack(fitted)}
 
     def pipeline(
-        self, mesh: Mesh, microbatches: int, *, remat: bool = False, label_smoothing: float = 0.0
+        self,
+        mesh: Mesh,
+        microbatches: int,
+        *,
+        remat: bool = False,
+        label_smoothing: float = 0.0,
+        objective: Objective | None = None,
     ) -> Pipeline:
         """The model on a mesh whose "stage" axis has a divisor of the config's stages as places.
 
@@ -230,17 +237,20 @@ class Model:
           microbatches: see `Pipeline`.
           remat: see `Pipeline`.
           label_smoothing: of the loss, for training; leave it out to evaluate.
+          objective: (the head's result, its input, batch) -> (sums, samples), instead of the loss.
 
         Raises:
           ValueError: for a mesh that does not fit, or smoothing outside of [0, 1).
         """
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"pipeline: label_smoothing={label_smoothing} must be in [0, 1)")
+        if objective is None:
+            objective = lambda result, _, batch: self.loss(result, batch, label_smoothing)
         return Pipeline(
             embed=self._embed,
             stage=self.run_stage,
-            head=lambda params, x, batch, key: self.loss(
-                self.family.head(self.config, params, x, batch, key), batch, label_smoothing
+            head=lambda params, x, batch, key: objective(
+                self.family.head(self.config, params, x, batch, key), x, batch
             ),
             boundary=self.boundary,
             stages=self.config.stages,

@@ -37,6 +37,11 @@ class Encoded(NamedTuple):
     pooled: jax.Array | None
 
 
+def output(result: Any) -> jax.Array:
+    """What counts of a head's result: the embedding of an `Encoded`, or logits as they are."""
+    return result.embedding if isinstance(result, Encoded) else result
+
+
 def pool(
     x: jax.Array, mask: jax.Array | None, pooling: str = "mean", normalise: bool = False
 ) -> jax.Array:

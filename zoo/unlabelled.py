@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from zoo.data import Batch, DataSpec
+from zoo.data.prepare import different_texts
 from zoo.data.sources import read_rows
 from zoo.evaluate import data_for
 from zoo.pretrained import Pretrained
@@ -18,18 +19,7 @@ def read_texts(spec: DataSpec) -> list[str]:
     Args:
       spec: a file, folder or Hub name, and the columns; of a folder the training split is read.
     """
-    table = read_rows(spec, validation=False)
-    texts: dict[str, None] = {}
-    for name, field in (
-        (spec.text_column, "text_column"),
-        (spec.text_pair_column, "text_pair_column"),
-    ):
-        if name is not None:
-            column = table.column(name, field)
-            texts.update(dict.fromkeys(t for t in column if isinstance(t, str) and t.strip()))
-    if not texts:
-        raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
-    return list(texts)
+    return different_texts(read_rows(spec, validation=False), spec)
 
 
 def batches(

@@ -21,6 +21,7 @@ masked language model: token (B, S) int32, already corrupted; position, label (B
   to predict and the true token; weight (B, P) float32, 0 in unused slots (whose position is 0).
 text classification: token, type (B, S) int32; mask (B, S) bool, true for real tokens; label (B,)
   int32; weight (B,) float32.
+unlabelled images and texts: the same without label.
 
 A weight is 0 for a sample that only fills up a batch.
 """

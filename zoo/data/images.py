@@ -14,14 +14,14 @@ from zoo.data.order import sample_words
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A split of labelled images; see `zoo.data.batches.Split`.
+    """A split of images, labelled or not; see `zoo.data.batches.Split`.
 
     A batch holds (pixels / scale - mean) / std, computed in float64 and rounded to float32 once.
 
     Attributes:
       pixels: (samples, height, width, channels) uint8.
-      labels: (samples,) int32, in [0, classes).
-      classes: number of classes.
+      labels: (samples,) int32, in [0, classes); None of unlabelled images.
+      classes: number of classes; None of unlabelled images.
       mean, std: one number a channel.
       scale: what the pixels are divided by first.
       shift, flip, noise: augmentation: the largest move in pixels, whether to mirror at random, and
@@ -34,8 +34,8 @@ class Images:
     """
 
     pixels: np.ndarray
-    labels: np.ndarray
-    classes: int
+    labels: np.ndarray | None
+    classes: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
@@ -50,14 +50,15 @@ class Images:
                 f"pixels: {pixels.dtype} {pixels.shape} is not a uint8 array of shape "
                 "(samples, height, width, channels)"
             )
-        if labels.shape != pixels.shape[:1] or labels.dtype != np.int32:
+        if labels is not None and (labels.shape != pixels.shape[:1] or labels.dtype != np.int32):
             raise ValueError(
                 f"labels: {labels.dtype} {labels.shape} is not an int32 array of one label an "
                 f"image, {pixels.shape[:1]}"
             )
         if pixels.size == 0:
             raise ValueError(f"pixels: shape {pixels.shape} holds no data; give at least one image")
-        check_labels(labels, self.classes, "labels")
+        if labels is not None:
+            check_labels(labels, self.classes, "labels")
         channels = pixels.shape[3]
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -77,8 +78,8 @@ class Images:
 
     @property
     def samples(self) -> int:
-        """Number of labelled images."""
-        return self.labels.size
+        """Number of images."""
+        return len(self.pixels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,11 +107,8 @@ class Images:
         return self._batch(image, index)
 
     def _batch(self, image: np.ndarray, index: np.ndarray) -> Batch:
-        return {
-            "image": image,
-            "label": self.labels[index],
-            "weight": np.ones(len(index), np.float32),
-        }
+        batch = {"image": image, "weight": np.ones(len(index), np.float32)}
+        return batch if self.labels is None else {**batch, "label": self.labels[index]}
 
     @cached_property
     def _table(self) -> np.ndarray:

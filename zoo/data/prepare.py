@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ class Data:
 
     Attributes:
       train, validation: its two parts.
-      task: "classify" or "mlm".
-      classes: number of classes; None for "mlm".
+      task: the spec's.
+      classes: number of classes; None unless the task is "classify".
       vocabulary: number of token ids; None for images.
       tokenizer: text of a tokenizer.json; None for images.
       record: what identifies the data and their preparation, JSON-able; "sha256" is of the
@@ -66,22 +67,30 @@ def prepared(
     parts = train, validation
     if spec.task == "mlm":
         return _corpus(spec, parts, tokenizer)
-    classes, names, labels = _labels(spec, parts)
+    if spec.task == "unlabelled":
+        classes, names, labels = None, None, [None, None]
+    else:
+        classes, names, labels = _labels(spec, parts)
     if spec.image_column in train.columns:
         made = _images(spec, parts, labels, classes, scale)
     elif spec.text_column in train.columns:
-        made = _labelled_texts(spec, parts, labels, classes, tokenizer)
+        made = _texts_or_pairs(spec, parts, labels, classes, tokenizer)
     else:
         raise ValueError(
             f"{train.where}: has neither data.image_column={spec.image_column!r} nor "
             f"data.text_column={spec.text_column!r}; it has {', '.join(train.columns)}"
         )
-    made.record.update(classes=classes, class_names=names)
+    if classes is not None:
+        made.record.update(classes=classes, class_names=names)
     return made
 
 
 def _images(
-    spec: DataSpec, parts: tuple[Table, Table], labels: list[np.ndarray], classes: int, scale: float
+    spec: DataSpec,
+    parts: tuple[Table, Table],
+    labels: Sequence[np.ndarray | None],
+    classes: int | None,
+    scale: float,
 ) -> Data:
     if spec.text_pair_column is not None:
         raise ValueError(
@@ -109,29 +118,54 @@ def _images(
         "std": list(std),
         "sha256": _digest(pixels, labels[0], more_pixels, labels[1]),
     }
-    return Data(train, validation, "classify", classes, None, None, record)
+    return Data(train, validation, spec.task, classes, None, None, record)
 
 
-def _labelled_texts(
+def _texts_or_pairs(
     spec: DataSpec,
     parts: tuple[Table, Table],
-    labels: list[np.ndarray],
-    classes: int,
+    labels: Sequence[np.ndarray | None],
+    classes: int | None,
     tokenizer: str | None,
 ) -> Data:
     _check_no_image_options(spec, parts[0].where)
     pair = spec.text_pair_column
-    firsts = [_texts(part, spec.text_column, "text_column") for part in parts]
-    seconds = [None if pair is None else _texts(part, pair, "text_pair_column") for part in parts]
+    places: list[Callable[[int], str]] = [part.place for part in parts]
+    if labels[0] is None:
+        firsts = [different_texts(part, spec) for part in parts]
+        places = [partial("{}: different text {}".format, part.where) for part in parts]
+        seconds: list[list[str] | None] = [None, None]
+    else:
+        firsts = [_texts(part, spec.text_column, "text_column") for part in parts]
+        seconds = [pair and _texts(part, pair, "text_pair_column") for part in parts]
     vocabulary = _vocabulary(spec, [*firsts[0], *(seconds[0] or [])], tokenizer)
     train, validation = (
-        text.labelled(first, second, label, classes, vocabulary, sequence=spec.sequence,
-                      truncate=spec.truncate, place=part.place)
-        for first, second, label, part in zip(firsts, seconds, labels, parts, strict=True)
+        text.tokenised(first, second, label, classes, vocabulary, sequence=spec.sequence,
+                       truncate=spec.truncate, place=place)
+        for first, second, label, place in zip(firsts, seconds, labels, places, strict=True)
     )  # fmt: skip
     arrays = [a for part in (train, validation) for a in (part.token, part.type, part.label)]
     record = {**_record(spec, train, validation), **_words(spec, vocabulary, arrays)}
-    return Data(train, validation, "classify", classes, vocabulary.size, vocabulary.text, record)
+    return Data(train, validation, spec.task, classes, vocabulary.size, vocabulary.text, record)
+
+
+def different_texts(table: Table, spec: DataSpec) -> list[str]:
+    """Every different text of a table, in its order, of one column or of both of a pair.
+
+    Raises:
+      ValueError: a column that is not there, or none that holds a text.
+    """
+    texts: dict[str, None] = {}
+    for name, field in (
+        (spec.text_column, "text_column"),
+        (spec.text_pair_column, "text_pair_column"),
+    ):
+        if name is not None:
+            column = table.column(name, field)
+            texts.update(dict.fromkeys(t for t in column if isinstance(t, str) and t.strip()))
+    if not texts:
+        raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
+    return list(texts)
 
 
 def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -> Data:
@@ -287,9 +321,9 @@ def _words(spec: DataSpec, vocabulary: Vocabulary, arrays: list[np.ndarray]) -> 
     }
 
 
-def _digest(*arrays: np.ndarray) -> str:
+def _digest(*arrays: np.ndarray | None) -> str:
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in filter(lambda array: array is not None, arrays):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

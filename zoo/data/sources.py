@@ -84,8 +84,11 @@ def read_rows(spec: DataSpec, validation: bool) -> Table:
 
 def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
     name, task = spec.source, EMBEDDED[spec.source]
-    if task != spec.task:
-        raise ValueError(f"data.source={name!r} is data for data.task={task!r}, got {spec.task!r}")
+    if spec.task not in (task, "unlabelled"):
+        raise ValueError(
+            f"data.source={name!r} is data for data.task={task!r} or 'unlabelled', got "
+            f"{spec.task!r}"
+        )
     if name == "digits":
         first, first_labels, second, second_labels = embedded.digits()
         columns = spec.image_column, spec.label_column

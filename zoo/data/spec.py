@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from snapjax.errors import unknown_name
 
-TASKS = ("classify", "mlm")
+TASKS = ("classify", "mlm", "unlabelled")
 TOKENIZERS = {"wordpiece": 64, "bytes": 300}
 """Tokenizers that are trained on the training text -> the smallest vocabulary that makes sense."""
 
@@ -17,8 +19,9 @@ class DataSpec:
     """Where the data are and what becomes of them; `zoo.data.load` reads it.
 
     Attributes:
-      task: "classify" (images, texts or pairs of texts with a class each) or "mlm" (text alone, to
-        predict masked tokens).
+      task: "classify" (images, texts or pairs of texts with a class each), "mlm" (text alone, to
+        predict masked tokens) or "unlabelled" (images, or texts each by itself, whatever their
+        labels, for a teacher to label; see `zoo.distillation`).
       source: "digits" or "topics" (in every installation), a local file or folder, or the name of a
         data set on the Hugging Face Hub. Files: .csv, .tsv, .parquet, .jsonl, .txt, and .gz of the
         text ones. Folders: such files, idx files as of MNIST, pictures with a subfolder a class, or
@@ -67,6 +70,19 @@ class DataSpec:
     sequence: int = 64
     mask_rate: float = 0.15
     truncate: bool = False
+
+    def like(self, record: Mapping[str, Any]) -> DataSpec:
+        """The same with images scaled as a trained model expects them.
+
+        Args:
+          record: of the weights; its "mean", "std" and "size" are taken where they are there.
+        """
+        changed = {
+            field: record[name]
+            for field, name in (("mean", "mean"), ("std", "std"), ("image_size", "size"))
+            if record.get(name) is not None
+        }
+        return replace(self, **changed)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

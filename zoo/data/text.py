@@ -1,4 +1,4 @@
-"""Splits of text: blocks with masked tokens to predict, and labelled texts or pairs of texts."""
+"""Splits of text: blocks with masked tokens to predict, and texts or pairs, labelled or not."""
 
 from __future__ import annotations
 
@@ -96,38 +96,38 @@ def blocks(texts: Sequence[str], vocabulary: Vocabulary, sequence: int, where: s
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledText:
-    """Texts, or pairs of texts, with a class each; see `zoo.data.batches.Split`.
+class Texts:
+    """Texts, or pairs of texts, with a class each or none; see `zoo.data.batches.Split`.
 
     Attributes:
       token: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
         padding.
       type: (samples, sequence) int32: 1 for the tokens of the other text and its [SEP], else 0.
       length: (samples,) int32: how many tokens are not padding.
-      label: (samples,) int32, in [0, classes).
-      classes: number of classes.
+      label: (samples,) int32, in [0, classes); None of unlabelled texts.
+      classes: number of classes; None of unlabelled texts.
     """
 
     token: np.ndarray
     type: np.ndarray
     length: np.ndarray
-    label: np.ndarray
-    classes: int
+    label: np.ndarray | None
+    classes: int | None
 
     @property
     def samples(self) -> int:
-        """Number of labelled texts."""
+        """Number of texts, or of pairs."""
         return len(self.token)
 
     def take(self, index: np.ndarray) -> Batch:
         """The texts at `index`."""
-        return {
+        batch = {
             "token": self.token[index],
             "mask": np.arange(self.token.shape[1]) < self.length[index, None],
             "type": self.type[index],
-            "label": self.label[index],
             "weight": np.ones(len(index), np.float32),
         }
+        return batch if self.label is None else {**batch, "label": self.label[index]}
 
     def augmented(self, index: np.ndarray, seed: int, epoch: int) -> Batch:
         """The same: texts are not augmented."""
@@ -135,23 +135,23 @@ class LabelledText:
         return self.take(index)
 
 
-def labelled(
+def tokenised(
     texts: Sequence[str],
     others: Sequence[str] | None,
-    labels: np.ndarray,
-    classes: int,
+    labels: np.ndarray | None,
+    classes: int | None,
     vocabulary: Vocabulary,
     *,
     sequence: int,
     truncate: bool,
     place: Callable[[int], str],
-) -> LabelledText:
-    """Labelled texts, or pairs of texts, as tokens.
+) -> Texts:
+    """Texts, or pairs of texts, as tokens.
 
     Args:
       texts, others: the texts, and their seconds or None.
-      labels: (texts,) int32, in [0, classes).
-      classes: number of classes.
+      labels: (texts,) int32, in [0, classes), or None.
+      classes: number of classes, or None.
       vocabulary: the tokenizer.
       sequence: tokens of a sample, special ones included.
       truncate: cut what is too long, of a pair the longer text first, as BERT does.
@@ -189,7 +189,7 @@ def labelled(
         length[row] = len(ids)
         if others is not None:
             kind[row, begin : len(ids)] = 1
-    return LabelledText(token, kind, length, labels, classes)
+    return Texts(token, kind, length, labels, classes)
 
 
 def _kept(one: int, other: int = 0, *, room: int) -> tuple[int, ...]:

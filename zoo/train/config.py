@@ -11,12 +11,15 @@ from typing import Any
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
+from zoo.calibration import METHODS
+from zoo.calibration import PLAIN as DEFAULT_METHOD
 from zoo.config_fields import coerce
 from zoo.data import DataSpec
 from zoo.hybrid import Model
 from zoo.registry import create_model, default_boundary
 
 PRECISIONS = ("float32", "bfloat16")
+TRAINS = ("all", "boundaries")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class ModelSpec:
       bits_per_feature: budget of a spike code or top-k.
       gradient_wire: format of the gradients on the links.
       init_from: weights to start from: a name, a folder or a checkpoint, as `load_pretrained`
-        takes it. Boundaries that differ are made anew and calibrated. None starts from scratch.
+        takes it. Boundaries that differ are made anew and calibrated. None starts from scratch, or
+        from the teacher where there is one.
+      calibration: how spiking boundaries are fitted before training, one of
+        `zoo.calibration.METHODS`; those with a rotation or refit give both ends a matrix.
     """
 
     name: str = "vit_nano_patch2_8"
@@ -52,10 +58,13 @@ class ModelSpec:
     bits_per_feature: float = 1.0
     gradient_wire: str = "float32"
     init_from: str | None = None
+    calibration: str = "variance"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.calibration not in METHODS:
+            raise unknown_name("model.calibration", self.calibration, METHODS)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must be in [0, 1)")
         if not 0 < self.bits_per_feature < math.inf:
@@ -92,7 +101,7 @@ class ModelSpec:
     def boundary(self, width: int) -> Boundary:
         """The boundary between two stages of a model of this width."""
         default = default_boundary(width, self.variant)
-        return Boundary(
+        boundary = Boundary(
             width,
             code=default.code if self.code is None else self.code,
             steps=self.steps,
@@ -100,6 +109,12 @@ class ModelSpec:
             surrogate=default.surrogate,
             gradient_wire=self.gradient_wire,
         )
+        if self.calibration != DEFAULT_METHOD and not boundary.spiking:
+            raise ValueError(
+                f"model.calibration={self.calibration!r} fits spikes, but "
+                f"model.code={boundary.code!r} has none; leave it out"
+            )
+        return METHODS[self.calibration].shape(boundary)
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,7 @@ class TrainSpec:
       weight_decay: on kernels only; norms, biases, tables, positions and boundaries have none.
       clip: largest global gradient norm.
       label_smoothing: share of the target spread over all classes, in training only.
+      trains: "all" parameters, or the "boundaries" alone.
       ema: decay of the moving average of the weights that is evaluated and exported; 0 for none.
       seed: of the initial parameters, the data order, the augmentation and dropout.
     """
@@ -128,6 +144,7 @@ class TrainSpec:
     weight_decay: float = 0.5
     clip: float = 1.0
     label_smoothing: float = 0.0
+    trains: str = "all"
     ema: float = 0.0
     seed: int = 0
 
@@ -136,6 +153,8 @@ class TrainSpec:
             if not holds:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be {needs}")
 
+        if self.trains not in TRAINS:
+            raise unknown_name("train.trains", self.trains, TRAINS)
         for name in ("epochs", "batch_size", "microbatches"):
             require(1 <= getattr(self, name) < 10**6, name, "at least 1 and below 1000000")
         for name in ("warmup", "label_smoothing", "ema"):
@@ -144,6 +163,33 @@ class TrainSpec:
             require(getattr(self, name) > 0, name, "positive")
         require(self.weight_decay >= 0, "weight_decay", "not negative")
         require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)")
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """Learning from a teacher instead of labels; see `zoo.distillation`.
+
+    Attributes:
+      teacher: a trained model, as `load_pretrained` takes it; its dense part teaches, and gives the
+        student its sizes and, unless model.init_from says otherwise, its weights. None for none.
+      output: weight of the error of the output.
+      states: weight of the error of the last states.
+      temperature: that softens the logits of both.
+    """
+
+    teacher: str | None = None
+    output: float = 1.0
+    states: float = 1.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("output", "states"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"distill.{name}={getattr(self, name)} must be finite and >= 0")
+        if self.output == self.states == 0:
+            raise ValueError("distill.output=0 and distill.states=0 leave nothing to learn")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"distill.temperature={self.temperature} must be positive and finite")
 
 
 @dataclass(frozen=True)
@@ -207,8 +253,23 @@ class RunConfig:
     train: TrainSpec = field(default_factory=TrainSpec)
     mesh: MeshSpec = field(default_factory=MeshSpec)
     log: LogSpec = field(default_factory=LogSpec)
+    distill: DistillSpec = field(default_factory=DistillSpec)
 
     def __post_init__(self) -> None:
+        if self.distill.teacher is None and self.data.task == "unlabelled":
+            raise ValueError("data.task='unlabelled' needs distill.teacher to give the targets")
+        if self.distill.teacher is not None:
+            for name in ("layers", "width", "heads", "mlp_width"):
+                if getattr(self.model, name) is not None:
+                    raise ValueError(
+                        f"model.{name}={getattr(self.model, name)}: a student has the sizes of "
+                        "distill.teacher; leave it out"
+                    )
+            if self.train.label_smoothing:
+                raise ValueError(
+                    f"train.label_smoothing={self.train.label_smoothing} is for labels, but "
+                    "distill.teacher gives the targets; set it to 0"
+                )
         places = self.mesh.stage
         if places is not None and self.model.stages % places:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Where a step stopped being finite: the first module forward, or the parameters backward."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -8,32 +8,44 @@ import numpy as np
 
 from snapjax.sharding import path_name
 from zoo.data import Batch
+from zoo.hybrid import Params
+from zoo.train import placement
+from zoo.train.processes import first_said
 from zoo.train.step import State, Trainer
 
 SHOWN = 4  # names in a message
 
 
-def explain(trainer: Trainer, state: State, batch: Batch) -> str:
+def explain(trainer: Trainer, state: State, batch: Batch, put: Callable[[Batch], Any]) -> str:
     """What is not finite in a step from `state` on `batch`, as a clause naming modules.
 
-    Runs the model once more, module by module on one device, without dropout.
+    Runs the model once more, module by module on one device, without dropout. Of several processes
+    each looks at its own rows; all of them call this, and all give the same answer.
 
     Args:
       trainer: of the run.
       state: placed; the last good one, from before the step.
-      batch: of the step, on the mesh or on the host.
+      batch: of the step, this process's rows, on the host.
+      put: onto the mesh.
     """
-    params, batch = trainer.params(state), jax.tree.map(np.asarray, batch)
+    params = jax.tree.map(np.asarray, trainer.params(state))
+    if reason := first_said(_forward(trainer, params, batch)):
+        return reason
+    (_, _), gradients = jax.jit(trainer.loss_and_gradients)(state, trainer.label(put(batch)))
+    if names := not_finite(placement.fetch(gradients, trainer.mesh)):
+        return f"the forward pass is finite, the gradients of {_listed(names)} are not"
+    return "run again without dropout it is finite"
+
+
+def _forward(trainer: Trainer, params: Params, batch: Batch) -> str:
+    """What is not finite on this process's rows before or in the forward pass; "" for nothing."""
     for what, tree in (("parameter", params), ("batch array", batch)):
         if names := not_finite(tree):
             return f"{what} {_listed(names)} was not finite before the step"
     for name, output in trainer.model.walk(params, batch):
         if names := not_finite({name: output}):
             return f"the first module whose output is not finite is {_listed(names)}"
-    (_, _), gradients = jax.jit(trainer.loss_and_gradients)(state, batch)
-    if names := not_finite(gradients):
-        return f"the forward pass is finite, the gradients of {_listed(names)} are not"
-    return "run again without dropout it is finite"
+    return ""
 
 
 def not_finite(tree: Any) -> list[str]:

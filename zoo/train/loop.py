@@ -202,11 +202,7 @@ class Loop:
         run = self.run
         self.saver.wait()
         step = int(placement.fetch(run.state.step, run.trainer.mesh))  # the last good one
-        if jax.process_count() == 1:
-            batch = next(self.batches(step))
-            reason = explain(run.trainer, run.state, self.put(batch))
-        else:
-            reason = "run it in one process to learn in which module"
+        reason = explain(run.trainer, run.state, next(self.batches(step)), self.put)
         newest = checkpoint.latest(run.out / "checkpoints")
         return FloatingPointError(
             f"step {step + 1}: loss {loss} or its gradients are not finite: {reason}. The last "

@@ -18,10 +18,24 @@ def schedule(spec: TrainSpec, total_steps: int) -> optax.Schedule:
 
 
 def make_optimiser(spec: TrainSpec, total_steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) behind a global-norm clip."""
-    return optax.chain(
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) behind a global-norm clip.
+
+    What is not trained counts nothing in that norm and stays as it is, bit for bit.
+    """
+    steps = [
         optax.clip_by_global_norm(spec.clip),
         optax.adamw(schedule(spec, total_steps), weight_decay=spec.weight_decay, mask=decays),
+    ]
+    if spec.trains == "boundaries":
+        still = optax.masked(optax.set_to_zero(), frozen)
+        steps = [still, *steps, still]
+    return optax.chain(*steps)
+
+
+def frozen(params: Any) -> Any:
+    """Whether a parameter is none of a boundary's."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not path_name(path).startswith("boundaries"), params
     )
 
 

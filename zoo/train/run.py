@@ -9,6 +9,7 @@ out/
 """
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from snapjax.parameters import merge_plan, split_plan
-from zoo import checkpoint, plots, pretrained
+from zoo import calibration, checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.data.tokenizer import read_tokenizer
+from zoo.distillation import Teacher, student_sizes
 from zoo.files import write_json
 from zoo.hybrid import Model
+from zoo.pretrained import Pretrained
+from zoo.registry import create_model
 from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
@@ -32,6 +36,7 @@ from zoo.train.stop import StopRequest
 from zoo.trees import count
 
 CALIBRATION_SAMPLES = 256
+CALIBRATION_BATCHES = 4  # of so many samples, where matrices are fitted
 # What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
 MAY_CHANGE = ("mesh", "log", "data.source")
 
@@ -100,13 +105,15 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
         raise ValueError("the processes have different configs; start all with the same --set")
     mesh = placement.choose_mesh(config)
     peak = utilisation.peak_flops(config.log.profile, config.model.precision)
-    data = load(config.data)
+    taught = teacher_of(config)
+    data = load_data(config, taught)
     processes.check_same_data(config.data.source, data.record["sha256"])
-    sizes = data_sizes(data)
+    sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
     model = config.model.build(**sizes)
     check_data(model, data)
     steps = steps_per_epoch(data.train, config.train.batch_size)
-    trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp)
+    teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
+    trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()
     placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
@@ -122,12 +129,15 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     if found:
         state, saved = restore(trainer, folder, config, data, fallback=fallback, console=console)
     else:
-        state = first_state(trainer, config, data)
+        state = first_state(trainer, config, data, taught)
     boundaries = merge_plan(state.trainable, state.plans).get("boundaries")
     if boundaries is not None:
         model = model.with_boundary(model.boundary.tighten(boundaries))
-        trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp)
+        trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     record = pretrained.describe(model, config, sizes, data.record)
+    if taught is not None:
+        record["data"] = {**taught.source.preprocessing, **data.record}
+        record["teacher"] = {"source": taught.source.source, "sha256": dict(taught.source.sha256)}
     if data.tokenizer is not None:
         record["tokenizer"] = data.tokenizer
     if jax.process_index() == 0:
@@ -156,25 +166,58 @@ def tokens_per_sample(model: Model, data: Data) -> int:
     return int(shapes.shape[1])
 
 
-def first_state(trainer: Trainer, config: RunConfig, data: Data) -> State:
+def teacher_of(config: RunConfig) -> Pretrained | None:
+    """The trained model that a run learns from, if there is one."""
+    if config.distill.teacher is None:
+        return None
+    taught = pretrained.load_pretrained(config.distill.teacher)
+    family = create_model(config.model.name).family
+    if taught.model.family is not family:
+        raise ValueError(
+            f"distill.teacher={config.distill.teacher!r} is of another family than "
+            f"model.name={config.model.name!r}; name a model of the teacher's"
+        )
+    return taught
+
+
+def load_data(config: RunConfig, taught: Pretrained | None) -> Data:
+    """The run's data; a teacher's, or what weights to start from expect, goes before their own."""
+    if taught is not None:
+        return load(config.data.like(taught.source.preprocessing), tokenizer=taught.tokenizer)
+    if config.model.init_from is None or config.data.mean is not None:
+        return load(config.data)
+    source = pretrained.load_pretrained(config.model.init_from).source
+    return load(config.data.like(source.preprocessing))
+
+
+def first_state(
+    trainer: Trainer, config: RunConfig, data: Data, taught: Pretrained | None = None
+) -> State:
     """A canonical state before the first step: boundaries fit the model's activations."""
     model, key = trainer.model, jax.random.key(config.train.seed)
-    fit = True
-    if config.model.init_from is None:
-        params = model.init(key)
-    else:
+    fit, loaded = True, taught
+    if config.model.init_from is not None:
         loaded = pretrained.load_pretrained(config.model.init_from)
         check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
+    if loaded is None:
+        params = model.init(key)
+    else:
         params, fit = pretrained.start_from(loaded, model, key)
     if fit and model.config.stages > 1:
-        params = model.calibrate(params, calibration_batch(data, config))
+        method, batches = config.model.calibration, calibration_batches(data, config)
+        if method == calibration.PLAIN:
+            params = model.calibrate(params, *batches)
+        else:
+            _, params = calibration.calibrate(model, params, batches, method, key=key)
     return trainer.first(params)
 
 
-def calibration_batch(data: Data, config: RunConfig) -> Batch:
+def calibration_batches(data: Data, config: RunConfig) -> list[Batch]:
     """The first samples of the first epoch, as training sees them."""
     size = min(CALIBRATION_SAMPLES, data.train.samples)
-    return next(train_batches(data.train, size, seed=config.train.seed, epoch=0))
+    count = 1 if config.model.calibration == calibration.PLAIN else CALIBRATION_BATCHES
+    some = train_batches(data.train, size, seed=config.train.seed, epoch=0)
+    return list(itertools.islice(some, count))
 
 
 def data_sizes(data: Data) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from snapjax.parameters import merge_plan, split_plan
 from snapjax.sharding import place, unplace
 from zoo.data import Batch, Split, eval_batches
-from zoo.hybrid import Model, Params
+from zoo.distillation import Teacher
+from zoo.hybrid import Model, Objective, Params
 from zoo.train import placement
 from zoo.train.config import TrainSpec
 from zoo.train.optimiser import make_optimiser, move_average, schedule
@@ -61,15 +62,23 @@ class Trainer:
       steps_per_epoch: of the training split.
       mesh: whose "stage" axis divides the model's stages.
       fsdp: shard parameters and optimiser state over "data" too.
+      teacher: gives the targets instead of labels.
 
     Raises:
       ValueError: a batch that does not split over the mesh.
     """
 
     def __init__(
-        self, model: Model, spec: TrainSpec, steps_per_epoch: int, mesh: Mesh, fsdp: bool = False
+        self,
+        model: Model,
+        spec: TrainSpec,
+        steps_per_epoch: int,
+        mesh: Mesh,
+        fsdp: bool = False,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.spec, self.mesh, self.fsdp = model, spec, mesh, fsdp
+        self.teacher = teacher
         self.total_steps = spec.epochs * steps_per_epoch
         self.optimiser = make_optimiser(spec, self.total_steps)
         self.learning_rate = schedule(spec, self.total_steps)
@@ -132,28 +141,51 @@ class Trainer:
 
     # Steps
 
+    def label(self, batch: Batch) -> Batch:
+        """A batch on the mesh with the teacher's targets in it, where there is a teacher."""
+        return batch if self._placed_teacher is None else self._placed_teacher.label(batch)
+
+    @cached_property
+    def _placed_teacher(self) -> Teacher | None:
+        return None if self.teacher is None else self.teacher.on(self.mesh)
+
+    @property
+    def _objective(self) -> Objective | None:
+        return None if self.teacher is None else self.teacher.loss
+
     def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """One update. The state given is consumed: its buffers are reused for the next."""
-        return self._update(state, batch)
+        return self._update(state, self.label(batch))
 
     def forward(self, state: State, batch: Batch, averaged: bool = False) -> Any:
         """(sums, stats) of a batch, with no dropout and no update."""
         trainable = state.average if averaged and self.spec.ema else state.trainable
-        return self._forward(merge_plan(trainable, state.plans), batch)
+        return self._forward(merge_plan(trainable, state.plans), self.label(batch))
 
     @cached_property
     def _forward(self) -> Callable[..., Any]:
         def forward(placed: Params, batch: Batch) -> Any:
-            outputs = self.model.pipeline(self.mesh, self.spec.microbatches)(placed, batch, None)
+            pipeline = self.model.pipeline(
+                self.mesh, self.spec.microbatches, objective=self._objective
+            )
+            outputs = pipeline(placed, batch, None)
             return outputs.sums, outputs.stats
 
         return jax.jit(forward)
 
     def loss_and_gradients(self, state: State, batch: Batch) -> tuple[Any, Any]:
-        """((sums, stats), gradients) of the mean loss at a placed state; traceable."""
+        """((sums, stats), gradients) of the mean loss at a placed state; traceable.
+
+        Args:
+          state: placed.
+          batch: from `label`.
+        """
         key = jax.random.fold_in(jax.random.key(self.spec.seed), state.step)
         pipeline = self.model.pipeline(
-            self.mesh, self.spec.microbatches, label_smoothing=self.spec.label_smoothing
+            self.mesh,
+            self.spec.microbatches,
+            label_smoothing=self.spec.label_smoothing,
+            objective=self._objective,
         )
 
         def loss(trainable: Any) -> tuple[jax.Array, Any]:
