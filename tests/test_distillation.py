@@ -1,0 +1,305 @@
+"""Learning from a dense teacher: the loss against numpy, meshes, what is frozen, runs, errors."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from data_files import letters, write
+from rich.console import Console
+from scipy.spatial.distance import cosine
+from scipy.special import log_softmax
+
+from snapjax.sharding import make_mesh
+from zoo import single_file
+from zoo.data import DataSpec, load
+from zoo.distillation import OUTPUT, STATES, Teacher, preset_of, student_sizes
+from zoo.pretrained import load_pretrained
+from zoo.provenance import PretrainedConfig
+from zoo.registry import create_model
+from zoo.sentences import Encoder
+from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
+from zoo.train.logbook import read_metrics
+from zoo.train.run import train
+from zoo.train.step import Trainer
+from zoo.train.stop import StopRequest
+
+ROOT = Path(__file__).parents[1]
+SIZES = {"vocabulary": 16, "width": 16, "heads": 2, "mlp_width": 32, "layers": 2}
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes():
+    """optax raises its decay rates to an integer count, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def pair(task, code="phase", stages=2, seed=0):
+    """A dense teacher, and a student of its shape with its weights and new boundaries."""
+    dense = create_model("bert_nano", "ann", 1, task=task, **SIZES)
+    params = dense.init(jax.random.key(seed))
+    params["blocks"] = jax.tree.map(lambda leaf: 3 * leaf, params["blocks"])
+    student = create_model("bert_nano", "hnn", stages, code, task=task, **SIZES)
+    return dense, params, student, student.with_new_boundaries(params, jax.random.key(1))
+
+
+def batch_of(task, rows=4, seed=0):
+    draw = np.random.default_rng(seed)
+    mask = np.arange(10) < draw.integers(3, 11, rows)[:, None]
+    token = np.where(mask, draw.integers(5, 13, (rows, 10)), 0).astype(np.int32)
+    batch = {"token": token, "mask": mask, "weight": np.ones(rows, np.float32)}
+    if task == "mlm":
+        batch["position"] = draw.integers(0, 3, (rows, 2)).astype(np.int32)
+        batch["weight"] = draw.integers(0, 2, (rows, 2)).astype(np.float32)
+        batch["weight"][0] = 1
+    return batch
+
+
+@pytest.mark.parametrize("task", ["encode", "classify", "mlm"])
+def test_the_loss_is_its_formula(task):
+    """By loops in float64, with weights, padding and what the student should have said."""
+    dense, params, _, _ = pair(task)
+    spec = DistillSpec("x", output=0.7, states=0.3, temperature=3.0)
+    teacher = Teacher.of(dense, params, spec)
+    batch = batch_of(task)
+    if task != "mlm":
+        batch["weight"][-1] = 0
+    labelled = teacher.label(batch)
+    draw = np.random.default_rng(1)
+    states = np.asarray(labelled[STATES], np.float64)
+    states += draw.standard_normal(states.shape)
+    made = dense.head(params, jnp.asarray(states, jnp.float32), batch)
+    sums, _ = teacher.loss(made, jnp.asarray(states, jnp.float32), labelled)
+
+    made = np.asarray(made.embedding if task == "encode" else made, np.float64)
+    wanted, loss, correct = np.asarray(labelled[OUTPUT], np.float64), 0.0, 0.0
+    for row in range(4):
+        apart = []
+        for token in np.flatnonzero(batch["mask"][row]):
+            target = np.asarray(labelled[STATES][row, token], np.float64)
+            apart.append(((states[row, token] - target) ** 2).sum() / (target**2).sum())
+        for place, weight in np.ndenumerate(batch["weight"][row]):
+            one, other = made[row][place], wanted[row][place]
+            if task == "encode":
+                error = cosine(one, other)
+                correct += weight * (1 - error)
+            else:
+                log_one, log_other = log_softmax(one / 3), log_softmax(other / 3)
+                error = 9 * (np.exp(log_other) * (log_other - log_one)).sum()
+                correct += weight * (one.argmax() == other.argmax())
+            loss += weight * (0.7 * error + 0.3 * np.mean(apart))
+    assert float(sums["loss"]) == pytest.approx(loss, rel=2e-5)
+    assert float(sums["correct"]) == pytest.approx(correct, rel=2e-5)
+    assert float(sums["weight"]) == batch["weight"].sum()
+
+
+@pytest.mark.parametrize("task", ["encode", "classify", "mlm"])
+def test_the_teacher_has_nothing_to_say_to_itself(task):
+    dense, params, _, _ = pair(task)
+    teacher = Teacher.of(dense, params, DistillSpec("x"))
+    batch = teacher.label(batch_of(task))
+    made = dense.head(params, batch[STATES], batch)
+    sums, _ = teacher.loss(made, batch[STATES], batch)
+    assert float(sums["loss"]) == pytest.approx(0, abs=1e-5)
+    assert float(sums["correct"]) == pytest.approx(float(sums["weight"]), rel=1e-6)
+
+
+def test_labels_count_where_there_are_any():
+    dense, params, _, _ = pair("classify")
+    teacher = Teacher.of(dense, params, DistillSpec("x"))
+    batch = teacher.label(batch_of("classify"))
+    made = dense.head(params, batch[STATES], batch)
+    wrong = np.asarray(1 - batch[OUTPUT].argmax(-1), np.int32)
+    assert float(teacher.loss(made, batch[STATES], {**batch, "label": wrong})[0]["correct"]) == 0
+
+
+@pytest.mark.parametrize(("data", "stage"), [(1, 2), (2, 1), (2, 2)])
+def test_the_same_on_a_mesh(data, stage):
+    """A dense boundary's gradients are exact, so they must agree."""
+    dense, params, student, started = pair("encode", "float32")
+    teacher = Teacher.of(dense, jax.tree.map(lambda leaf: 1.1 * leaf, params), DistillSpec("x"))
+    spec, batch = TrainSpec(batch_size=4, microbatches=2), batch_of("encode")
+
+    def run(mesh):
+        trainer = Trainer(student, spec, 10, mesh, teacher=teacher)
+        state = trainer.start(started)
+        (sums, _), gradients = jax.jit(trainer.loss_and_gradients)(state, trainer.label(batch))
+        whole = trainer.params(state._replace(trainable=gradients))
+        return sums, {name: whole[name] for name in ("embed", "blocks")}
+
+    (sums, gradients), (wanted_sums, wanted) = (
+        run(make_mesh(data=data, stage=stage)),
+        run(make_mesh()),
+    )
+    for name, value in wanted_sums.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_only_the_boundaries_are_trained_on_request():
+    dense, params, student, started = pair("encode")
+    teacher = Teacher.of(dense, params, DistillSpec("x"))
+    spec = TrainSpec(batch_size=4, microbatches=1, trains="boundaries", warmup=0.0)
+    trainer = Trainer(student, spec, 10, make_mesh(), teacher=teacher)
+    state = trainer.start(started)
+    for _ in range(3):
+        state, _ = trainer.step(state, batch_of("encode"))
+    after = trainer.params(state)
+    for name in ("embed", "blocks", "head"):
+        for one, other in zip(
+            jax.tree.leaves(after[name]), jax.tree.leaves(started[name]), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    moved = [
+        (np.asarray(one) != np.asarray(other)).any()
+        for one, other in zip(
+            jax.tree.leaves(after["boundaries"]),
+            jax.tree.leaves(started["boundaries"]),
+            strict=True,
+        )
+    ]
+    assert any(moved)
+
+
+def test_unlabelled_texts_are_those_of_both_columns_once_each(tmp_path):
+    rows = ["a b\tb", "b\tc", "a b\t", "d\te"]
+    path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join(rows) + "\n")
+    spec = DataSpec(
+        task="unlabelled", source=str(path), text_column="one", text_pair_column="other",
+        sequence=4, held_out=0.25,
+    )  # fmt: skip
+    data = load(spec, tokenizer=letters(), whole=True)
+    assert data.task == "unlabelled"
+    assert data.classes is None
+    assert data.train.samples == 5  # "a b", "b", "d", "c", "e"
+    batch = data.train.take(np.arange(5))
+    assert sorted(batch) == ["mask", "token", "type", "weight"]
+    assert batch["mask"].sum(1).tolist() == [4, 3, 3, 3, 3]
+
+
+def test_unlabelled_images_need_no_label():
+    data = load(DataSpec(task="unlabelled", source="digits"))
+    assert data.train.samples == 1437
+    assert sorted(data.train.augmented(np.arange(2), 0, 0)) == ["image", "weight"]
+
+
+def saved_teacher(folder):
+    dense, params, _, _ = pair("encode")
+    path = folder / "dense.safetensors"
+    source = PretrainedConfig("a test", {}, "MIT", {"max_tokens": 9})
+    return single_file.save(path, dense, params, source, {}, letters())
+
+
+def lines(folder, count=120):
+    draw = np.random.default_rng(0)
+    made = [" ".join(draw.choice(list("abcdefgh"), draw.integers(2, 7))) for _ in range(count)]
+    return write(folder / "lines.txt", "\n".join(made) + "\n")
+
+
+def test_a_run_learns_resumes_and_embeds(tmp_path):
+    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+    config = RunConfig(
+        "distill",
+        ModelSpec("bert_nano", "hnn", 2, bits_per_feature=1.0, calibration="metric_refit"),
+        DataSpec(task="unlabelled", source=str(data), sequence=8, held_out=0.2),
+        TrainSpec(epochs=12, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
+        distill=DistillSpec(str(teacher)),
+    )
+    config = override(config, ["mesh.stage=1", "log.every=5"])
+    stop = StopRequest()
+    quiet = Console(file=io.StringIO())
+
+    class After(StopRequest):
+        left = 30
+
+        def __bool__(self):
+            self.left -= 1
+            if self.left < 0:
+                self.signal = 15
+            return super().__bool__()
+
+    assert train(config, tmp_path / "run", stop=After(), console=quiet) is None
+    summary = train(config, tmp_path / "run", resume=True, stop=stop, console=quiet)
+    scores = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
+    assert len(scores) == 12
+    assert scores[-1]["loss"] < 0.9 * scores[0]["loss"]
+    assert scores[-1]["accuracy"] > scores[0]["accuracy"]  # the mean cosine
+    assert summary["bytes_per_token_and_hop"] == 2
+
+    loaded = load_pretrained(tmp_path / "run")
+    assert loaded.model.boundary.rank == 16
+    assert loaded.record["teacher"]["source"] == "a test"
+    assert loaded.record["teacher"]["sha256"]
+    encoder = Encoder.of(loaded)
+    assert encoder.max_tokens == 9
+    texts = ["a b c", "h g"]
+    wanted = Encoder.of(load_pretrained(teacher)).embed(texts)
+    made = encoder.embed(texts)
+    similar = (made * wanted).sum(-1)
+    similar /= np.linalg.norm(made, axis=-1) * np.linalg.norm(wanted, axis=-1)
+    assert similar.min() > 0.8
+
+
+def test_the_script(tmp_path):
+    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "distill.py"), str(teacher),
+         "--stages", "2", "--code", "int4", "--data", str(data), "--epochs", "1",
+         "--batch-size", "8", "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["code"] == "int4"
+    assert summary["variant"] == "ann"
+    assert summary["accuracy"] > 0.9
+
+
+def test_a_student_has_the_teachers_sizes_whatever_its_preset():
+    dense, *_ = pair("encode")
+    custom = replace(dense, config=replace(dense.config, name="of a folder"))
+    name = preset_of(custom)
+    assert name in dense.family.PRESETS
+    assert preset_of(dense) == "bert_nano"
+    student = create_model(name, "hnn", 2, **student_sizes(custom))
+    shapes = jax.eval_shape(student.init, jax.random.key(0))["blocks"]
+    assert shapes == jax.eval_shape(dense.init, jax.random.key(0))["blocks"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.task=unlabelled"], "needs distill.teacher"),
+        (["distill.teacher=x", "model.layers=8"], "model.layers=8: a student has the sizes"),
+        (["distill.teacher=x", "train.label_smoothing=0.1"], "is for labels"),
+        (["distill.output=0", "distill.states=0"], "leave nothing to learn"),
+        (["distill.output=-1"], "distill.output=-1.0 must be finite"),
+        (["distill.temperature=0"], "distill.temperature=0.0 must be positive"),
+        (["train.trains=boundary"], "did you mean 'boundaries'"),
+        (["model.calibration=metric_refits"], "did you mean 'metric_refit'"),
+    ],
+)
+def test_what_a_config_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        override(RunConfig("distill"), changes)
+
+
+def test_what_a_run_refuses(tmp_path):
+    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+    base = RunConfig("distill", data=DataSpec(task="unlabelled", source=str(data), sequence=8),
+                     distill=DistillSpec(str(teacher)))  # fmt: skip
+    refuse = lambda config: train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+    with pytest.raises(ValueError, match=r"of another family than model\.name='vit_nano_patch2_8'"):
+        refuse(base)
+    dense = ModelSpec("bert_nano", "ann", 2, calibration="metric")
+    with pytest.raises(ValueError, match=r"model\.calibration='metric' fits spikes"):
+        refuse(replace(base, model=dense))
+    assert not (tmp_path / "run" / "checkpoints").exists()
