@@ -166,9 +166,18 @@ def test_folders_that_datasets_saved(tmp_path):
 
 
 def test_a_data_set_on_the_hub(monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", {"owner/name": saved()[1]}.__getitem__)
+    there = {("owner/name", None): saved()[1], ("owner/many", "one"): saved()[1]}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset: there[name, subset])
     assert_is_saved(load(DataSpec(source="owner/name", **PLAIN)))
     swapped = DataSpec(source="owner/name", train="validation", validation="train", **PLAIN)
     assert labels_in(load(swapped).train) == [1, 0]
     with pytest.raises(ValueError, match=r"no split data.validation='test'; it has train, valid"):
         load(DataSpec(source="owner/name", validation="test", **PLAIN))
+    assert_is_saved(load(DataSpec(source="owner/many", subset="one", **PLAIN)))
+    with pytest.raises(ValueError, match=r"several subsets, name one in data\.subset"):
+        load(DataSpec(source="owner/many", **PLAIN))
+
+
+def test_a_subset_is_of_the_hub(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.subset='one' is for data sets on the Hub"):
+        load(DataSpec(source=str(tmp_path), subset="one", **PLAIN))

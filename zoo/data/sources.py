@@ -107,6 +107,11 @@ def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
 
 def _find(spec: DataSpec, path: Path) -> Source:
     """The splits of a path, or of a data set on the Hub."""
+    if spec.subset is not None and path.exists():
+        raise ValueError(
+            f"data.subset={spec.subset!r} is for data sets on the Hub, but "
+            f"data.source={spec.source!r} is a path here; leave it out"
+        )
     if path.is_file():
         return _by_name({spec.train: partial(tables.read_table, path)})
     if path.is_dir():
@@ -116,7 +121,7 @@ def _find(spec: DataSpec, path: Path) -> Source:
     inside = len(path.parts) > 1 and path.parent.is_dir()
     if path.is_absolute() or inside or len(path.parts) > 2 or suffix(path) in tables.SUFFIXES:
         raise ValueError(f"data.source={spec.source!r} does not exist{nearest(path.name, there)}")
-    splits = tables.read_hub(spec.source, [*EMBEDDED, *there])
+    splits = tables.read_hub(spec.source, spec.subset, [*EMBEDDED, *there])
     return Source(list(splits), splits.get)
 
 

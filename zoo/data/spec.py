@@ -26,6 +26,7 @@ class DataSpec:
         data set on the Hugging Face Hub. Files: .csv, .tsv, .parquet, .jsonl, .txt, and .gz of the
         text ones. Folders: such files, idx files as of MNIST, pictures with a subfolder a class, or
         what `datasets` saved.
+      subset: of a data set on the Hub that has several, such as "mrpc" of "nyu-mll/glue".
       train, validation: names of splits; in a folder of files also file names or patterns such as
         "train-*.parquet". validation=None: a split called validation, valid, val, dev, test or
         t10k, in this order; where there is none, a share of the training split is held out.
@@ -51,6 +52,7 @@ class DataSpec:
 
     task: str = "classify"
     source: str = "digits"
+    subset: str | None = None
     train: str = "train"
     validation: str | None = None
     held_out: float = 0.1
@@ -87,8 +89,8 @@ class DataSpec:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise unknown_name("data.task", self.task, TASKS)
-        for name in ("source", "train", "validation", "image_column", "label_column", "text_column",
-                     "text_pair_column", "tokenizer"):  # fmt: skip
+        for name in ("source", "subset", "train", "validation", "image_column", "label_column",
+                     "text_column", "text_pair_column", "tokenizer"):  # fmt: skip
             if getattr(self, name) == "":
                 raise ValueError(f"data.{name}='' is empty; give a name")
         for name in ("held_out", "mask_rate"):

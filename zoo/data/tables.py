@@ -154,13 +154,14 @@ def read_saved(folder: Path) -> dict[str, Table]:
     return {name: _from_dataset(split, f"{folder} ({name})") for name, split in splits.items()}
 
 
-def read_hub(name: str, near: Sequence[str]) -> dict[str, Table]:
+def read_hub(name: str, subset: str | None, near: Sequence[str]) -> dict[str, Table]:
     """The splits of a data set on the Hugging Face Hub, or in the cache of `datasets`.
 
     Nothing that its author wrote is executed: `datasets` has no loading scripts any more.
 
     Args:
       name: of the data set.
+      subset: of a data set in several, such as "mrpc" of "nyu-mll/glue"; None for its only one.
       near: what else the name could have meant.
 
     Raises:
@@ -169,11 +170,12 @@ def read_hub(name: str, near: Sequence[str]) -> dict[str, Table]:
     import datasets
 
     try:
-        made = datasets.load_dataset(name)
+        made = datasets.load_dataset(name, subset)
     except Exception as error:  # from a wrong name to a proxy that answers in HTML
         raise ValueError(
             f"data.source={name!r} is no embedded data set and no path here, and from the Hub it "
-            f"could not be loaded: {_line(error)}. Without a network give the path of a file or "
+            f"could not be loaded: {_line(error)}. Where it has several subsets, name one in "
+            "data.subset. Without a network give the path of a file or "
             f"folder{nearest(name, list(near))}"
         ) from error
     return {split: _from_dataset(made[split], f"{name} ({split})") for split in made}
