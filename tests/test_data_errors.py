@@ -98,8 +98,9 @@ def test_a_name_that_only_the_hub_can_know_fails_at_once_without_a_network():
 @pytest.mark.parametrize("source", ["digits", "topics"])
 def test_an_embedded_name_for_the_other_task(source):
     task, other = ("classify", "mlm")[:: 1 if source == "digits" else -1]
-    message = f"data.source={source!r} is data for data.task={task!r} or 'unlabelled', got {other!r}"
-    refused(message, source, task=other)
+    known = f"{task!r} or 'unlabelled'"
+    refused(f"data.source={source!r} is data for data.task={known}, got {other!r}", source,
+            task=other)  # fmt: skip
 
 
 def test_a_folder_with_nothing_usable(tmp_path):
