@@ -44,25 +44,21 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo import similarity
-    from zoo.evaluate import data_for, score, spec_for
+    from zoo.evaluate import score_any, spec_for
     from zoo.pretrained import load_pretrained
-    from zoo.sentences import Encoder
     from zoo.train.processes import fake_devices
 
     fake_devices(args.places, 1)
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
-    if args.task == "stsb" or loaded.model.config.task == "encode":
-        result = similarity.score(Encoder.of(loaded, args.batch_size), spec)
-    else:
-        result = score(
-            loaded,
-            data_for(loaded, spec, args.task),
-            batch_size=args.batch_size,
-            places=args.places,
-            train_split=args.split == "train",
-        )
+    result = score_any(
+        loaded,
+        spec,
+        args.task,
+        batch_size=args.batch_size,
+        places=args.places,
+        train_split=args.split == "train",
+    )
     if args.json:
         print(json.dumps(result))
         return 0

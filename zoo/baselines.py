@@ -52,7 +52,8 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
         trainer = Trainer(model, config.train, 1, mesh)
         scores = evaluate(trainer, trainer.start(params), data.validation)
         rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
-        record = compare.record(model.boundary, weights, scores.accuracy, scores.loss, rate)
+        figures = {"accuracy": scores.accuracy, "loss": scores.loss}
+        record = compare.record(model.boundary, weights, figures, rate)
         return {**record, "samples": scores.samples}
 
     made = [row(ann.model, dense, "dense")]

@@ -4,7 +4,7 @@ A row is a plain record, so that the table in the terminal, the one in a documen
 are the same figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +14,14 @@ from snapjax.boundary import Boundary
 
 Record = dict[str, Any]
 
+# Score -> column title.
+SCORES = {"accuracy": "accuracy", "loss": "cross-entropy", "spearman": "Spearman"}
 # Column title -> how it is shown.
-COLUMNS = {
+WHAT = {
     "boundary": lambda record: record["code"],
     "weights": lambda record: record["weights"],
-    "accuracy": lambda record: f"{record['accuracy']:.4f}",
-    "cross-entropy": lambda record: f"{record['loss']:.4f}",
+}
+SENT = {
     "bytes a token and hop": lambda record: str(record["bytes_per_token_and_hop"]),
     "fewer than float32": lambda record: f"{record['times_fewer_than_float32']:.3g}x",
     "than bfloat16": lambda record: f"{record['times_fewer_than_bfloat16']:.3g}x",
@@ -30,15 +32,15 @@ COLUMNS = {
 
 
 def record(
-    boundary: Boundary, weights: str, accuracy: float, loss: float, spike_rate: float | None
+    boundary: Boundary, weights: str, scores: Mapping[str, float], spike_rate: float | None
 ) -> Record:
     """One boundary's row, JSON-able.
 
     Args:
       boundary: what lies between the stages.
       weights: which training the weights come from.
-      accuracy: on the held-out split, in [0, 1].
-      loss: cross-entropy on it, in nats.
+      scores: of the whole model on the held-out split, named as in `SCORES`: "accuracy" in
+        [0, 1], "loss", the cross-entropy in nats, or "spearman".
       spike_rate: mean over the cuts; None for dense boundaries.
     """
     sent = boundary.bytes_per_token
@@ -46,8 +48,7 @@ def record(
     return {
         "code": boundary.code,
         "weights": weights,
-        "accuracy": accuracy,
-        "loss": loss,
+        **scores,
         "spike_rate": spike_rate,
         "bits_per_feature": 8 * sent / boundary.features,
         "bytes_per_token_and_hop": sent,
@@ -59,16 +60,30 @@ def record(
 
 def table(records: Sequence[Record], title: str) -> Table:
     """The records for a terminal."""
-    drawn = Table(title=title)
-    for i, name in enumerate(COLUMNS):
-        drawn.add_column(name, justify="right" if i > 1 else "left")
+    drawn, columns = Table(title=title), columns_of(records)
+    for name in columns:
+        drawn.add_column(name, justify="left" if name in WHAT else "right")
     for row in records:
-        drawn.add_row(*(show(row) for show in COLUMNS.values()))
+        drawn.add_row(*(show(row) for show in columns.values()))
     return drawn
 
 
 def markdown(records: Sequence[Record]) -> str:
     """The records as a Markdown table."""
-    lines = [list(COLUMNS), ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
-    lines += [[show(row) for show in COLUMNS.values()] for row in records]
+    columns = columns_of(records)
+    lines = [list(columns), ["---" if name in WHAT else "---:" for name in columns]]
+    lines += [[show(row) for show in columns.values()] for row in records]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def columns_of(records: Sequence[Record]) -> dict[str, Callable[[Record], str]]:
+    """Title -> how it is shown, of the scores and rates that the records have."""
+    scores = {
+        title: lambda row, name=name: f"{row[name]:.4f}"
+        for name, title in SCORES.items()
+        if all(name in row for row in records)
+    }
+    sent = dict(SENT)
+    if all(row["spike_rate"] is None for row in records):
+        del sent["spike rate"]
+    return {**WHAT, **scores, **sent}

@@ -11,6 +11,7 @@ from snapjax.sharding import make_mesh
 from zoo import similarity
 from zoo.data import Data, DataSpec, load
 from zoo.pretrained import Pretrained
+from zoo.sentences import Encoder
 from zoo.train.config import RunConfig, TrainSpec, override
 from zoo.train.run import check_data
 from zoo.train.step import Trainer, evaluate
@@ -74,6 +75,29 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
         config = RunConfig(model.name, data=spec)
     spec = override(config, list(assignments)).data
     return spec if source is None else replace(spec, source=source)
+
+
+def score_any(
+    loaded: Pretrained,
+    spec: DataSpec,
+    task: str | None = None,
+    *,
+    batch_size: int = 100,
+    places: int | None = None,
+    train_split: bool = False,
+) -> dict[str, Any]:
+    """One JSON-able object: of an encoder, as of task "stsb", `similarity.score`, else `score`.
+
+    Args:
+      loaded: the model.
+      spec: from `spec_for`.
+      task: what the user expects, None for the model's own.
+      batch_size, places, train_split: as of `score`.
+    """
+    if task == "stsb" or loaded.model.config.task == "encode":
+        return similarity.score(Encoder.of(loaded, batch_size), spec)
+    data = data_for(loaded, spec, task)
+    return score(loaded, data, batch_size=batch_size, places=places, train_split=train_split)
 
 
 def score(

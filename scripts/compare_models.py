@@ -1,0 +1,89 @@
+"""Scores trained models on one data set, in one table with the dense wires a user would pick.
+
+python scripts/compare_models.py minilm_l6 minilm_1bit.safetensors runs/minilm_1bit \\
+    --task stsb --data dev.tsv --out results/minilm.json
+
+The first model is the dense one: cut like the next, it is also scored with every code of --codes.
+Writes the table as JSON and prints it as Markdown.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dense", metavar="DENSE_MODEL", help="as evaluate.py takes it")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="the same, cut")
+    parser.add_argument("--task", choices=("classify", "mlm", "stsb"))
+    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="how the data are read, such as data.text_column=sentence; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--codes", default="float32,bfloat16,int8,int4,int2,topk",
+        help="of the dense model's boundaries, with commas; top-k has the first MODEL's budget",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    from snapjax.boundary import Boundary
+    from zoo import compare
+    from zoo.evaluate import score_any, spec_for
+    from zoo.files import write_json
+    from zoo.pretrained import Pretrained, load_pretrained, recut
+
+    def row(loaded: Pretrained, weights: str) -> compare.Record:
+        spec = spec_for(loaded, args.data, args.assignments)
+        result = score_any(loaded, spec, args.task, batch_size=args.batch_size)
+        scores = {name: result[name] for name in compare.SCORES if name in result}
+        rate = result.get("spike_rate")
+        made = compare.record(
+            loaded.model.boundary, weights, scores, sum(rate) / len(rate) if rate else None
+        )
+        return {**made, "samples": result["samples"]}
+
+    def origin(record: dict[str, Any]) -> str:
+        if "teacher" in record:
+            return "distilled"
+        return "dense, calibrated" if "calibration" in record else "trained"
+
+    dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
+    first = cut[0].model
+    rows = []
+    for code in args.codes.split(","):
+        wire = Boundary(first.config.width, code, budget=first.boundary.budget)
+        rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
+    rows += [row(loaded, origin(loaded.record)) for loaded in cut]
+    result = {
+        "model": first.config.name,
+        "stages": first.config.stages,
+        "task": args.task or first.config.task,
+        "data": Path(args.data).name,
+        "jax": jax.__version__,
+        "rows": rows,
+    }
+    write_json(args.out, result)
+    print(compare.markdown(rows))
+    print(f"\n{args.out}")
+
+
+def main() -> int:
+    args = parse()
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The table of boundaries: its columns, and the script that scores models into one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snapjax.boundary import Boundary
+from zoo import compare
+from zoo.evaluate import score_any, spec_for
+from zoo.pretrained import load_pretrained, recut
+
+ROOT = Path(__file__).parents[1]
+DENSE, SPIKING = "vit_nano_patch2_8.ann_digits", "vit_nano_patch2_8.hnn_digits"
+
+
+def test_a_row_counts_what_is_sent():
+    row = compare.record(Boundary(384, "phase", budget=96), "x", {"spearman": 0.8}, None)
+    assert row["bytes_per_token_and_hop"] == 12
+    assert row["bits_per_feature"] == 0.25
+    assert row["times_fewer_than_bfloat16"] == 64
+    assert compare.markdown([row]).splitlines() == [
+        "| boundary | weights | Spearman | bytes a token and hop | fewer than float32 "
+        "| than bfloat16 |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| phase | x | 0.8000 | 12 | 128x | 64x |",
+    ]
+
+
+def test_columns_are_the_scores_that_all_rows_have():
+    boundary = Boundary(8, "phase")
+    rows = [
+        compare.record(boundary, "x", {"accuracy": 0.5, "loss": 1.0}, 0.25),
+        compare.record(boundary, "y", {"loss": 2.0}, None),
+    ]
+    lines = compare.markdown(rows).splitlines()
+    assert "accuracy" not in lines[0]
+    assert lines[2].split(" | ")[2] == "1.0000"
+    assert lines[2].endswith("| 0.250 |")
+    assert lines[3].endswith("| - |")
+
+
+def test_the_script(tmp_path):
+    out = tmp_path / "table.json"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_models.py"), DENSE,
+         SPIKING, "--data", "digits", "--codes", "int2", "--out", str(out)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert compare.markdown(result["rows"]) in done.stdout
+    int2, spikes = result["rows"]
+    dense = load_pretrained(DENSE)
+    wired = recut(dense, stages=4, boundary=Boundary(dense.model.config.width, "int2"))
+    wanted = [score_any(one, spec_for(one, None, ())) for one in (wired, load_pretrained(SPIKING))]
+    assert [int2["accuracy"], spikes["accuracy"]] == [one["accuracy"] for one in wanted]
+    assert [int2["weights"], spikes["weights"]] == ["dense", "trained"]
+    assert spikes["bytes_per_token_and_hop"] == 8
+    assert spikes["spike_rate"] == pytest.approx(0.5, abs=0.1)
