@@ -4,7 +4,7 @@ python scripts/calibrate.py minilm_l6 --stages 3 --bits 1 --data FOLDER_OR_FILE 
     --set data.text_column=sentence1 --out minilm_1bit.safetensors
 
 Several methods are tried, and the one whose output is nearest to the dense model's on samples that
-none was fitted to is kept.
+none was fitted to is kept; with --choose stsb the one that ranks the pairs of the data best.
 """
 
 import argparse
@@ -33,6 +33,10 @@ def parse() -> argparse.Namespace:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="how the data are read, such as data.text_column=sentence; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--choose", choices=("output", "stsb"), default="output",
+        help="by the output's error, or by 1 - Spearman on the pairs and scores of the data",
+    )  # fmt: skip
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,10 +48,11 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from zoo import calibration, single_file, unlabelled
+    from zoo import calibration, similarity, single_file, unlabelled
     from zoo.evaluate import spec_for
     from zoo.pretrained import load_pretrained, recut
     from zoo.registry import default_boundary
+    from zoo.sentences import Encoder
 
     if args.out.suffix != ".safetensors":
         raise ValueError(f"out={str(args.out)!r} must end in .safetensors")
@@ -61,21 +66,27 @@ def run(args: argparse.Namespace) -> int:
         budget=max(1, round(args.bits * width)),
     )  # fmt: skip
     cut = recut(loaded, stages=args.stages, boundary=boundary)
+    error = None
+    if args.choose == "stsb":
+        error = lambda model, params: 1 - similarity.score(
+            Encoder.of(replace(cut, model=model, params=params)), spec
+        )["spearman"]  # fmt: skip
+        similarity.read_pairs(spec)  # what is wrong with them is said before anything is fitted
     samples = unlabelled.batches(cut, spec, args.samples, args.batch_size, args.seed)
     fitted, held_out = samples[::2] + samples[3::4], samples[1::4]
     with Console(stderr=True).status("") as status:
         model, params, errors = calibration.choose(
             cut.model, cut.params, fitted, held_out or fitted, args.method or calibration.DEFAULT,
-            key=jax.random.key(args.seed), progress=status.update,
+            key=jax.random.key(args.seed), error=error, progress=status.update,
         )  # fmt: skip
     best = min(errors, key=errors.__getitem__)
-    record = {**loaded.record, "calibration": {"method": best, "errors": errors}}
+    chosen = {"method": best, "chosen_by": args.choose, "errors": errors}
+    record = {**loaded.record, "calibration": chosen}
     single_file.save(args.out, model, params, loaded.source, record, loaded.tokenizer)
     result = {
         "model": model.config.name,
         "stages": args.stages,
-        "method": best,
-        "errors": errors,
+        **chosen,
         "bits_per_token": 8 * model.boundary.bytes_per_token,
         "out": str(args.out),
     }
@@ -83,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     for method, error in sorted(errors.items(), key=lambda item: item[1]):
-        print(f"{method:20} error of the output {error:.4f}")
+        print(f"{method:20} error {error:.4f}")
     print(f"{args.out}: {best}, {result['bits_per_token']} bits a token and hop")
     return 0
 

@@ -12,11 +12,13 @@ import pytest
 from data_files import letters, write
 
 from snapjax.boundary import Boundary
-from zoo import calibration, single_file, unlabelled
+from zoo import calibration, similarity, single_file, unlabelled
 from zoo.data import DataSpec
+from zoo.evaluate import spec_for
 from zoo.pretrained import Pretrained, load_pretrained
 from zoo.provenance import PretrainedConfig
 from zoo.registry import create_model
+from zoo.sentences import Encoder
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 16
@@ -183,6 +185,32 @@ def test_the_script(model, params, tmp_path):
     assert again.model.boundary.budget == 24
     assert again.record["calibration"]["errors"] == printed["errors"]
     assert int(again.params["boundaries"]["encoder"]["steps"].sum(-1).max()) <= 24
+
+
+def test_the_script_chooses_by_the_pairs(model, params, tmp_path):
+    """The error it tells is of the file that it writes, on the pairs of the data."""
+    dense = {name: value for name, value in params.items() if name != "boundaries"}
+    file, out = tmp_path / "dense.safetensors", tmp_path / "cut.safetensors"
+    source = PretrainedConfig("a test", {}, None, {"max_tokens": 20})
+    single_file.save(file, model.cut(1), dense, source, {}, letters())
+    draw = np.random.default_rng(0)
+    words = lambda: " ".join(draw.choice(list("abcdefgh"), 8))
+    rows = [f"{words()}\t{words()}\t{draw.uniform(0, 5)}" for _ in range(60)]
+    data = write(tmp_path / "pairs.tsv", "\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "calibrate.py"), str(file), "--data", str(data),
+         "--method", "variance", "--method", "sensitivity", "--choose", "stsb", "--out", str(out),
+         "--samples", "100", "--json"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["chosen_by"] == "stsb"
+    best = min(printed["errors"].values())
+    assert printed["errors"][printed["method"]] == best
+    loaded = load_pretrained(out)
+    spec = spec_for(loaded, str(data), ())
+    assert 1 - similarity.score(Encoder.of(loaded), spec)["spearman"] == pytest.approx(best)
 
 
 @pytest.mark.parametrize(

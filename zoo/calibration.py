@@ -191,21 +191,29 @@ def choose(
     methods: Sequence[str],
     *,
     key: jax.Array,
+    error: Callable[[Model, Params], float] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> tuple[Model, Params, Mapping[str, float]]:
-    """The best of several methods: the least `output_error` on samples that none was fitted to.
+    """The best of several methods: the one of least error.
+
+    Args:
+      model, params, batches, key, progress: as of `calibrate`.
+      held_out: samples that none is fitted to.
+      methods: names of `METHODS`.
+      error: of a cut model; None for `output_error` on `held_out`.
 
     Returns:
       the cut model, its parameters, and every method's error.
     """
     dense = model.cut(1)
+    error = error or (lambda model, params: output_error(model, params, dense, held_out))
     best, errors = None, {}
     for method in methods:
         made = calibrate(
             model, params, batches, method, key=key,
             progress=lambda step, method=method: progress(f"{method}: {step}"),
         )  # fmt: skip
-        errors[method] = output_error(*made, dense, held_out)
+        errors[method] = error(*made)
         if best is None or errors[method] < best[0]:
             best = errors[method], made
     if best is None:
