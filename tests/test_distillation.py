@@ -302,4 +302,6 @@ def test_what_a_run_refuses(tmp_path):
     dense = ModelSpec("bert_nano", "ann", 2, calibration="metric")
     with pytest.raises(ValueError, match=r"model\.calibration='metric' fits spikes"):
         refuse(replace(base, model=dense))
+    with pytest.raises(ValueError, match="stages=3 must divide layers=2"):
+        refuse(replace(base, model=ModelSpec("minilm_l6", stages=3)))  # whose own layers are 6
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -27,6 +27,18 @@ def list_models(pattern: str = "*") -> list[str]:
     )
 
 
+def family_of(name: str) -> Any:
+    """The module of the family that a model of this name belongs to.
+
+    Raises:
+      ValueError: an unknown name, with the nearest one.
+    """
+    for family in FAMILIES:
+        if name in family.PRESETS:
+            return family
+    raise unknown_name("model", name, list_models())
+
+
 def default_boundary(features: int, variant: str) -> Boundary:
     """Float32 for an "ann"; for an "hnn" phase-coded spikes at 1 bit a feature.
 
@@ -70,12 +82,8 @@ def create_model(
       >>> create_model("bert_nano", task="classify", classes=3, layers=8).config.layers
       8
     """
-    for family in FAMILIES:
-        if name in family.PRESETS:
-            config = family.PRESETS[name]()
-            break
-    else:
-        raise unknown_name("model", name, list_models())
+    family = family_of(name)
+    config = family.PRESETS[name]()
     known = [
         field.name for field in fields(config) if field.name not in ("name", "stages", "boundary")
     ]

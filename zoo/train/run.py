@@ -26,7 +26,7 @@ from zoo.distillation import Teacher, student_sizes
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.pretrained import Pretrained
-from zoo.registry import create_model
+from zoo.registry import family_of
 from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
@@ -171,8 +171,7 @@ def teacher_of(config: RunConfig) -> Pretrained | None:
     if config.distill.teacher is None:
         return None
     taught = pretrained.load_pretrained(config.distill.teacher)
-    family = create_model(config.model.name).family
-    if taught.model.family is not family:
+    if taught.model.family is not family_of(config.model.name):
         raise ValueError(
             f"distill.teacher={config.distill.teacher!r} is of another family than "
             f"model.name={config.model.name!r}; name a model of the teacher's"
