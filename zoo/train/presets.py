@@ -44,9 +44,9 @@ def fashion_ann() -> RunConfig:
     return RunConfig(
         name="fashion_ann",
         model=ModelSpec("vit_tiny_patch4_28", "ann"),
-        data=DataSpec(task="classify", source="fashion_mnist", flip=True),
+        data=DataSpec(task="classify", source="fashion_mnist", shift=1, flip=True),
         train=TrainSpec(
-            epochs=12,
+            epochs=20,
             batch_size=64,
             microbatches=1,
             learning_rate=1e-3,
@@ -62,7 +62,7 @@ def fashion_hnn() -> RunConfig:
 
     python scripts/train.py fashion_hnn --set data.source=FOLDER
     """
-    return _spiking(fashion_ann(), "fashion_hnn")
+    return _cut(fashion_ann(), "fashion_hnn", epochs=4)
 
 
 def topics_ann() -> RunConfig:
@@ -85,7 +85,7 @@ def topics_hnn() -> RunConfig:
 
     python scripts/train.py topics_hnn
     """
-    return _spiking(topics_ann(), "topics_hnn")
+    return _cut(topics_ann(), "topics_hnn", epochs=20)
 
 
 def gutenberg_ann() -> RunConfig:
@@ -98,7 +98,7 @@ def gutenberg_ann() -> RunConfig:
         model=ModelSpec("bert_micro", "ann"),
         data=DataSpec(task="mlm", source="gutenberg", vocabulary=4096, sequence=128),
         train=TrainSpec(
-            epochs=6, batch_size=64, microbatches=1, learning_rate=2e-3, weight_decay=0.1
+            epochs=3, batch_size=64, microbatches=1, learning_rate=2e-3, weight_decay=0.1
         ),
     )
 
@@ -108,13 +108,22 @@ def gutenberg_hnn() -> RunConfig:
 
     python scripts/train.py gutenberg_hnn --set data.source=FOLDER
     """
-    return _spiking(gutenberg_ann(), "gutenberg_hnn")
+    return _cut(gutenberg_ann(), "gutenberg_hnn", epochs=1)
 
 
 def _spiking(config: RunConfig, name: str) -> RunConfig:
     """The same run with spikes on the boundaries and nothing else changed."""
     model = replace(config.model, variant="hnn", gradient_wire="bfloat16")
     return replace(config, name=name, model=model)
+
+
+def _cut(dense: RunConfig, name: str, epochs: int) -> RunConfig:
+    """A dense run's model, from the folder where it lies by default, cut with spikes and trained
+    on."""
+    config = _spiking(dense, name)
+    model = replace(config.model, init_from=f"runs/{dense.name}")
+    train = replace(config.train, epochs=epochs, learning_rate=5e-4)
+    return replace(config, model=model, train=train)
 
 
 PRESETS = {

@@ -185,8 +185,22 @@ def load_data(config: RunConfig, taught: Pretrained | None) -> Data:
         return load(config.data.like(taught.source.preprocessing), tokenizer=taught.tokenizer)
     if config.model.init_from is None or config.data.mean is not None:
         return load(config.data)
-    source = pretrained.load_pretrained(config.model.init_from).source
-    return load(config.data.like(source.preprocessing))
+    return load(config.data.like(start_of(config.model.init_from).source.preprocessing))
+
+
+def start_of(name: str) -> Pretrained:
+    """The weights that a run starts from.
+
+    Raises:
+      ValueError: they are not there, or damaged.
+    """
+    try:
+        return pretrained.load_pretrained(name)
+    except ValueError as error:
+        raise ValueError(
+            f"model.init_from={name!r}: {error}. Train the run that it names first, or give "
+            "model.init_from=none to start from scratch"
+        ) from error
 
 
 def first_state(
@@ -196,7 +210,7 @@ def first_state(
     model, key = trainer.model, jax.random.key(config.train.seed)
     fit, loaded = True, taught
     if config.model.init_from is not None:
-        loaded = pretrained.load_pretrained(config.model.init_from)
+        loaded = start_of(config.model.init_from)
         check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
     if loaded is None:
         params = model.init(key)
