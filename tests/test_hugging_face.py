@@ -9,9 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compared import TOLERANCE, largest_gaps
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from zoo import load_pretrained
+from zoo.data import DataSpec
+from zoo.evaluate import data_for
 from zoo.hugging_face.export import save
 from zoo.pretrained import start_from
 from zoo.registry import create_model
@@ -279,16 +282,63 @@ def test_images_are_prepared_as_the_folder_says_and_of_the_models_size(copied, t
               "image_std": [0.5, 0.5, 0.6], "do_normalize": True}  # fmt: skip
     settings.write_text(json.dumps(fields))
     loaded = load_pretrained(folder)
-    expected = {"size": 8, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.6]}
+    expected = {"size": 8, "resample": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.6]}
     assert loaded.source.preprocessing == expected
     out = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
     assert load_pretrained(out).source.preprocessing == expected
     with pytest.raises(ValueError, match=r"needs shape \(batch, 8, 8, 3\), got \(1, 9, 9, 3\)"):
         loaded.model.apply(loaded.params, {"image": np.zeros((1, 9, 9, 3), np.float32)})
-    settings.write_text(json.dumps({**fields, "size": 16}))
-    assert "size=16 is not the model's image_size=8" in refusal(folder)
-    settings.write_text(json.dumps({**fields, "image_mean": [0.5]}))
-    assert "num_channels=3 numbers" in refusal(folder)
+    for change, message in (
+        ({"size": 16}, "size=16 is not the model's image_size=8"),
+        ({"size": {"shortest_edge": 8}}, "size={'shortest_edge': 8} is not the model's"),
+        ({"image_mean": [0.5]}, "num_channels=3 numbers"),
+        ({"image_std": [0.5, 0, 1]}, "num_channels=3 numbers above 0"),
+        ({"image_mean": ["a", 0, 0]}, "num_channels=3 numbers"),
+        ({"do_rescale": False}, "pixels are always divided by 255"),
+        ({"rescale_factor": 1 / 127.5}, "pixels are always divided by 255"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order=True is not handled"),
+        ({"resample": 9}, "resample=9 must be one of 0, 1, 2"),
+        ({"do_center_crop": True, "crop_size": 8, "size": 6}, "at least crop_size=8"),
+    ):
+        settings.write_text(json.dumps({**fields, **change}))
+        assert message in refusal(folder)
+
+
+def test_images_that_are_not_normalised_keep_their_scale(copied, tmp_path):
+    """Without a mean, a data set's own would be taken."""
+    folder = copied("vit_classify_5")
+    (folder / "preprocessor_config.json").write_text('{"size": 8, "do_normalize": false}')
+    loaded = load_pretrained(folder)
+    spec = DataSpec(mean=(0.5,) * 3, std=(0.1,) * 3).like(loaded.source.preprocessing)
+    assert (spec.mean, spec.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_pixels_are_those_of_the_preprocessor(copied, tmp_path, name):
+    """Resized in the folder's way to its size, and the middle cut out: DeiT's 256, then 224."""
+    folder = copied("vit_classify_5")
+    number = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[name]
+    fields = {"size": 10, "do_center_crop": True, "crop_size": 8, "resample": int(number),
+              "image_mean": [0.5] * 3, "image_std": [0.25] * 3}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(fields))
+    loaded = load_pretrained(folder)
+    expected = {"size": 8, "resize": 10, "resample": name, "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert loaded.source.preprocessing == expected
+    out = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
+    assert load_pretrained(out).source.preprocessing == expected
+
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (5, 23, 31, 3)).astype(np.uint8)
+    for label, picture in enumerate(pixels):
+        path = tmp_path / "data" / f"LABEL_{label}" / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(picture).save(path)
+    data = data_for(loaded, DataSpec(source=str(tmp_path / "data")))
+    wanted = [
+        np.asarray(Image.fromarray(x).resize((10, 10), number))[1:9, 1:9] / 255 for x in pixels
+    ]
+    found = data.validation.take(np.arange(5))["image"]
+    np.testing.assert_allclose(found, (np.array(wanted) - 0.5) / 0.25, atol=1e-6)
 
 
 def sentence_folder(folder: Path, *kinds: str, **pooling: bool) -> Path:

@@ -70,7 +70,7 @@ def save(
     if kind == "bert":
         sentence.write(folder, config, preprocessing or {})
     else:
-        images.write(folder, preprocessing or {})
+        images.write(folder, config, preprocessing or {})
     write_atomic(folder / WEIGHTS, serialise(tensors, metadata={"format": "pt"}))
     write_json(folder / CONFIG, fields)
     return folder
