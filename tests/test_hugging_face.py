@@ -1,7 +1,10 @@
 """Hugging Face folders: ours compute what transformers did, refuse what does not fit, go back."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +22,7 @@ from zoo.hugging_face.export import save
 from zoo.pretrained import start_from
 from zoo.registry import create_model
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir())
 
@@ -393,6 +397,92 @@ def test_sentence_folders_with_other_modules_are_refused(copied):
     modules[1]["path"] = "../elsewhere"
     (folder / "modules.json").write_text(json.dumps(modules))
     assert "is not inside the folder" in refusal(folder)
+
+
+MEAN = {"pooling_mode_mean_tokens": True}
+
+
+@pytest.mark.parametrize(
+    ("named", "ours"), [("mean", "mean"), ("cls", "first"), (["cls"], "first")]
+)
+def test_newer_sentence_folders_name_the_pooling(copied, named, ours):
+    fields = {"embedding_dimension": 8, "pooling_mode": named, "include_prompt": True}
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **fields)
+    # They leave the length to the tokenizer's settings.
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    settings = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+                "modality_config": {"text": text}}  # fmt: skip
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    for length, expected in ((5, {"max_tokens": 5}), (int(1e30), {}), (1e30, {})):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
+        loaded = load_pretrained(folder)
+        assert loaded.model.config.pooling == ours
+        assert loaded.source.preprocessing == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"embedding_dimension": 8, "pooling_mode": "max"}, "by ['max']"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "is not supported"),
+        ("1_Pooling/config.json", {"embedding_dimension": 9, "pooling_mode": "cls"}, "hidden_size"),
+        ("modules.json", [{"type": "Transformer", "path": 5}], "a type and a path, both text"),
+        ("modules.json", [{"type": 5, "path": ""}], "a type and a path, both text"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"},
+         "default_prompt_name='query' puts a prompt before every text"),
+        ("sentence_bert_config.json", {"max_seq_length": "7"}, "max_seq_length='7' must be"),
+        ("sentence_bert_config.json", {"max_seq_length": 7.5}, "max_seq_length=7.5 must be"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length=2 must be"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"},
+         "transformer_task='fill-mask' is not handled"),
+        ("sentence_bert_config.json", {"other": 1}, "other=1 is not handled"),
+    ],
+)  # fmt: skip
+def test_sentence_folders_that_would_embed_otherwise_are_refused(copied, file, content, message):
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **MEAN)
+    (folder / file).write_text(json.dumps(content))
+    assert message in refusal(folder)
+
+
+def test_texts_are_made_lower_case_where_the_folder_says_so(copied):
+    from tokenizers import Tokenizer, normalizers
+
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **MEAN)
+    settings = {"max_seq_length": 7, "do_lower_case": True}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    ids = lambda text: Tokenizer.from_str(text).encode("W3").ids
+    for normaliser in (None, normalizers.NFC(), normalizers.Sequence([normalizers.NFC()])):
+        tokenizer = Tokenizer.from_str(word_tokenizer(9))
+        if normaliser is not None:
+            tokenizer.normalizer = normaliser
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        assert ids(tokenizer.to_str()) == [0]  # unknown
+        assert ids(load_pretrained(folder).tokenizer) == [3]
+    for normaliser in (normalizers.BertNormalizer(lowercase=True), normalizers.Lowercase()):
+        tokenizer.normalizer = normaliser
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        assert load_pretrained(folder).tokenizer == tokenizer.to_str()
+
+
+def test_files_are_utf_8_in_every_locale(copied):
+    folder = copied("bert_5")
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    text = Tokenizer(WordLevel({"\u00e9": 0, "w": 1}, "w")).to_str()
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_bytes("---\nlicense: mit\n---\ncaf\u00e9".encode("latin-1"))
+    program = (
+        "import sys, zoo\nloaded = zoo.load_pretrained(sys.argv[1])\n"
+        "print(ascii(loaded.tokenizer == open(sys.argv[1] + '/tokenizer.json', 'rb').read()"
+        ".decode()), loaded.source.licence)"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], env=environment,
+                          capture_output=True, text=True, timeout=300, cwd=ROOT)  # fmt: skip
+    assert done.stdout == "True mit\n", done.stderr
+    (folder / "tokenizer.json").write_bytes(b"\xff")
+    assert "tokenizer.json" in refusal(folder)
 
 
 def test_training_starts_from_a_folder():

@@ -262,7 +262,7 @@ def _load_folder(folder: Path) -> Pretrained:
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = folder / TOKENIZER
-    text = tokenizer.read_text() if tokenizer.is_file() else None
+    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
     source = _source(record, folder.name, {WEIGHTS: digest})
     return Pretrained(model, params, config, record, text, source)
 

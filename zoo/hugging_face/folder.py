@@ -79,15 +79,17 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
     if isinstance(model.config, vit.ViTConfig):
         preprocessing = images.read(folder, model.config.image_size, model.config.channels)
     elif (folder / sentence.MODULES).is_file():
-        changes, preprocessing = sentence.read(folder, model.config.width)
+        changes, preprocessing = sentence.read(folder, model.config.width, model.config.positions)
         if model.config.task == "encode":
             model = replace(model, config=replace(model.config, **changes))
     else:
         preprocessing = {}
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
-    text = tokenizer.read_text() if tokenizer else None
+    text = _text(tokenizer) if tokenizer else None
     if text is not None and isinstance(model.config, bert.BertConfig):
         _check_vocabulary(text, model.config.vocabulary, folder)
+        if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
+            text = sentence.lowered(text)
     model = replace(model, config=replace(model.config, name=_name(model)))
     labels = _labels(theirs) if model.config.task == "classify" else None
     return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
@@ -190,10 +192,18 @@ def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
         )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}; it must be UTF-8") from error
+
+
 def _licence(folder: Path) -> str | None:
     """The "license:" line of a model card's front matter."""
     card = folder / "README.md"
-    lines = card.read_text().splitlines() if card.is_file() else []
+    # What else a card says does not matter here, nor how it is written.
+    lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
     if lines[:1] != ["---"]:
         return None
     for line in lines[1:]:
