@@ -485,6 +485,89 @@ def test_files_are_utf_8_in_every_locale(copied):
     assert "tokenizer.json" in refusal(folder)
 
 
+def head_change(folder: Path, **entries: dict) -> None:
+    """Adds entries without data of their own to the header of a folder's weights."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = {**json.loads(content[8:end]), **entries}
+    size = len(content) - end
+    for entry in entries.values():
+        entry["data_offsets"] = [size, size + 1]
+    made = json.dumps(head).encode()
+    path.write_bytes(len(made).to_bytes(8, "little") + made + content[end:] + b"\0")
+
+
+def test_dtypes_that_numpy_lacks_are_listed(copied):
+    folder = copied("bert_5")
+    head_change(folder, extra={"dtype": "F8_E4M3", "shape": [1]})
+    assert "tensor extra has dtype F8_E4M3, which is not read" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("vit_classify_5", {"id2label": dict.fromkeys("12345", "a")}, "must map 0, 1, 2, ... to"),
+        ("vit_classify_5", {"id2label": list("abcde")}, "must map 0, 1, 2, ... to names"),
+        ("vit_classify_5", {"id2label": 5}, "must map 0, 1, 2, ... to names"),
+        ("vit_classify_5", {"id2label": dict.fromkeys("01234", 1)}, "must map 0, 1, 2, ... to"),
+        ("bert_5", {"model_type": ["bert"]}, "unknown model_type ['bert']"),
+        ("bert_5", {"layer_norm_eps": -1.0}, "layer_norm_eps=-1.0 must be at least 0"),
+        ("bert_5", {"layer_norm_eps": float("nan")}, "layer_norm_eps=nan must be at least 0"),
+        ("bert_mlm_5", {"tie_word_embeddings": "false"}, "'false' must be true or false"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(copied, name, fields, message):
+    folder = copied(name)
+    configure(folder, **fields)
+    assert message in refusal(folder)
+
+
+def cased() -> str:
+    """Word pieces, case kept, with nothing around a text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris")
+    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=False)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(list(words[:5]))
+    return made.to_str()
+
+
+def test_an_exported_tokenizer_is_not_taken_for_that_of_a_bert(tmp_path):
+    """transformers lowers texts and looks for word pieces where no class is named."""
+    from tokenizers import Tokenizer
+
+    loaded = load_pretrained(GOLDEN / "bert_5")
+    folder = save(tmp_path / "out", loaded.model, loaded.params, tokenizer=cased(),
+                  preprocessing={"max_tokens": 6})  # fmt: skip
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert settings["model_max_length"] == 6
+    assert "token_type_ids" in settings["model_input_names"]
+    assert {settings[f"{name}_token"] for name in ("pad", "unk", "cls", "sep", "mask")} == {
+        "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+    }  # fmt: skip
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert made.encode("Paris paris").ids == [2, 5, 6, 3]
+    pair = made.encode("Paris", "paris")
+    assert (pair.ids, pair.type_ids) == ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
+    # As it now is, it is written unchanged.
+    text = load_pretrained(folder).tokenizer
+    again = save(tmp_path / "again", loaded.model, loaded.params, tokenizer=text)
+    assert load_pretrained(again).tokenizer == text
+
+
+def test_a_vit_of_a_run_is_written_with_its_images(tmp_path):
+    """The record of a run has no "size", which the model knows."""
+    loaded = load_pretrained(GOLDEN / "vit_classify_5")
+    record = {"image": [8, 8, 3], "mean": [0.1] * 3, "std": [0.5] * 3, "class_names": list("abcde")}
+    folder = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=record)
+    expected = {"size": 8, "resample": "bicubic", "mean": [0.1] * 3, "std": [0.5] * 3}
+    assert load_pretrained(folder).source.preprocessing == expected
+
+
 def test_training_starts_from_a_folder():
     loaded = load_pretrained(GOLDEN / "bert_mlm_5")
     config = loaded.model.config

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -86,6 +87,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     ("change", "message"),
     [
         ({"family": "gpt"}, "unknown family 'gpt'"),
+        ({"record": None}, "NoneType"),
         ({"width": 32}, "width=32"),
         ({"rotary": True}, "config fields rotary are not known"),
         ({"layers": 8}, "the weights do not fit the model"),
@@ -98,7 +100,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     record = json.loads(metadata["record"])
-    if "family" in change:
+    if change.keys() & {"family", "record"}:
         record |= change
     else:
         record["config"] |= change
@@ -126,6 +128,16 @@ def test_contents_are_those_of_the_file(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"not to be read")
     with pytest.raises(ValueError, match=r"only pytorch_model\.bin: a pickle"):
         contents(tmp_path)
+
+
+def test_names_of_a_runs_classes_are_exported(tmp_path):
+    loaded = load_pretrained(GOLDEN / "vit_classify_5")
+    names = list("vwxyz")
+    source = replace(loaded.source, preprocessing={"class_names": names})
+    single_file.save(tmp_path / "run.safetensors", loaded.model, loaded.params, source)
+    made = run("convert.py", tmp_path / "run.safetensors", tmp_path / "folder")
+    assert made.returncode == 0, made.stderr
+    assert load_pretrained(tmp_path / "folder").record["labels"] == names
 
 
 def run(script: str, *arguments: object):

@@ -87,10 +87,13 @@ def rebuild(record: Mapping[str, Any]) -> tuple[Model, RunConfig]:
     if missing:
         raise ValueError(f"the record lacks {sorted(missing)}")
     config = from_dict(record["config"])
-    boundary = {**record["boundary"]}
-    boundary["surrogate"] = Surrogate(**boundary["surrogate"])
-    model = config.model.build(**record["sizes"])
-    return model.with_boundary(Boundary(**boundary)), config
+    try:
+        boundary = {**record["boundary"]}
+        boundary["surrogate"] = Surrogate(**boundary["surrogate"])
+        model = config.model.build(**record["sizes"])
+        return model.with_boundary(Boundary(**boundary)), config
+    except (KeyError, TypeError) as error:  # of what JSON may hold instead
+        raise ValueError(f"the record's boundary or sizes are damaged: {error!r}") from error
 
 
 def export(

@@ -94,9 +94,10 @@ def load(
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = unflatten(flat, jax.eval_shape(model.init, jax.random.key(0)))
         source = PretrainedConfig(**whole["source"])
+        record, tokenizer = dict(whole["record"]), whole["tokenizer"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return model, jax.tree.map(jnp.asarray, params), source, whole["record"], whole["tokenizer"]
+    return model, jax.tree.map(jnp.asarray, params), source, record, tokenizer
 
 
 def digest(flat: Mapping[str, np.ndarray]) -> str:

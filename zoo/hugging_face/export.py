@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from zoo.files import write_atomic, write_json
-from zoo.hugging_face import images, sentence
-from zoo.hugging_face.folder import CONFIG, FAMILIES, TOKENIZER, family_of
+from zoo.hugging_face import images, sentence, tokens
+from zoo.hugging_face.folder import CONFIG, FAMILIES, family_of
 from zoo.hugging_face.table import to_theirs
 from zoo.hugging_face.tensors import WEIGHTS
 from zoo.hybrid import Model, Params
@@ -66,7 +66,7 @@ def save(
             for name, array in tensors.items()
         }
     if tokenizer is not None:
-        write_atomic(folder / TOKENIZER, tokenizer)
+        tokens.write(folder, tokenizer, config, preprocessing or {})
     if kind == "bert":
         sentence.write(folder, config, preprocessing or {})
     else:

@@ -12,7 +12,7 @@ from snapjax.errors import unknown_name
 from zoo.bert import modeling as bert
 from zoo.bert import weights as bert_weights
 from zoo.files import read_json
-from zoo.hugging_face import images, sentence
+from zoo.hugging_face import fields, images, sentence
 from zoo.hugging_face.table import to_ours
 from zoo.hugging_face.tensors import Tensors, in_folder
 from zoo.hybrid import Model, Params
@@ -91,7 +91,7 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
             text = sentence.lowered(text)
     model = replace(model, config=replace(model.config, name=_name(model)))
-    labels = _labels(theirs) if model.config.task == "classify" else None
+    labels = fields.labels(theirs) if model.config.task == "classify" else None
     return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
 
 
@@ -100,7 +100,7 @@ def convert(
 ) -> tuple[Model, Params]:
     """A dense model and its parameters out of a config and tensors by name; see `load`."""
     kind = theirs.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise unknown_name("model_type", kind, FAMILIES)
     family, weights = FAMILIES[kind]
     names = {name: _plain(name, weights) for name in tensors}
@@ -114,7 +114,10 @@ def convert(
             continue
         if plain in source:
             problems.append(f"tensor {plain} is there twice, once as {name}")
-        source[plain] = tensors[name]
+        try:
+            source[plain] = tensors[name]
+        except ValueError as error:  # a dtype that is not read
+            problems.append(str(error))
     config, lines = weights.config(theirs, source, task)
     problems += lines
     if config is not None:
@@ -171,11 +174,6 @@ def _name(model: Model) -> str:
 def family_of(model: Model) -> str:
     """The model_type of a model's family."""
     return next(kind for kind, (family, _) in FAMILIES.items() if family is model.family)
-
-
-def _labels(theirs: dict[str, Any]) -> list[str] | None:
-    labels = theirs.get("id2label")
-    return [labels[key] for key in sorted(labels, key=int)] if labels else None
 
 
 def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
