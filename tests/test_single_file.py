@@ -161,6 +161,16 @@ def test_the_scripts_convert_there_and_back(tmp_path):
     assert all(name.startswith("boundaries.") for name in names)
 
 
+def test_names_are_listed_as_they_are(tmp_path):
+    """Brackets and colons are no mark-up, in a path or in a name."""
+    folder = shutil.copytree(GOLDEN / "bert_5", tmp_path / "[x]")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "a[b]:cat:[/q]": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    listed = run("inspect_weights.py", folder, "--match", "a*")
+    assert listed.returncode == 0, listed.stderr
+    assert "a[b]:cat:[/q]" in listed.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
