@@ -381,6 +381,8 @@ def test_sentence_folders_embed_as_their_modules_say(copied, tmp_path, mode, nor
                  preprocessing=loaded.source.preprocessing)  # fmt: skip
     assert load_pretrained(again).model == loaded.model
     assert load_pretrained(again).source.preprocessing == loaded.source.preprocessing
+    with pytest.raises(ValueError, match="holds a model already"):
+        save(again, load_pretrained(GOLDEN / "bert_5").model, loaded.params)
 
 
 def test_sentence_folders_with_other_modules_are_refused(copied):

@@ -104,8 +104,27 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
         record |= change
     else:
         record["config"] |= change
-    save_file(load_file(path), path, metadata={**metadata, "record": json.dumps(record)})
+    changed = {**metadata, "record": json.dumps(record)}
+    save_file(load_file(path), path, metadata=changed)
+    assert "its record is not that of its SHA-256" in refusal(path)
+    del changed["sha256"]
+    save_file(load_file(path), path, metadata=changed)
     assert message in refusal(path)
+    for damaged in ({}, {"record": "{}"}, {"record": "[" * 100_000}):
+        save_file(load_file(path), path, metadata={"format": metadata["format"], **damaged})
+        assert str(path) in refusal(path)
+
+
+def test_files_of_before_the_records_digest_are_read(tmp_path):
+    loaded = load_pretrained(SHIPPED)
+    path = saved(tmp_path / "model.safetensors", loaded)
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    del metadata["sha256"]
+    save_file(load_file(path), path, metadata=metadata)
+    assert load_pretrained(path).model == loaded.model
 
 
 def test_contents_are_those_of_the_file(tmp_path):

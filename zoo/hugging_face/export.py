@@ -29,7 +29,8 @@ def save(
     makes of the folder has the same parameters, bit for bit.
 
     Args:
-      folder: made if absent.
+      folder: made if absent; one that holds a model is refused, whose other files would be taken
+        for this one's.
       model: whose embedding, blocks and head are written.
       params: canonical parameters.
       tokenizer: text of a tokenizer.json.
@@ -37,13 +38,15 @@ def save(
       labels: names of the classes.
 
     Raises:
-      ValueError: transformers has no class for the model.
+      ValueError: transformers has no class for the model, or the folder holds one.
     """
     from safetensors.numpy import save as serialise
 
     folder, config = Path(folder), model.config
     kind = family_of(model)
     weights = FAMILIES[kind][1]
+    if (folder / CONFIG).exists():
+        raise ValueError(f"{folder} holds a model already; give a new folder")
     fields = {
         "model_type": kind,
         "architectures": [weights.ARCHITECTURES[config.task]],
