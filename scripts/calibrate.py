@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.suffix != ".safetensors":
         raise ValueError(f"out={str(args.out)!r} must end in .safetensors")
+    if args.out.is_dir():  # would only be found out when all is done
+        raise ValueError(f"out={str(args.out)!r} is a folder; give the name of a file")
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
     width = loaded.model.config.width

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         export.save(
             args.out, model, params, tokenizer=loaded.tokenizer,
-            preprocessing=source.preprocessing, labels=loaded.record.get("labels"),
+            preprocessing=source.preprocessing,
+            labels=loaded.record.get("labels") or source.preprocessing.get("class_names"),
         )  # fmt: skip
         params = {name: tree for name, tree in params.items() if name != "boundaries"}
     print(f"{args.out}: {model.config.name}, {count(params):,} trainable parameters")

@@ -43,9 +43,10 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(tensor.name, tensor.dtype, shape, f"{tensor.size:,}", tensor.file)
     table.add_section()
     table.add_row("total", "", "", f"{sum(tensor.size for tensor in found):,}", "")
-    console = Console()
+    plain = {"markup": False, "emoji": False}  # a name may hold "[b]" or ":cat:"
+    console = Console(**plain)
     if not console.is_terminal:  # names are cut off at 80 columns otherwise
-        console = Console(width=160)
+        console = Console(width=160, **plain)
     console.print(table)
     return 0
 

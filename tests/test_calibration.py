@@ -160,6 +160,12 @@ def test_texts_are_read_once_each_and_drawn(tmp_path):
     assert len(set(draw)) == 5
 
 
+def test_one_sample_tells_no_error(model, params):
+    (one,) = batches(1, size=1)
+    with pytest.raises(ValueError, match="1 held-out samples have one output"):
+        calibration.output_error(model, params, model.cut(1), [one])
+
+
 def test_the_script(model, params, tmp_path):
     loaded = Pretrained(
         model.cut(1),
@@ -221,9 +227,14 @@ def test_the_script_chooses_by_the_pairs(model, params, tmp_path):
         (["--bits", "99", "--data", "x.txt", "--out", "cut.safetensors"], "bits a token must be"),
         (["--out", "cut.safetensors"], "the weights do not say of which data; give --data"),
         (["--data", "absent.txt", "--out", "cut.safetensors"], "absent.txt"),
+        (["--data", "x.txt", "--out", "cut.safetensors", "--seed", "-1"], "seed=-1 must be"),
+        (["--out", "../folder.safetensors"], "folder.safetensors' is a folder"),
     ],
 )
 def test_the_script_refuses(model, params, tmp_path, arguments, message):
+    folder, tmp_path = tmp_path / "folder.safetensors", tmp_path / "here"
+    for path in (folder, tmp_path):
+        path.mkdir()
     file = tmp_path / "dense.safetensors"
     dense = {name: value for name, value in params.items() if name != "boundaries"}
     source = PretrainedConfig("a test", {}, None, {"max_tokens": 20})

@@ -36,6 +36,9 @@ def refused(match: str, source, **fields) -> None:
         ({"mask_rate": 1.5}, "data.mask_rate=1.5"),
         ({"classes": 1}, "data.classes=1 must be at least 2"),
         ({"image_size": 0}, "data.image_size=0"),
+        ({"resample": "cubic"}, "unknown data.resample 'cubic'"),
+        ({"resize": 8}, "data.resize=8 must be at least data.image_size=None"),
+        ({"resize": 8, "image_size": 9}, "data.resize=8 must be at least data.image_size=9"),
         ({"vocabulary": 63}, "data.vocabulary=63 must be at least 64"),
         ({"vocabulary": 299, "tokenizer": "bytes"}, "data.vocabulary=299 must be at least 300"),
         ({"sequence": 3}, "data.sequence=3 must be at least 4"),
@@ -228,6 +231,7 @@ def rows(*labels) -> list[dict]:
         ({"flip": True}, "data.flip=True is for images, but ...train.jsonl has texts"),
         ({"task": "mlm", "noise": 0.1}, "data.noise=0.1 is for images"),
         ({"image_size": 8}, "data.image_size=8 is for images"),
+        ({"resample": "box"}, "data.resample=box is for images"),
     ],
 )
 def test_columns_that_do_not_fit(tmp_path, fields, match):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_hub import COMMIT, serving
@@ -98,6 +99,25 @@ def test_what_the_hub_does_not_have_is_told(tmp_path):
         assert "holds no safetensors, only pytorch_model.bin" in done.stderr
         assert "save_pretrained" in done.stderr
         assert not [line for line in asked if "resolve" in line]
+
+
+def test_a_download_that_breaks_off_is_told(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    class Broken(Exception):
+        """Of an HTTP library; no OSError."""
+
+    def breaks(*args, **options):
+        raise Broken("peer closed connection")
+
+    entry = SimpleNamespace(rfilename="model.safetensors")
+    found = lambda self, name, **options: SimpleNamespace(siblings=[entry])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", found)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", breaks)
+    with pytest.raises(ValueError, match=r"broke off \(peer closed connection\); run it again"):
+        pretrained.load_pretrained(NAME)
 
 
 @pytest.fixture

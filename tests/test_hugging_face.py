@@ -1,7 +1,10 @@
 """Hugging Face folders: ours compute what transformers did, refuse what does not fit, go back."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -9,13 +12,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compared import TOLERANCE, largest_gaps
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from zoo import load_pretrained
+from zoo.data import DataSpec
+from zoo.evaluate import data_for
 from zoo.hugging_face.export import save
 from zoo.pretrained import start_from
 from zoo.registry import create_model
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir())
 
@@ -279,16 +286,63 @@ def test_images_are_prepared_as_the_folder_says_and_of_the_models_size(copied, t
               "image_std": [0.5, 0.5, 0.6], "do_normalize": True}  # fmt: skip
     settings.write_text(json.dumps(fields))
     loaded = load_pretrained(folder)
-    expected = {"size": 8, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.6]}
+    expected = {"size": 8, "resample": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.6]}
     assert loaded.source.preprocessing == expected
     out = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
     assert load_pretrained(out).source.preprocessing == expected
     with pytest.raises(ValueError, match=r"needs shape \(batch, 8, 8, 3\), got \(1, 9, 9, 3\)"):
         loaded.model.apply(loaded.params, {"image": np.zeros((1, 9, 9, 3), np.float32)})
-    settings.write_text(json.dumps({**fields, "size": 16}))
-    assert "size=16 is not the model's image_size=8" in refusal(folder)
-    settings.write_text(json.dumps({**fields, "image_mean": [0.5]}))
-    assert "num_channels=3 numbers" in refusal(folder)
+    for change, message in (
+        ({"size": 16}, "size=16 is not the model's image_size=8"),
+        ({"size": {"shortest_edge": 8}}, "size={'shortest_edge': 8} is not the model's"),
+        ({"image_mean": [0.5]}, "num_channels=3 numbers"),
+        ({"image_std": [0.5, 0, 1]}, "num_channels=3 numbers above 0"),
+        ({"image_mean": ["a", 0, 0]}, "num_channels=3 numbers"),
+        ({"do_rescale": False}, "pixels are always divided by 255"),
+        ({"rescale_factor": 1 / 127.5}, "pixels are always divided by 255"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order=True is not handled"),
+        ({"resample": 9}, "resample=9 must be one of 0, 1, 2"),
+        ({"do_center_crop": True, "crop_size": 8, "size": 6}, "at least crop_size=8"),
+    ):
+        settings.write_text(json.dumps({**fields, **change}))
+        assert message in refusal(folder)
+
+
+def test_images_that_are_not_normalised_keep_their_scale(copied, tmp_path):
+    """Without a mean, a data set's own would be taken."""
+    folder = copied("vit_classify_5")
+    (folder / "preprocessor_config.json").write_text('{"size": 8, "do_normalize": false}')
+    loaded = load_pretrained(folder)
+    spec = DataSpec(mean=(0.5,) * 3, std=(0.1,) * 3).like(loaded.source.preprocessing)
+    assert (spec.mean, spec.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_pixels_are_those_of_the_preprocessor(copied, tmp_path, name):
+    """Resized in the folder's way to its size, and the middle cut out: DeiT's 256, then 224."""
+    folder = copied("vit_classify_5")
+    number = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[name]
+    fields = {"size": 10, "do_center_crop": True, "crop_size": 8, "resample": int(number),
+              "image_mean": [0.5] * 3, "image_std": [0.25] * 3}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(fields))
+    loaded = load_pretrained(folder)
+    expected = {"size": 8, "resize": 10, "resample": name, "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert loaded.source.preprocessing == expected
+    out = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
+    assert load_pretrained(out).source.preprocessing == expected
+
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (5, 23, 31, 3)).astype(np.uint8)
+    for label, picture in enumerate(pixels):
+        path = tmp_path / "data" / f"LABEL_{label}" / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(picture).save(path)
+    data = data_for(loaded, DataSpec(source=str(tmp_path / "data")))
+    wanted = [
+        np.asarray(Image.fromarray(x).resize((10, 10), number))[1:9, 1:9] / 255 for x in pixels
+    ]
+    found = data.validation.take(np.arange(5))["image"]
+    np.testing.assert_allclose(found, (np.array(wanted) - 0.5) / 0.25, atol=1e-6)
 
 
 def sentence_folder(folder: Path, *kinds: str, **pooling: bool) -> Path:
@@ -327,6 +381,8 @@ def test_sentence_folders_embed_as_their_modules_say(copied, tmp_path, mode, nor
                  preprocessing=loaded.source.preprocessing)  # fmt: skip
     assert load_pretrained(again).model == loaded.model
     assert load_pretrained(again).source.preprocessing == loaded.source.preprocessing
+    with pytest.raises(ValueError, match="holds a model already"):
+        save(again, load_pretrained(GOLDEN / "bert_5").model, loaded.params)
 
 
 def test_sentence_folders_with_other_modules_are_refused(copied):
@@ -343,6 +399,175 @@ def test_sentence_folders_with_other_modules_are_refused(copied):
     modules[1]["path"] = "../elsewhere"
     (folder / "modules.json").write_text(json.dumps(modules))
     assert "is not inside the folder" in refusal(folder)
+
+
+MEAN = {"pooling_mode_mean_tokens": True}
+
+
+@pytest.mark.parametrize(
+    ("named", "ours"), [("mean", "mean"), ("cls", "first"), (["cls"], "first")]
+)
+def test_newer_sentence_folders_name_the_pooling(copied, named, ours):
+    fields = {"embedding_dimension": 8, "pooling_mode": named, "include_prompt": True}
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **fields)
+    # They leave the length to the tokenizer's settings.
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    settings = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+                "modality_config": {"text": text}}  # fmt: skip
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    for length, expected in ((5, {"max_tokens": 5}), (int(1e30), {}), (1e30, {})):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
+        loaded = load_pretrained(folder)
+        assert loaded.model.config.pooling == ours
+        assert loaded.source.preprocessing == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"embedding_dimension": 8, "pooling_mode": "max"}, "by ['max']"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "is not supported"),
+        ("1_Pooling/config.json", {"embedding_dimension": 9, "pooling_mode": "cls"}, "hidden_size"),
+        ("modules.json", [{"type": "Transformer", "path": 5}], "a type and a path, both text"),
+        ("modules.json", [{"type": 5, "path": ""}], "a type and a path, both text"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"},
+         "default_prompt_name='query' puts a prompt before every text"),
+        ("sentence_bert_config.json", {"max_seq_length": "7"}, "max_seq_length='7' must be"),
+        ("sentence_bert_config.json", {"max_seq_length": 7.5}, "max_seq_length=7.5 must be"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length=2 must be"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"},
+         "transformer_task='fill-mask' is not handled"),
+        ("sentence_bert_config.json", {"other": 1}, "other=1 is not handled"),
+    ],
+)  # fmt: skip
+def test_sentence_folders_that_would_embed_otherwise_are_refused(copied, file, content, message):
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **MEAN)
+    (folder / file).write_text(json.dumps(content))
+    assert message in refusal(folder)
+
+
+def test_texts_are_made_lower_case_where_the_folder_says_so(copied):
+    from tokenizers import Tokenizer, normalizers
+
+    folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **MEAN)
+    settings = {"max_seq_length": 7, "do_lower_case": True}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    ids = lambda text: Tokenizer.from_str(text).encode("W3").ids
+    for normaliser in (None, normalizers.NFC(), normalizers.Sequence([normalizers.NFC()])):
+        tokenizer = Tokenizer.from_str(word_tokenizer(9))
+        if normaliser is not None:
+            tokenizer.normalizer = normaliser
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        assert ids(tokenizer.to_str()) == [0]  # unknown
+        assert ids(load_pretrained(folder).tokenizer) == [3]
+    for normaliser in (normalizers.BertNormalizer(lowercase=True), normalizers.Lowercase()):
+        tokenizer.normalizer = normaliser
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        assert load_pretrained(folder).tokenizer == tokenizer.to_str()
+
+
+def test_files_are_utf_8_in_every_locale(copied):
+    folder = copied("bert_5")
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    text = Tokenizer(WordLevel({"\u00e9": 0, "w": 1}, "w")).to_str()
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_bytes("---\nlicense: mit\n---\ncaf\u00e9".encode("latin-1"))
+    program = (
+        "import sys, zoo\nloaded = zoo.load_pretrained(sys.argv[1])\n"
+        "print(ascii(loaded.tokenizer == open(sys.argv[1] + '/tokenizer.json', 'rb').read()"
+        ".decode()), loaded.source.licence)"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], env=environment,
+                          capture_output=True, text=True, timeout=300, cwd=ROOT)  # fmt: skip
+    assert done.stdout == "True mit\n", done.stderr
+    (folder / "tokenizer.json").write_bytes(b"\xff")
+    assert "tokenizer.json" in refusal(folder)
+
+
+def head_change(folder: Path, **entries: dict) -> None:
+    """Adds entries without data of their own to the header of a folder's weights."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = {**json.loads(content[8:end]), **entries}
+    size = len(content) - end
+    for entry in entries.values():
+        entry["data_offsets"] = [size, size + 1]
+    made = json.dumps(head).encode()
+    path.write_bytes(len(made).to_bytes(8, "little") + made + content[end:] + b"\0")
+
+
+def test_dtypes_that_numpy_lacks_are_listed(copied):
+    folder = copied("bert_5")
+    head_change(folder, extra={"dtype": "F8_E4M3", "shape": [1]})
+    assert "tensor extra has dtype F8_E4M3, which is not read" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("vit_classify_5", {"id2label": dict.fromkeys("12345", "a")}, "must map 0, 1, 2, ... to"),
+        ("vit_classify_5", {"id2label": list("abcde")}, "must map 0, 1, 2, ... to names"),
+        ("vit_classify_5", {"id2label": 5}, "must map 0, 1, 2, ... to names"),
+        ("vit_classify_5", {"id2label": dict.fromkeys("01234", 1)}, "must map 0, 1, 2, ... to"),
+        ("bert_5", {"model_type": ["bert"]}, "unknown model_type ['bert']"),
+        ("bert_5", {"layer_norm_eps": -1.0}, "layer_norm_eps=-1.0 must be at least 0"),
+        ("bert_5", {"layer_norm_eps": float("nan")}, "layer_norm_eps=nan must be at least 0"),
+        ("bert_mlm_5", {"tie_word_embeddings": "false"}, "'false' must be true or false"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(copied, name, fields, message):
+    folder = copied(name)
+    configure(folder, **fields)
+    assert message in refusal(folder)
+
+
+def cased() -> str:
+    """Word pieces, case kept, with nothing around a text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris")
+    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=False)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(list(words[:5]))
+    return made.to_str()
+
+
+def test_an_exported_tokenizer_is_not_taken_for_that_of_a_bert(tmp_path):
+    """transformers lowers texts and looks for word pieces where no class is named."""
+    from tokenizers import Tokenizer
+
+    loaded = load_pretrained(GOLDEN / "bert_5")
+    folder = save(tmp_path / "out", loaded.model, loaded.params, tokenizer=cased(),
+                  preprocessing={"max_tokens": 6})  # fmt: skip
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert settings["model_max_length"] == 6
+    assert "token_type_ids" in settings["model_input_names"]
+    assert {settings[f"{name}_token"] for name in ("pad", "unk", "cls", "sep", "mask")} == {
+        "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+    }  # fmt: skip
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert made.encode("Paris paris").ids == [2, 5, 6, 3]
+    pair = made.encode("Paris", "paris")
+    assert (pair.ids, pair.type_ids) == ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
+    # As it now is, it is written unchanged.
+    text = load_pretrained(folder).tokenizer
+    again = save(tmp_path / "again", loaded.model, loaded.params, tokenizer=text)
+    assert load_pretrained(again).tokenizer == text
+
+
+def test_a_vit_of_a_run_is_written_with_its_images(tmp_path):
+    """The record of a run has no "size", which the model knows."""
+    loaded = load_pretrained(GOLDEN / "vit_classify_5")
+    record = {"image": [8, 8, 3], "mean": [0.1] * 3, "std": [0.5] * 3, "class_names": list("abcde")}
+    folder = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=record)
+    expected = {"size": 8, "resample": "bicubic", "mean": [0.1] * 3, "std": [0.5] * 3}
+    assert load_pretrained(folder).source.preprocessing == expected
 
 
 def test_training_starts_from_a_folder():

@@ -77,6 +77,11 @@ def test_damaged_and_foreign_folders_are_refused(copied):
     config.write_text(json.dumps({**record, "config": wider}))
     with pytest.raises(ValueError, match="vit_nano_patch2_8"):
         pretrained.load_pretrained(copied)
+    for damage in ({"boundary": {**record["boundary"], "other": 1}}, {"boundary": [1]},
+                   {"sizes": [1]}):  # fmt: skip
+        config.write_text(json.dumps({**record, **damage}))
+        with pytest.raises(ValueError, match="the record's boundary or sizes are damaged"):
+            pretrained.load_pretrained(copied)
     config.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json"):
         pretrained.load_pretrained(copied)

@@ -113,6 +113,9 @@ def test_a_file_is_whole_or_absent(encoder, tmp_path):
     with pytest.raises(ValueError, match=r"one of \.npy, \.parquet"):
         embeddings.write(tmp_path / "a.txt", encoder, ["a"], print)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.npy' is a folder"):
+        embeddings.write(tmp_path / "folder.npy", encoder, broken(), print)
 
 
 def test_lines_are_utf_8_in_every_locale():

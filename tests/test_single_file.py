@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -86,6 +87,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     ("change", "message"),
     [
         ({"family": "gpt"}, "unknown family 'gpt'"),
+        ({"record": None}, "NoneType"),
         ({"width": 32}, "width=32"),
         ({"rotary": True}, "config fields rotary are not known"),
         ({"layers": 8}, "the weights do not fit the model"),
@@ -98,12 +100,31 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, message):
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     record = json.loads(metadata["record"])
-    if "family" in change:
+    if change.keys() & {"family", "record"}:
         record |= change
     else:
         record["config"] |= change
-    save_file(load_file(path), path, metadata={**metadata, "record": json.dumps(record)})
+    changed = {**metadata, "record": json.dumps(record)}
+    save_file(load_file(path), path, metadata=changed)
+    assert "its record is not that of its SHA-256" in refusal(path)
+    del changed["sha256"]
+    save_file(load_file(path), path, metadata=changed)
     assert message in refusal(path)
+    for damaged in ({}, {"record": "{}"}, {"record": "[" * 100_000}):
+        save_file(load_file(path), path, metadata={"format": metadata["format"], **damaged})
+        assert str(path) in refusal(path)
+
+
+def test_files_of_before_the_records_digest_are_read(tmp_path):
+    loaded = load_pretrained(SHIPPED)
+    path = saved(tmp_path / "model.safetensors", loaded)
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    del metadata["sha256"]
+    save_file(load_file(path), path, metadata=metadata)
+    assert load_pretrained(path).model == loaded.model
 
 
 def test_contents_are_those_of_the_file(tmp_path):
@@ -128,6 +149,16 @@ def test_contents_are_those_of_the_file(tmp_path):
         contents(tmp_path)
 
 
+def test_names_of_a_runs_classes_are_exported(tmp_path):
+    loaded = load_pretrained(GOLDEN / "vit_classify_5")
+    names = list("vwxyz")
+    source = replace(loaded.source, preprocessing={"class_names": names})
+    single_file.save(tmp_path / "run.safetensors", loaded.model, loaded.params, source)
+    made = run("convert.py", tmp_path / "run.safetensors", tmp_path / "folder")
+    assert made.returncode == 0, made.stderr
+    assert load_pretrained(tmp_path / "folder").record["labels"] == names
+
+
 def run(script: str, *arguments: object):
     command = [sys.executable, "-W", "error", str(ROOT / "scripts" / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -147,6 +178,16 @@ def test_the_scripts_convert_there_and_back(tmp_path):
     names = {entry["name"] for entry in json.loads(listed.stdout)}
     assert "boundaries.encoder.threshold" in names
     assert all(name.startswith("boundaries.") for name in names)
+
+
+def test_names_are_listed_as_they_are(tmp_path):
+    """Brackets and colons are no mark-up, in a path or in a name."""
+    folder = shutil.copytree(GOLDEN / "bert_5", tmp_path / "[x]")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "a[b]:cat:[/q]": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    listed = run("inspect_weights.py", folder, "--match", "a*")
+    assert listed.returncode == 0, listed.stderr
+    assert "a[b]:cat:[/q]" in listed.stdout
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,9 @@ def output_error(model: Model, params: Params, dense: Model, batches: Sequence[B
       model, params: the cut model.
       dense: the same in one piece.
       batches: the family's inputs.
+
+    Raises:
+      ValueError: the dense model's outputs are all alike, as those of one sample are.
     """
     cut = jax.jit(lambda batch: output(model.apply(params, batch)[0]))
     rest = {name: value for name, value in params.items() if name != "boundaries"}
@@ -176,6 +179,11 @@ def output_error(model: Model, params: Params, dense: Model, batches: Sequence[B
         wanted.append(np.asarray(whole(batch), np.float64)[rows])
     one, other = (np.concatenate(parts) for parts in (made, wanted))
     centred = other - other.mean(0)
+    if not centred.any():
+        raise ValueError(
+            f"{model.config.name}: {len(other)} held-out samples have one output, so that no error "
+            "can be told; give more samples"
+        )
     if model.config.task != "encode":
         return float(((one - other) ** 2).sum() / (centred**2).sum())
     one = one - one.mean(0)

@@ -32,6 +32,8 @@ def write(
     formats = {".npy": _write_npy, ".parquet": _write_parquet}
     if path.suffix not in formats:
         raise ValueError(f"out={str(path)!r}: its suffix must be one of {', '.join(formats)}")
+    if path.is_dir():  # would only be found out when all is done
+        raise ValueError(f"out={str(path)!r} is a folder; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -71,8 +71,8 @@ def read_json_list(path: Path) -> list[Any]:
 
 def _read(path: Path, kind: type, name: str) -> Any:
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{path}: a JSON {name} is needed, got {type(value).__name__}")

@@ -87,10 +87,13 @@ def rebuild(record: Mapping[str, Any]) -> tuple[Model, RunConfig]:
     if missing:
         raise ValueError(f"the record lacks {sorted(missing)}")
     config = from_dict(record["config"])
-    boundary = {**record["boundary"]}
-    boundary["surrogate"] = Surrogate(**boundary["surrogate"])
-    model = config.model.build(**record["sizes"])
-    return model.with_boundary(Boundary(**boundary)), config
+    try:
+        boundary = {**record["boundary"]}
+        boundary["surrogate"] = Surrogate(**boundary["surrogate"])
+        model = config.model.build(**record["sizes"])
+        return model.with_boundary(Boundary(**boundary)), config
+    except (KeyError, TypeError) as error:  # of what JSON may hold instead
+        raise ValueError(f"the record's boundary or sizes are damaged: {error!r}") from error
 
 
 def export(
@@ -262,7 +265,7 @@ def _load_folder(folder: Path) -> Pretrained:
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = folder / TOKENIZER
-    text = tokenizer.read_text() if tokenizer.is_file() else None
+    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
     source = _source(record, folder.name, {WEIGHTS: digest})
     return Pretrained(model, params, config, record, text, source)
 

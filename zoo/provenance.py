@@ -15,7 +15,8 @@ class PretrainedConfig:
       source: a Hub id with its revision, a package, or the folder's name.
       sha256: of every weight file, by name.
       licence: of the weights, as the source states it; None where it says nothing.
-      preprocessing: JSON-able; of text "max_tokens", of images "size", "mean" and "std".
+      preprocessing: JSON-able; of text "max_tokens", of images "size", "mean",
+        "std", "resample", and "resize" where they are larger before their middle is cut out.
     """
 
     source: str

@@ -65,7 +65,8 @@ def save(
         "tokenizer": tokenizer,
         "sha256": digest(flat),
     }
-    metadata = {"format": FORMAT, "record": json.dumps(whole)}
+    text = json.dumps(whole)
+    metadata = {"format": FORMAT, "record": text, "sha256": digest_of(text)}
     write_atomic(path, serialise(flat, metadata=metadata))
     return Path(path)
 
@@ -87,16 +88,28 @@ def load(
             "model give the folder, which has the config"
         )
     try:
-        whole = json.loads(tensors.metadata["record"])
+        text = tensors.metadata["record"]
+        # Files of before have none: the record then speaks for the tensors alone.
+        if tensors.metadata.get("sha256", digest_of(text)) != digest_of(text):
+            raise ValueError("its record is not that of its SHA-256: the file is damaged")
+        whole = json.loads(text)
         model = _model(whole)
         flat = {name: tensors[name] for name in tensors}
         if digest(flat) != whole["sha256"]:
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = unflatten(flat, jax.eval_shape(model.init, jax.random.key(0)))
         source = PretrainedConfig(**whole["source"])
-    except (KeyError, TypeError, ValueError) as error:
+        record, tokenizer = dict(whole["record"]), whole["tokenizer"]
+    except KeyError as error:
+        raise ValueError(f"{path}: lacks {error} in its record; the file is damaged") from error
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return model, jax.tree.map(jnp.asarray, params), source, whole["record"], whole["tokenizer"]
+    return model, jax.tree.map(jnp.asarray, params), source, record, tokenizer
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(flat: Mapping[str, np.ndarray]) -> str:

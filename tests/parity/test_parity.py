@@ -10,6 +10,7 @@ from compared import TOLERANCE, largest_gaps
 from safetensors.numpy import load_file
 
 from zoo import load_pretrained
+from zoo.data.tokenizer import train_tokenizer
 from zoo.hugging_face.export import save
 
 # Of every kind of size at least two; odd lengths, among them 1 and the longest.
@@ -121,3 +122,24 @@ def test_transformers_loads_what_we_write(make, kind, more, tmp_path):
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
+def test_transformers_makes_the_ids_that_we_do(kind, tmp_path):
+    """Of a tokenizer of a run's, which is not a BERT's."""
+    texts = ["The Cat sat on the mat.", "the mat is FLAT", "na\u00efve cats, sat?"]
+    vocabulary = train_tokenizer(kind, texts, 300)
+    model = reference.bert(hf.BertModel, vocab_size=vocabulary.size)
+    loaded = load_pretrained(reference.saved(model, tmp_path / "theirs"))
+    save(tmp_path / "ours", loaded.model, loaded.params, tokenizer=vocabulary.text,
+         preprocessing={"max_tokens": 8})  # fmt: skip
+    theirs = hf.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    for text in texts:
+        inner = vocabulary.encode([text])[0]
+        assert theirs(text).input_ids == [vocabulary.start, *inner, vocabulary.separator]
+        cut = theirs(text, truncation=True).input_ids
+        assert cut == [vocabulary.start, *inner[:6], vocabulary.separator]
+    assert theirs.pad_token_id == vocabulary.pad
+    pair = theirs(texts[0], texts[1])
+    assert pair.input_ids.count(vocabulary.separator) == 2
+    assert set(pair.token_type_ids) == {0, 1}

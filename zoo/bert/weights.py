@@ -67,6 +67,9 @@ def config(
 ) -> tuple[BertConfig | None, list[str]]:
     """Our config of a `config.json` and the tensors' names, or lines that say why there is none."""
     values, problems = FIELDS.read(theirs)
+    tied = theirs.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        problems.append(f"config field tie_word_embeddings={tied!r} must be true or false")
     if problems:
         return None, problems
     if task == "classify":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from zoo.data.spec import RESAMPLES
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _GREY = ("1", "L", "LA", "La")
@@ -19,6 +22,8 @@ def stack(
     size: int | None,
     place: Callable[[int], str],
     folder: Path | None = None,
+    resample: str = "bicubic",
+    resize: int | None = None,
 ) -> np.ndarray:
     """(samples, height, width, channels) uint8; 1 channel if all are grey, else 3 (red, green,
     blue). Transparency is left out.
@@ -26,20 +31,22 @@ def stack(
     Args:
       pictures: paths, bytes of a picture file, dicts with "bytes" or "path" (as `datasets` has
         them), or arrays (height, width) or (height, width, channels) of whole numbers in [0, 255].
-      size: side that all are resized to (bicubic, whatever their shape was); None to take them as
-        they are.
+      size: side that all are resized to, whatever their shape was; None to take them as they are.
       place: what an error calls the picture of a row.
       folder: what relative paths start from.
+      resample: how they are resized, one of `RESAMPLES`.
+      resize: side that they are resized to instead, before the middle of `size` is cut out.
 
     Raises:
       ValueError: a picture that cannot be read, or pictures of different sizes without `size`.
     """
     whole = isinstance(pictures, np.ndarray) and pictures.ndim == 4 and pictures.dtype == np.uint8
-    if whole and (size is None or pictures.shape[1:3] == (size, size)):
+    if whole and (size is None or (pictures.shape[1:3] == (size, size) and resize is None)):
         return pictures
+    reshape = partial(_reshaped, size=size, resize=resize, resample=RESAMPLES[resample])
     arrays: list[np.ndarray] = []
     for row, picture in enumerate(pictures):
-        array = _decoded(picture, size, place(row), folder)
+        array = _decoded(picture, reshape, place(row), folder)
         if arrays and array.shape[:2] != arrays[0].shape[:2]:
             raise ValueError(
                 f"{place(row)} is a picture of {array.shape[:2]}, but {place(0)} is one of "
@@ -53,7 +60,20 @@ def stack(
     return made
 
 
-def _decoded(picture: Any, size: int | None, where: str, folder: Path | None) -> np.ndarray:
+def _reshaped(image: Any, size: int | None, resize: int | None, resample: int) -> Any:
+    """A PIL image of the side `size`."""
+    side = resize or size
+    if side is not None and image.size != (side, side):
+        image = image.resize((side, side), resample)
+    if resize is None:
+        return image
+    edge = (resize - size) // 2
+    return image.crop((edge, edge, edge + size, edge + size))
+
+
+def _decoded(
+    picture: Any, reshape: Callable[[Any], Any], where: str, folder: Path | None
+) -> np.ndarray:
     """(height, width, 1 or 3) uint8."""
     if isinstance(picture, dict):
         picture = picture.get("bytes") or picture.get("path")
@@ -63,9 +83,7 @@ def _decoded(picture: Any, size: int | None, where: str, folder: Path | None) ->
             where = f"{where} ({path})" if str(path) not in where else where
             picture = path.read_bytes()
         image = _opened(picture)
-        image = image.convert("L" if image.mode in _GREY else "RGB")
-        if size is not None and image.size != (size, size):
-            image = image.resize((size, size))
+        image = reshape(image.convert("L" if image.mode in _GREY else "RGB"))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
         raise ValueError(f"{where} is not a picture that can be read: {error}") from error
     array = np.asarray(image, np.uint8)

@@ -99,7 +99,7 @@ def _images(
         )
     pixels, more_pixels = (
         pictures.stack(part.column(spec.image_column, "image_column"), spec.image_size, part.place,
-                       part.folder)
+                       part.folder, spec.resample, spec.resize)
         for part in parts
     )  # fmt: skip
     if pixels.shape[1:] != more_pixels.shape[1:]:
@@ -285,8 +285,8 @@ def _texts(part: Table, name: str, field: str) -> list[str]:
 
 
 def _check_no_image_options(spec: DataSpec, where: str) -> None:
-    for name, unset in (("image_size", None), ("mean", None), ("shift", 0), ("flip", False),
-                        ("noise", 0)):  # fmt: skip
+    for name, unset in (("image_size", None), ("resample", "bicubic"), ("resize", None),
+                        ("mean", None), ("shift", 0), ("flip", False), ("noise", 0)):  # fmt: skip
         if getattr(spec, name) != unset:
             raise ValueError(
                 f"data.{name}={getattr(spec, name)} is for images, but {where} has texts; leave it "

@@ -14,6 +14,10 @@ TOKENIZERS = {"wordpiece": 64, "bytes": 300}
 """Tokenizers that are trained on the training text -> the smallest vocabulary that makes sense."""
 
 
+RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+"""Ways of resizing -> Pillow's number for each, which transformers uses too."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Where the data are and what becomes of them; `zoo.data.load` reads it.
@@ -35,6 +39,8 @@ class DataSpec:
         image column holds images, otherwise texts.
       classes: number of classes; None: as the data state, or the largest label plus 1.
       image_size: height and width that images are resized to; None: as they are, all alike.
+      resample: how they are resized, one of `RESAMPLES`.
+      resize: resize to this first and cut image_size out of the middle; None: no cutting.
       mean, std: of the pixels in units of the largest value, one number a channel; None: measured
         on the training split. Give those of a trained model to evaluate it.
       shift, flip, noise: augmentation of training images: largest move in pixels, mirroring with
@@ -62,6 +68,8 @@ class DataSpec:
     text_pair_column: str | None = None
     classes: int | None = None
     image_size: int | None = None
+    resample: str = "bicubic"
+    resize: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     shift: int = 0
@@ -77,11 +85,18 @@ class DataSpec:
         """The same with images scaled as a trained model expects them.
 
         Args:
-          record: of the weights; its "mean", "std" and "size" are taken where they are there.
+          record: of the weights; its "mean", "std", "size", "resample" and "resize" are taken where
+            they are there.
         """
         changed = {
             field: record[name]
-            for field, name in (("mean", "mean"), ("std", "std"), ("image_size", "size"))
+            for field, name in (
+                ("mean", "mean"),
+                ("std", "std"),
+                ("image_size", "size"),
+                ("resample", "resample"),
+                ("resize", "resize"),
+            )
             if record.get(name) is not None
         }
         return replace(self, **changed)
@@ -108,6 +123,13 @@ class DataSpec:
             value = getattr(self, name)
             if value is not None and not bound <= value < math.inf:
                 raise ValueError(f"data.{name}={value} must be at least {bound}, and finite")
+        if self.resample not in RESAMPLES:
+            raise unknown_name("data.resample", self.resample, RESAMPLES)
+        if self.resize is not None and not (self.image_size or math.inf) <= self.resize < math.inf:
+            raise ValueError(
+                f"data.resize={self.resize} must be at least data.image_size={self.image_size}, "
+                "which is cut out of it; give both"
+            )
         if (self.mean is None) != (self.std is None):
             raise ValueError(
                 f"data.mean={self.mean} and data.std={self.std} go together; give both or neither"

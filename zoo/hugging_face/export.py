@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from zoo.files import write_atomic, write_json
-from zoo.hugging_face import images, sentence
-from zoo.hugging_face.folder import CONFIG, FAMILIES, TOKENIZER, family_of
+from zoo.hugging_face import images, sentence, tokens
+from zoo.hugging_face.folder import CONFIG, FAMILIES, family_of
 from zoo.hugging_face.table import to_theirs
 from zoo.hugging_face.tensors import WEIGHTS
 from zoo.hybrid import Model, Params
@@ -29,7 +29,8 @@ def save(
     makes of the folder has the same parameters, bit for bit.
 
     Args:
-      folder: made if absent.
+      folder: made if absent; one that holds a model is refused, whose other files would be taken
+        for this one's.
       model: whose embedding, blocks and head are written.
       params: canonical parameters.
       tokenizer: text of a tokenizer.json.
@@ -37,13 +38,15 @@ def save(
       labels: names of the classes.
 
     Raises:
-      ValueError: transformers has no class for the model.
+      ValueError: transformers has no class for the model, or the folder holds one.
     """
     from safetensors.numpy import save as serialise
 
     folder, config = Path(folder), model.config
     kind = family_of(model)
     weights = FAMILIES[kind][1]
+    if (folder / CONFIG).exists():
+        raise ValueError(f"{folder} holds a model already; give a new folder")
     fields = {
         "model_type": kind,
         "architectures": [weights.ARCHITECTURES[config.task]],
@@ -66,11 +69,11 @@ def save(
             for name, array in tensors.items()
         }
     if tokenizer is not None:
-        write_atomic(folder / TOKENIZER, tokenizer)
+        tokens.write(folder, tokenizer, config, preprocessing or {})
     if kind == "bert":
         sentence.write(folder, config, preprocessing or {})
     else:
-        images.write(folder, preprocessing or {})
+        images.write(folder, config, preprocessing or {})
     write_atomic(folder / WEIGHTS, serialise(tensors, metadata={"format": "pt"}))
     write_json(folder / CONFIG, fields)
     return folder

@@ -3,6 +3,7 @@
 A field that is skipped in silence is a model that computes something else than its file says.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 # which dtype or how fast it runs; an encoder's function does not depend on them.
 WITHOUT_EFFECT = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _name_or_path architectures
+    _attn_implementation _attn_implementation_autoset _name_or_path _num_labels architectures
     attention_probs_dropout_prob attn_implementation bad_words_ids begin_suppress_tokens
     bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty do_sample
     dtype early_stopping encoder_no_repeat_ngram_size eos_token_id eos_token_ids
@@ -61,6 +62,8 @@ class Fields:
             kinds = (int, float) if isinstance(default, float) else int
             if not isinstance(value, kinds) or isinstance(value, bool):
                 problems.append(f"config field {name}={value!r} must be a number")
+            elif isinstance(default, float) and not 0 <= value < math.inf:
+                problems.append(f"config field {name}={value!r} must be at least 0, and finite")
             values[ours] = value
         for name, value in config.items():
             if name in fixed:
@@ -71,6 +74,10 @@ class Fields:
                     )
             elif name not in self.sizes and name not in self.others | WITHOUT_EFFECT:
                 problems.append(f"config field {name}={value!r} is not handled")
+        if labels(config) is None and config.get("id2label"):
+            problems.append(
+                f"config field id2label={config['id2label']!r} must map 0, 1, 2, ... to names"
+            )
         return values, problems
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -78,8 +85,19 @@ class Fields:
         return {name: getattr(config, ours) for name, (ours, _) in self.sizes.items()}
 
 
+def labels(config: Mapping[str, Any]) -> list[str] | None:
+    """Names of the classes in the order of their numbers; None where the config gives none, or
+    leaves numbers out."""
+    names = config.get("id2label")
+    if not isinstance(names, dict) or not names:
+        return None
+    if names.keys() != {str(index) for index in range(len(names))}:
+        return None
+    found = [names[str(index)] for index in range(len(names))]
+    return found if all(isinstance(name, str) for name in found) else None
+
+
 def classes(config: Mapping[str, Any]) -> int:
     """Number of labels of a classifier's config; transformers takes 2 where nothing is said."""
-    if config.get("id2label"):
-        return len(config["id2label"])
-    return config.get("num_labels", 2)
+    names = labels(config)
+    return config.get("num_labels", 2) if names is None else len(names)

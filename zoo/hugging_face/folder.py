@@ -12,7 +12,7 @@ from snapjax.errors import unknown_name
 from zoo.bert import modeling as bert
 from zoo.bert import weights as bert_weights
 from zoo.files import read_json
-from zoo.hugging_face import images, sentence
+from zoo.hugging_face import fields, images, sentence
 from zoo.hugging_face.table import to_ours
 from zoo.hugging_face.tensors import Tensors, in_folder
 from zoo.hybrid import Model, Params
@@ -79,17 +79,19 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
     if isinstance(model.config, vit.ViTConfig):
         preprocessing = images.read(folder, model.config.image_size, model.config.channels)
     elif (folder / sentence.MODULES).is_file():
-        changes, preprocessing = sentence.read(folder, model.config.width)
+        changes, preprocessing = sentence.read(folder, model.config.width, model.config.positions)
         if model.config.task == "encode":
             model = replace(model, config=replace(model.config, **changes))
     else:
         preprocessing = {}
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
-    text = tokenizer.read_text() if tokenizer else None
+    text = _text(tokenizer) if tokenizer else None
     if text is not None and isinstance(model.config, bert.BertConfig):
         _check_vocabulary(text, model.config.vocabulary, folder)
+        if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
+            text = sentence.lowered(text)
     model = replace(model, config=replace(model.config, name=_name(model)))
-    labels = _labels(theirs) if model.config.task == "classify" else None
+    labels = fields.labels(theirs) if model.config.task == "classify" else None
     return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
 
 
@@ -98,7 +100,7 @@ def convert(
 ) -> tuple[Model, Params]:
     """A dense model and its parameters out of a config and tensors by name; see `load`."""
     kind = theirs.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise unknown_name("model_type", kind, FAMILIES)
     family, weights = FAMILIES[kind]
     names = {name: _plain(name, weights) for name in tensors}
@@ -112,7 +114,10 @@ def convert(
             continue
         if plain in source:
             problems.append(f"tensor {plain} is there twice, once as {name}")
-        source[plain] = tensors[name]
+        try:
+            source[plain] = tensors[name]
+        except ValueError as error:  # a dtype that is not read
+            problems.append(str(error))
     config, lines = weights.config(theirs, source, task)
     problems += lines
     if config is not None:
@@ -171,11 +176,6 @@ def family_of(model: Model) -> str:
     return next(kind for kind, (family, _) in FAMILIES.items() if family is model.family)
 
 
-def _labels(theirs: dict[str, Any]) -> list[str] | None:
-    labels = theirs.get("id2label")
-    return [labels[key] for key in sorted(labels, key=int)] if labels else None
-
-
 def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
     from tokenizers import Tokenizer
 
@@ -190,10 +190,18 @@ def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
         )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}; it must be UTF-8") from error
+
+
 def _licence(folder: Path) -> str | None:
     """The "license:" line of a model card's front matter."""
     card = folder / "README.md"
-    lines = card.read_text().splitlines() if card.is_file() else []
+    # What else a card says does not matter here, nor how it is written.
+    lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
     if lines[:1] != ["---"]:
         return None
     for line in lines[1:]:

@@ -31,8 +31,8 @@ def fetch(identity: str) -> tuple[Path, str]:
         another branch, a tag or a commit.
 
     Raises:
-      ValueError: there is no such repository, it holds no safetensors, or it is neither in the
-        cache nor within reach.
+      ValueError: there is no such repository, it holds no safetensors, it is neither in the cache
+        nor within reach, or fetching it broke off.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -57,8 +57,14 @@ def fetch(identity: str) -> tuple[Path, str]:
                     f"not opened, because reading one runs code. Convert it where you trust it: "
                     f"{CONVERT}"
                 )
-            # By the revision's name, not the commit's: the cache then knows it as the newest.
-            folder = snapshot_download(name, revision=revision, **PATTERNS)
+            try:
+                # By the revision's name, not the commit's: the cache then knows it as the newest.
+                folder = snapshot_download(name, revision=revision, **PATTERNS)
+            except Exception as error:  # as above, and of the disk
+                raise ValueError(
+                    f"Hub id {name!r}: fetching it from {constants.ENDPOINT} broke off ({error}); "
+                    "run it again, what was fetched whole is kept"
+                ) from error
             return Path(folder), f"{name}@{Path(folder).name}"
     else:
         reason = "HF_HUB_OFFLINE is set"

@@ -13,6 +13,7 @@ from zoo.files import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # AutoModel would drop a head; this keeps what the config names.
 CONVERT = (
     'python -c "import transformers as t; '
@@ -22,7 +23,8 @@ CONVERT = (
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """The tensors of a model's files; each is read when it is asked for.
+    """The tensors of a model's files; each is read when it is asked for, ValueError if numpy has
+    no array of its dtype.
 
     Attributes:
       files: where they are.
@@ -54,6 +56,11 @@ class Tensors(Mapping[str, np.ndarray]):
         return self._where[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if self.dtypes[name] not in DTYPES:
+            raise ValueError(
+                f"tensor {name} has dtype {self.dtypes[name]}, which is not read; save it as one "
+                "of F32, F16, BF16"
+            )
         with opened(self._where[name]) as file:
             return file.get_tensor(name)
 
