@@ -26,7 +26,7 @@ from zoo.registry import create_model
 from zoo.sentences import Encoder
 from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
 from zoo.train.logbook import read_metrics
-from zoo.train.run import train
+from zoo.train.run import prepare, train
 from zoo.train.step import Trainer
 from zoo.train.stop import StopRequest
 
@@ -191,11 +191,12 @@ def test_unlabelled_images_need_no_label():
     assert sorted(data.train.augmented(np.arange(2), 0, 0)) == ["image", "weight"]
 
 
-def saved_teacher(folder):
-    dense, params, _, _ = pair("encode")
+def saved_teacher(folder, task="encode", tokenizer=True, seed=0, record=None):
+    dense, params, _, _ = pair(task, seed=seed)
     path = folder / "dense.safetensors"
     source = PretrainedConfig("a test", {}, "MIT", {"max_tokens": 9})
-    return single_file.save(path, dense, params, source, {}, letters())
+    words = letters() if tokenizer else None
+    return single_file.save(path, dense, params, source, record or {}, words)
 
 
 def lines(folder, count=120):
@@ -204,16 +205,21 @@ def lines(folder, count=120):
     return write(folder / "lines.txt", "\n".join(made) + "\n")
 
 
-def test_a_run_learns_resumes_and_embeds(tmp_path):
-    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+def distilled(teacher, source, *assignments, **sections):
+    """The config of a short run."""
     config = RunConfig(
         "distill",
-        ModelSpec("bert_nano", "hnn", 2, bits_per_feature=1.0, calibration="metric_refit"),
-        DataSpec(task="unlabelled", source=str(data), sequence=8, held_out=0.2),
-        TrainSpec(epochs=12, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
+        ModelSpec("bert_nano", "hnn", 2),
+        DataSpec(task="unlabelled", source=str(source), sequence=8, held_out=0.2),
+        TrainSpec(epochs=1, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
         distill=DistillSpec(str(teacher)),
     )
-    config = override(config, ["mesh.stage=1", "log.every=5"])
+    return override(replace(config, **sections), ["mesh.stage=1", "log.every=5", *assignments])
+
+
+def test_a_run_learns_resumes_and_embeds(tmp_path):
+    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+    config = distilled(teacher, data, "train.epochs=12", "model.calibration=metric_refit")
     stop = StopRequest()
     quiet = Console(file=io.StringIO())
 
@@ -305,3 +311,41 @@ def test_what_a_run_refuses(tmp_path):
     with pytest.raises(ValueError, match="stages=3 must divide layers=2"):
         refuse(replace(base, model=ModelSpec("minilm_l6", stages=3)))  # whose own layers are 6
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "data_task", "fits"),
+    [
+        ("encode", "mlm", "'unlabelled'"),
+        ("encode", "classify", "'unlabelled'"),
+        ("classify", "mlm", "'unlabelled' or 'classify'"),
+        ("mlm", "unlabelled", "'mlm'"),
+    ],
+)
+def test_a_teacher_labels_data_that_fit_its_task(task, data_task, fits, tmp_path):
+    """The weights of masked tokens, say, are none of samples, yet may have a shape that passes."""
+    teacher, data = saved_teacher(tmp_path, task), lines(tmp_path)
+    config = distilled(teacher, data, f"data.task={data_task}")
+    with pytest.raises(ValueError, match=f"is of task '{task}'; set data.task to {fits}"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+
+
+def test_a_teacher_without_a_tokenizer_is_not_given_the_ids_of_another(tmp_path):
+    teacher, data = saved_teacher(tmp_path, tokenizer=False), lines(tmp_path)
+    config = distilled(teacher, data)
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json, and to one trained on the data"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+    write(tmp_path / "tokenizer.json", letters())
+    given = override(config, [f"data.tokenizer={tmp_path / 'tokenizer.json'}"])
+    run = prepare(given, tmp_path / "run", resume=False, fallback=False,
+                  console=Console(file=io.StringIO()))  # fmt: skip
+    assert run.record["tokenizer"] == letters()
+
+
+@pytest.mark.parametrize("model", [ModelSpec("bert_nano", "ann", 2, code="int4"),
+                                   ModelSpec("bert_nano", "hnn", 1)])  # fmt: skip
+def test_boundaries_that_learn_nothing_are_not_trained_alone(model, tmp_path):
+    config = distilled(saved_teacher(tmp_path), lines(tmp_path), "train.trains=boundaries",
+                       model=model)  # fmt: skip
+    with pytest.raises(ValueError, match="has nothing to train on a boundary; choose a spike code"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))

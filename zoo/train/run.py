@@ -22,11 +22,10 @@ from snapjax.parameters import merge_plan, split_plan
 from zoo import calibration, checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.data.tokenizer import read_tokenizer
-from zoo.distillation import Teacher, student_sizes
+from zoo.distillation import Teacher, check_teacher, student_sizes
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.pretrained import Pretrained
-from zoo.registry import family_of
 from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
@@ -115,6 +114,12 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
     trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()
+    if config.train.trains == "boundaries" and not count(shapes.trainable.get("boundaries", {})):
+        raise ValueError(
+            f"train.trains='boundaries': model.code={model.boundary.code!r} in "
+            f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
+            "spike code and 2 stages or more, or train.trains=all"
+        )
     placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     checkpoint.check_writable(folder, size, keep=config.log.keep)
@@ -171,11 +176,7 @@ def teacher_of(config: RunConfig) -> Pretrained | None:
     if config.distill.teacher is None:
         return None
     taught = pretrained.load_pretrained(config.distill.teacher)
-    if taught.model.family is not family_of(config.model.name):
-        raise ValueError(
-            f"distill.teacher={config.distill.teacher!r} is of another family than "
-            f"model.name={config.model.name!r}; name a model of the teacher's"
-        )
+    check_teacher(taught, config)
     return taught
 
 
