@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from snapjax.parameters import merge_plan
 from zoo import checkpoint
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
-from zoo.pretrained import load_pretrained
+from zoo.pretrained import SHIPPED, load_pretrained
 from zoo.train.config import override
 from zoo.train.logbook import TIMINGS, read_metrics
 from zoo.train.placement import batch_putter
@@ -139,6 +140,20 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
     result = score(loaded, data_for(loaded, loaded.config.data), places=2)
     assert result["accuracy"] == pytest.approx(spiking["accuracy"], abs=1.5 / 360)
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
+    """They may be gone; what images they expect is in the checkpoint."""
+    shutil.copytree(SHIPPED / "vit_nano_patch2_8.ann_digits", tmp_path / "ann")
+    more = ["model.width=64", "model.mlp_width=128", f"model.init_from={tmp_path / 'ann'}"]
+    config = small("digits_hnn", "mesh.stage=1", "data.image_size=8", *more)
+    train(config, tmp_path / "out", stop=StopAt(1), console=quiet())
+    first = going_on(config, tmp_path / "out")
+    shutil.rmtree(tmp_path / "ann")
+    run = going_on(config, tmp_path / "out")
+    assert run.step == 1
+    assert (run.data.record["mean"], run.data.record["size"]) == (first.data.record["mean"], 8)
+    jax.tree.map(np.testing.assert_array_equal, canonical(run), canonical(first))
 
 
 def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(tmp_path):

@@ -19,9 +19,11 @@ from zoo.hybrid import Model, Params
 from zoo.losses import Arrays
 from zoo.pretrained import Pretrained
 from zoo.registry import family_of
+from zoo.single_file import digest
 from zoo.train.config import DistillSpec, RunConfig
 from zoo.train.placement import put_tree
 from zoo.transformer import output
+from zoo.trees import flatten
 
 OUTPUT, STATES = "teacher_output", "teacher_states"
 TINY = 1e-6  # keeps the error of a token whose state is 0 finite
@@ -162,6 +164,17 @@ def check_teacher(taught: Pretrained, config: RunConfig) -> None:
             f"(data.tokenizer={config.data.tokenizer!r}) the same ids would be other words; put "
             "the teacher's into its folder, or set data.tokenizer to its path"
         )
+
+
+def about(taught: Pretrained) -> dict[str, Any]:
+    """Which weights teach, JSON-able: where they come from, and the SHA-256 of the parameters."""
+    dense = {name: tree for name, tree in taught.params.items() if name != "boundaries"}
+    arrays = flatten(jax.device_get(dense))
+    return {
+        "source": taught.source.source,
+        "sha256": dict(taught.source.sha256),
+        "parameters": digest(arrays),
+    }
 
 
 def student_sizes(teacher: Model) -> Mapping[str, Any]:
