@@ -264,7 +264,7 @@ def test_the_script(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "distill.py"), str(teacher),
          "--stages", "2", "--code", "int4", "--data", str(data), "--epochs", "1",
-         "--batch-size", "8", "--out", str(tmp_path / "run")],
+         "--set", "train.batch_size=6", "--out", str(tmp_path / "run")],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -272,6 +272,20 @@ def test_the_script(tmp_path):
     assert summary["code"] == "int4"
     assert summary["variant"] == "ann"
     assert summary["accuracy"] > 0.9
+    facts = ("--command", "--data", "--data-licence", "--hardware", "--limits")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py"),
+         str(tmp_path / "run"), "bert_nano.tag", "--out", str(tmp_path / "out"),
+         *(part for name in facts for part in (name, "x"))],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "out" / "bert_nano.tag"
+    card = (made / "README.md").read_text()
+    for shown in ("text embeddings", "mean cosine to the teacher", "loss against the teacher"):
+        assert shown in card
+    assert str(tmp_path) not in (made / "config.json").read_text()
+    assert load_pretrained(made).config.distill.teacher == teacher.name
 
 
 def test_a_student_has_the_teachers_sizes_whatever_its_preset():
@@ -367,3 +381,18 @@ def test_a_run_goes_on_with_its_teacher_alone(tmp_path):
         going_on()
     saved_teacher(tmp_path)
     assert going_on().step == 2
+
+
+def test_a_student_keeps_the_names_of_the_teachers_classes(tmp_path):
+    teacher = saved_teacher(tmp_path, "classify", record={"labels": ["no", "yes"]})
+    ready = lambda *changes: prepare(
+        distilled(teacher, lines(tmp_path, 40), *changes), tmp_path / "run", resume=False,
+        fallback=False, console=Console(file=io.StringIO()),
+    )  # fmt: skip
+    assert ready().record["labels"] == ["no", "yes"]
+    named = [
+        f"{text}\t{name}" for text, name in zip("abcdefgh" * 5, ["maybe", "no"] * 20, strict=True)
+    ]
+    path = write(tmp_path / "named.tsv", "text\tlabel\n" + "\n".join(named) + "\n")
+    with pytest.raises(ValueError, match=r"classes maybe, no; the model was trained for no, yes"):
+        ready("data.task=classify", f"data.source={path}")

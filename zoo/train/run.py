@@ -114,6 +114,8 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
             f"distill.teacher={config.distill.teacher!r}: the processes have loaded different "
             "weights; give all of them the same"
         )
+    if taught is not None:
+        pretrained.check_classes(taught, data.record, config.data.source)
     sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
     model = config.model.build(**sizes)
     check_data(model, data)
@@ -151,6 +153,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     record = pretrained.describe(model, config, sizes, data.record) | told
     if taught is not None:
         record["data"] = {**taught.source.preprocessing, **data.record}
+        record |= {name: taught.record[name] for name in ("labels",) if name in taught.record}
     if data.tokenizer is not None:
         record["tokenizer"] = data.tokenizer
     if jax.process_index() == 0:
