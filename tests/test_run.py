@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -397,6 +398,17 @@ def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
     assert codes == [2, 2], errors
     assert all("the processes have loaded different data" in error for error in errors)
     assert not outs[0].exists()
+
+
+def test_two_processes_of_a_diverging_run_both_end_and_name_the_module(tmp_path):
+    """Each looks at its own rows; were one to end without the other, that one would wait for it."""
+    diverging = ("train.learning_rate=1e30", "train.clip=1e30", "train.warmup=0", "log.save=1")
+    codes, errors = two_processes([tmp_path] * 2, *(f"--set={setting}" for setting in diverging))
+    assert codes == [2, 2], errors
+    said = [error.strip().splitlines()[-1] for error in errors]
+    assert said[0] == said[1]
+    assert re.match(r"error: step 2: loss nan .* not finite is blocks/\d+/", said[0])
+    assert str(checkpoint.latest(tmp_path / "checkpoints")) in said[0]
 
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):
