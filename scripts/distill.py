@@ -9,6 +9,7 @@ The run is one of `scripts/train.py`: the same keys for --set, the same folder, 
 """
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,18 +42,26 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "--fallback", action="store_true", help="with --resume: pass over damaged checkpoints"
+    )
+    group = parser.add_argument_group(
+        "several processes (found by itself under SLURM, on TPU pods)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--processes", type=int, help="how many there are")
+    group.add_argument("--process-id", type=int, help="which this is, from 0")
     return parser.parse_args()
 
 
-def config_of(args: argparse.Namespace) -> Any:
+def config_of(args: argparse.Namespace, preset: str) -> Any:
+    """The run's config, its model made from a preset of the zoo."""
     from snapjax.code import SPIKE_CODES
-    from zoo.distillation import preset_of
-    from zoo.pretrained import load_pretrained
     from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
 
     spikes = args.code in SPIKE_CODES
     model = ModelSpec(
-        name=preset_of(load_pretrained(args.teacher).model),
+        name=preset,
         variant="hnn" if spikes else "ann",
         stages=args.stages,
         code=args.code,
@@ -77,28 +86,31 @@ def config_of(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo.train.config import ModelSpec, RunConfig, override
+    from zoo.train import processes
     from zoo.train.memory import keep_freed_memory
-    from zoo.train.processes import fake_devices
 
-    keep_freed_memory()
     # Before the teacher is loaded, because that already looks at the devices.
-    mesh = override(RunConfig("distill", ModelSpec(stages=args.stages)), args.assignments).mesh
-    fake_devices(mesh.data * (mesh.stage or 1), 1)
-    config = config_of(args)
+    mesh = config_of(args, "the teacher's").mesh
+    keep_freed_memory()
+    processes.initialise(args.coordinator, args.processes, args.process_id)
+    count = args.processes or int(os.environ.get("SLURM_NTASKS", "1"))
+    processes.fake_devices(mesh.data * (mesh.stage or 1), count)
+    from zoo.distillation import preset_of
+    from zoo.pretrained import load_pretrained
     from zoo.train.run import train
     from zoo.train.stop import StopRequest
 
+    config = config_of(args, preset_of(load_pretrained(args.teacher).model))
     stop = StopRequest().listen()
-    summary = train(config, args.out, resume=args.resume, stop=stop)
+    summary = train(config, args.out, resume=args.resume, fallback=args.fallback, stop=stop)
     return stop.exit_code if summary is None else 0
 
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.command_line import run_exit_code  # after --help, which needs none of this
 
-    return exit_code(run, args)
+    return run_exit_code(run, args)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,15 @@ def run(args: argparse.Namespace) -> int:
         )
     summary = read_json(args.run / "summary.json")
     # A path says where a file was on one machine; its last part says what it was.
-    source = loaded.config.data.source
+    source, teacher = loaded.config.data.source, loaded.config.distill.teacher
     source = Path(source).name if is_path(source) else source
-    data = replace(loaded.config.data, source=source)
-    config = replace(loaded.config, data=data, model=replace(loaded.config.model, init_from=None))
+    teacher = Path(teacher).name if teacher and Path(teacher).exists() else teacher
+    config = replace(
+        loaded.config,
+        data=replace(loaded.config.data, source=source),
+        model=replace(loaded.config.model, init_from=None),
+        distill=replace(loaded.config.distill, teacher=teacher),
+    )
     facts = {name: getattr(args, name) for name in
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}

@@ -75,22 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    import jax
+    from zoo.command_line import run_exit_code  # after --help, which needs none of this
 
-    try:
-        return run(args)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        print(
-            f"error: lost contact with another process ({str(error).splitlines()[0]}). Start all "
-            "of them again with --resume",
-            file=sys.stderr,
-        )
-        os._exit(3)  # the process group cannot be left in order once a peer is gone
+    return run_exit_code(run, args)
 
 
 if __name__ == "__main__":

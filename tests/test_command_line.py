@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from zoo.command_line import exit_code
+from zoo.command_line import exit_code, run_exit_code
 
 
 def ends(what):
@@ -34,3 +34,13 @@ def test_exit_codes(capsys, what, code, message):
 def test_a_defect_is_not_hidden():
     with pytest.raises(KeyError):
         ends(KeyError("x"))
+
+
+def test_a_run_that_diverged_is_told(capsys):
+    def run(args):
+        raise FloatingPointError("step 2: loss nan")
+
+    assert run_exit_code(run, argparse.Namespace()) == 2
+    assert capsys.readouterr().err == "error: step 2: loss nan\n"
+    with pytest.raises(KeyError):
+        run_exit_code(lambda args: {}[0], argparse.Namespace())

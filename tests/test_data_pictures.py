@@ -181,3 +181,5 @@ def test_a_data_set_on_the_hub(monkeypatch):
 def test_a_subset_is_of_the_hub(tmp_path):
     with pytest.raises(ValueError, match=r"data\.subset='one' is for data sets on the Hub"):
         load(DataSpec(source=str(tmp_path), subset="one", **PLAIN))
+    with pytest.raises(ValueError, match=r"data\.subset='one' is for data sets on the Hub"):
+        load(DataSpec(source="digits", subset="one"))

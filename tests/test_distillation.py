@@ -26,7 +26,7 @@ from zoo.registry import create_model
 from zoo.sentences import Encoder
 from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
 from zoo.train.logbook import read_metrics
-from zoo.train.run import train
+from zoo.train.run import prepare, train
 from zoo.train.step import Trainer
 from zoo.train.stop import StopRequest
 
@@ -191,11 +191,12 @@ def test_unlabelled_images_need_no_label():
     assert sorted(data.train.augmented(np.arange(2), 0, 0)) == ["image", "weight"]
 
 
-def saved_teacher(folder):
-    dense, params, _, _ = pair("encode")
+def saved_teacher(folder, task="encode", tokenizer=True, seed=0, record=None):
+    dense, params, _, _ = pair(task, seed=seed)
     path = folder / "dense.safetensors"
     source = PretrainedConfig("a test", {}, "MIT", {"max_tokens": 9})
-    return single_file.save(path, dense, params, source, {}, letters())
+    words = letters() if tokenizer else None
+    return single_file.save(path, dense, params, source, record or {}, words)
 
 
 def lines(folder, count=120):
@@ -204,29 +205,39 @@ def lines(folder, count=120):
     return write(folder / "lines.txt", "\n".join(made) + "\n")
 
 
-def test_a_run_learns_resumes_and_embeds(tmp_path):
-    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+def distilled(teacher, source, *assignments, **sections):
+    """The config of a short run."""
     config = RunConfig(
         "distill",
-        ModelSpec("bert_nano", "hnn", 2, bits_per_feature=1.0, calibration="metric_refit"),
-        DataSpec(task="unlabelled", source=str(data), sequence=8, held_out=0.2),
-        TrainSpec(epochs=12, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
+        ModelSpec("bert_nano", "hnn", 2),
+        DataSpec(task="unlabelled", source=str(source), sequence=8, held_out=0.2),
+        TrainSpec(epochs=1, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
         distill=DistillSpec(str(teacher)),
     )
-    config = override(config, ["mesh.stage=1", "log.every=5"])
+    return override(replace(config, **sections), ["mesh.stage=1", "log.every=5", *assignments])
+
+
+class After(StopRequest):
+    """A stop that is asked for once the loop has asked so many times."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def __bool__(self):
+        self.left -= 1
+        if self.left < 0:
+            self.signal = 15
+        return super().__bool__()
+
+
+def test_a_run_learns_resumes_and_embeds(tmp_path):
+    teacher, data = saved_teacher(tmp_path), lines(tmp_path)
+    config = distilled(teacher, data, "train.epochs=12", "model.calibration=metric_refit")
     stop = StopRequest()
     quiet = Console(file=io.StringIO())
 
-    class After(StopRequest):
-        left = 30
-
-        def __bool__(self):
-            self.left -= 1
-            if self.left < 0:
-                self.signal = 15
-            return super().__bool__()
-
-    assert train(config, tmp_path / "run", stop=After(), console=quiet) is None
+    assert train(config, tmp_path / "run", stop=After(30), console=quiet) is None
     summary = train(config, tmp_path / "run", resume=True, stop=stop, console=quiet)
     scores = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
     assert len(scores) == 12
@@ -253,7 +264,7 @@ def test_the_script(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "distill.py"), str(teacher),
          "--stages", "2", "--code", "int4", "--data", str(data), "--epochs", "1",
-         "--batch-size", "8", "--out", str(tmp_path / "run")],
+         "--set", "train.batch_size=6", "--out", str(tmp_path / "run")],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -261,6 +272,20 @@ def test_the_script(tmp_path):
     assert summary["code"] == "int4"
     assert summary["variant"] == "ann"
     assert summary["accuracy"] > 0.9
+    facts = ("--command", "--data", "--data-licence", "--hardware", "--limits")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py"),
+         str(tmp_path / "run"), "bert_nano.tag", "--out", str(tmp_path / "out"),
+         *(part for name in facts for part in (name, "x"))],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "out" / "bert_nano.tag"
+    card = (made / "README.md").read_text()
+    for shown in ("text embeddings", "mean cosine to the teacher", "loss against the teacher"):
+        assert shown in card
+    assert str(tmp_path) not in (made / "config.json").read_text()
+    assert load_pretrained(made).config.distill.teacher == teacher.name
 
 
 def test_a_student_has_the_teachers_sizes_whatever_its_preset():
@@ -305,3 +330,69 @@ def test_what_a_run_refuses(tmp_path):
     with pytest.raises(ValueError, match="stages=3 must divide layers=2"):
         refuse(replace(base, model=ModelSpec("minilm_l6", stages=3)))  # whose own layers are 6
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "data_task", "fits"),
+    [
+        ("encode", "mlm", "'unlabelled'"),
+        ("encode", "classify", "'unlabelled'"),
+        ("classify", "mlm", "'unlabelled' or 'classify'"),
+        ("mlm", "unlabelled", "'mlm'"),
+    ],
+)
+def test_a_teacher_labels_data_that_fit_its_task(task, data_task, fits, tmp_path):
+    """The weights of masked tokens, say, are none of samples, yet may have a shape that passes."""
+    teacher, data = saved_teacher(tmp_path, task), lines(tmp_path)
+    config = distilled(teacher, data, f"data.task={data_task}")
+    with pytest.raises(ValueError, match=f"is of task '{task}'; set data.task to {fits}"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+
+
+def test_a_teacher_without_a_tokenizer_is_not_given_the_ids_of_another(tmp_path):
+    teacher, data = saved_teacher(tmp_path, tokenizer=False), lines(tmp_path)
+    config = distilled(teacher, data)
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json, and to one trained on the data"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+    write(tmp_path / "tokenizer.json", letters())
+    given = override(config, [f"data.tokenizer={tmp_path / 'tokenizer.json'}"])
+    run = prepare(given, tmp_path / "run", resume=False, fallback=False,
+                  console=Console(file=io.StringIO()))  # fmt: skip
+    assert run.record["tokenizer"] == letters()
+
+
+@pytest.mark.parametrize("model", [ModelSpec("bert_nano", "ann", 2, code="int4"),
+                                   ModelSpec("bert_nano", "hnn", 1)])  # fmt: skip
+def test_boundaries_that_learn_nothing_are_not_trained_alone(model, tmp_path):
+    config = distilled(saved_teacher(tmp_path), lines(tmp_path), "train.trains=boundaries",
+                       model=model)  # fmt: skip
+    with pytest.raises(ValueError, match="has nothing to train on a boundary; choose a spike code"):
+        train(config, tmp_path / "run", console=Console(file=io.StringIO()))
+
+
+def test_a_run_goes_on_with_its_teacher_alone(tmp_path):
+    """The weights may be other ones at the same path: then every target would be another."""
+    config = distilled(saved_teacher(tmp_path), lines(tmp_path, 60))
+    quiet = Console(file=io.StringIO())
+    assert train(config, tmp_path / "run", stop=After(2), console=quiet) is None
+    saved_teacher(tmp_path, seed=1)
+    going_on = lambda: prepare(config, tmp_path / "run", resume=True, fallback=False, console=quiet)
+    with pytest.raises(ValueError, match=r"the weights in .* are not those that taught so far"):
+        going_on()
+    saved_teacher(tmp_path)
+    assert going_on().step == 2
+
+
+def test_a_student_keeps_the_names_of_the_teachers_classes(tmp_path):
+    teacher = saved_teacher(tmp_path, "classify", record={"labels": ["no", "yes"]})
+    ready = lambda *changes: prepare(
+        distilled(teacher, lines(tmp_path, 40), *changes), tmp_path / "run", resume=False,
+        fallback=False, console=Console(file=io.StringIO()),
+    )  # fmt: skip
+    assert ready().record["labels"] == ["no", "yes"]
+    named = [
+        f"{text}\t{name}" for text, name in zip("abcdefgh" * 5, ["maybe", "no"] * 20, strict=True)
+    ]
+    path = write(tmp_path / "named.tsv", "text\tlabel\n" + "\n".join(named) + "\n")
+    with pytest.raises(ValueError, match=r"classes maybe, no; the model was trained for no, yes"):
+        ready("data.task=classify", f"data.source={path}")

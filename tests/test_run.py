@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from snapjax.parameters import merge_plan
 from zoo import checkpoint
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
-from zoo.pretrained import load_pretrained
+from zoo.pretrained import SHIPPED, load_pretrained
 from zoo.train.config import override
 from zoo.train.logbook import TIMINGS, read_metrics
 from zoo.train.placement import batch_putter
@@ -139,6 +141,20 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
     result = score(loaded, data_for(loaded, loaded.config.data), places=2)
     assert result["accuracy"] == pytest.approx(spiking["accuracy"], abs=1.5 / 360)
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
+    """They may be gone; what images they expect is in the checkpoint."""
+    shutil.copytree(SHIPPED / "vit_nano_patch2_8.ann_digits", tmp_path / "ann")
+    more = ["model.width=64", "model.mlp_width=128", f"model.init_from={tmp_path / 'ann'}"]
+    config = small("digits_hnn", "mesh.stage=1", "data.image_size=8", *more)
+    train(config, tmp_path / "out", stop=StopAt(1), console=quiet())
+    first = going_on(config, tmp_path / "out")
+    shutil.rmtree(tmp_path / "ann")
+    run = going_on(config, tmp_path / "out")
+    assert run.step == 1
+    assert (run.data.record["mean"], run.data.record["size"]) == (first.data.record["mean"], 8)
+    jax.tree.map(np.testing.assert_array_equal, canonical(run), canonical(first))
 
 
 def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(tmp_path):
@@ -382,6 +398,17 @@ def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
     assert codes == [2, 2], errors
     assert all("the processes have loaded different data" in error for error in errors)
     assert not outs[0].exists()
+
+
+def test_two_processes_of_a_diverging_run_both_end_and_name_the_module(tmp_path):
+    """Each looks at its own rows; were one to end without the other, that one would wait for it."""
+    diverging = ("train.learning_rate=1e30", "train.clip=1e30", "train.warmup=0", "log.save=1")
+    codes, errors = two_processes([tmp_path] * 2, *(f"--set={setting}" for setting in diverging))
+    assert codes == [2, 2], errors
+    said = [error.strip().splitlines()[-1] for error in errors]
+    assert said[0] == said[1]
+    assert re.match(r"error: step 2: loss nan .* not finite is blocks/\d+/", said[0])
+    assert str(checkpoint.latest(tmp_path / "checkpoints")) in said[0]
 
 
 def test_a_checkpoint_holds_what_it_says(tmp_path):

@@ -16,14 +16,21 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
       facts: "command", "data", "data_licence", "licence", "limits".
     """
     model, config = loaded.model, loaded.config
-    boundary, task = model.boundary, config.data.task
+    boundary, task = model.boundary, model.config.task
     where = "" if config.data.source in ("digits", "topics") else " --data FOLDER"
-    metric = "masked-token cross-entropy" if task == "mlm" else "cross-entropy"
+    inputs = "text" if hasattr(model.config, "vocabulary") else "image"
+    accuracy, loss = "accuracy", f"{'masked-token ' if task == 'mlm' else ''}cross-entropy"
+    if config.distill.teacher is not None:
+        loss = "loss against the teacher"
+        if config.data.task == "unlabelled":
+            accuracy = ("mean cosine to" if task == "encode" else "agreement with") + " the teacher"
     rows = {
         "model": f"`{model.config.name}`, {count(loaded.params):,} trainable parameters",
-        "task": "masked language model"
-        if task == "mlm"
-        else f"{'image' if loaded.tokenizer is None else 'text'} classification",
+        "task": {
+            "mlm": "masked language model",
+            "classify": f"{inputs} classification",
+            "encode": f"{inputs} embeddings",
+        }[task],
         "stages": f"{model.config.stages}, so {model.config.stages - 1} boundaries",
         "boundary": f"`{boundary.code}`, {8 * boundary.bytes_per_token} bits a token and hop "
         f"({8 * boundary.bytes_per_token / boundary.features:g} a feature)",
@@ -33,8 +40,8 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         "data": facts["data"],
         "licence of the data": facts["data_licence"],
         "licence of the weights": facts["licence"],
-        "validation accuracy": f"{summary['accuracy']:.4f} ({summary['samples']:,} samples)",
-        f"validation {metric}": f"{summary['loss']:.4f}",
+        f"validation {accuracy}": f"{summary['accuracy']:.4f} ({summary['samples']:,} samples)",
+        f"validation {loss}": f"{summary['loss']:.4f}",
         "trained for": f"{summary['steps']:,} steps of {config.train.batch_size} samples, "
         f"{summary['seconds'] / 60:.0f} minutes on {summary['hardware']}",
     }

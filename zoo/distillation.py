@@ -14,11 +14,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from zoo.data.spec import TOKENIZERS
 from zoo.hybrid import Model, Params
 from zoo.losses import Arrays
-from zoo.train.config import DistillSpec
+from zoo.pretrained import Pretrained
+from zoo.registry import family_of
+from zoo.single_file import digest
+from zoo.train.config import DistillSpec, RunConfig
 from zoo.train.placement import put_tree
 from zoo.transformer import output
+from zoo.trees import flatten
 
 OUTPUT, STATES = "teacher_output", "teacher_states"
 TINY = 1e-6  # keeps the error of a token whose state is 0 finite
@@ -134,6 +139,42 @@ def states_error(states: jax.Array, wanted: jax.Array, mask: jax.Array | None) -
         return error.mean(-1)
     real = mask.astype(jnp.float32)
     return (error * real).sum(-1) / jnp.maximum(real.sum(-1), 1)
+
+
+def check_teacher(taught: Pretrained, config: RunConfig) -> None:
+    """Raises ValueError when a model cannot teach the run of a config: it is of another family, it
+    cannot label such data, or its token ids are not known."""
+    name, model = config.distill.teacher, taught.model
+    if model.family is not family_of(config.model.name):
+        raise ValueError(
+            f"distill.teacher={name!r} is of another family than "
+            f"model.name={config.model.name!r}; name a model of the teacher's"
+        )
+    task = model.config.task
+    fits = {"mlm": ("mlm",), "encode": ("unlabelled",)}.get(task, ("unlabelled", task))
+    if config.data.task not in fits:
+        raise ValueError(
+            f"data.task={config.data.task!r}: distill.teacher={name!r} is of task {task!r}; set "
+            f"data.task to {' or '.join(map(repr, fits))}"
+        )
+    trained_here = config.data.tokenizer in TOKENIZERS and hasattr(model.config, "vocabulary")
+    if taught.tokenizer is None and trained_here:
+        raise ValueError(
+            f"distill.teacher={name!r} has no tokenizer.json, and to one trained on the data "
+            f"(data.tokenizer={config.data.tokenizer!r}) the same ids would be other words; put "
+            "the teacher's into its folder, or set data.tokenizer to its path"
+        )
+
+
+def about(taught: Pretrained) -> dict[str, Any]:
+    """Which weights teach, JSON-able: where they come from, and the SHA-256 of the parameters."""
+    dense = {name: tree for name, tree in taught.params.items() if name != "boundaries"}
+    arrays = flatten(jax.device_get(dense))
+    return {
+        "source": taught.source.source,
+        "sha256": dict(taught.source.sha256),
+        "parameters": digest(arrays),
+    }
 
 
 def student_sizes(teacher: Model) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import jax
 from snapjax.sharding import make_mesh
 from zoo import similarity
 from zoo.data import Data, DataSpec, load
-from zoo.pretrained import Pretrained
+from zoo.pretrained import Pretrained, check_classes
 from zoo.sentences import Encoder
 from zoo.train.config import RunConfig, TrainSpec, override
 from zoo.train.run import check_data
@@ -32,19 +32,12 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
-    record = loaded.source.preprocessing
-    spec = spec.like(record)
+    spec = spec.like(loaded.source.preprocessing)
     # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
     # the folders.
     own = loaded.config is not None and Path(loaded.config.data.source).name
     data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
-    trained = record.get("class_names") or loaded.record.get("labels")
-    given = data.record.get("class_names")
-    if trained and given and list(trained) != list(given):
-        raise ValueError(
-            f"data.source={spec.source!r} has the classes {', '.join(map(str, given))}; the model "
-            f"was trained for {', '.join(map(str, trained))}, in this order. Rename the data's"
-        )
+    check_classes(loaded, data.record, spec.source)
     return data
 
 

@@ -316,5 +316,22 @@ def start_from(loaded: Pretrained, model: Model, key: jax.Array) -> tuple[Params
     return params, not same
 
 
+def check_classes(loaded: Pretrained, data: Mapping[str, Any], source: str) -> None:
+    """Raises ValueError when data have classes of other names than a model, or in another order.
+
+    Args:
+      loaded: the model.
+      data: record of the data.
+      source: of them, for the error.
+    """
+    trained = loaded.source.preprocessing.get("class_names") or loaded.record.get("labels")
+    given = data.get("class_names")
+    if trained and given and list(trained) != list(given):
+        raise ValueError(
+            f"data.source={source!r} has the classes {', '.join(map(str, given))}; the model "
+            f"was trained for {', '.join(map(str, trained))}, in this order. Rename the data's"
+        )
+
+
 def _shapes(model: Model) -> Params:
     return jax.eval_shape(lambda key: model.init(key), jax.random.key(0))

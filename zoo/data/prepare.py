@@ -118,6 +118,8 @@ def _images(
         "std": list(std),
         "sha256": _digest(pixels, labels[0], more_pixels, labels[1]),
     }
+    if spec.image_size is not None:
+        record["size"] = spec.image_size
     return Data(train, validation, spec.task, classes, None, None, record)
 
 

@@ -84,6 +84,11 @@ def read_rows(spec: DataSpec, validation: bool) -> Table:
 
 def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
     name, task = spec.source, EMBEDDED[spec.source]
+    if spec.subset is not None:
+        raise ValueError(
+            f"data.subset={spec.subset!r} is for data sets on the Hub, but data.source={name!r} is "
+            "in every installation; leave it out"
+        )
     if spec.task not in (task, "unlabelled"):
         raise ValueError(
             f"data.source={name!r} is data for data.task={task!r} or 'unlabelled', got "

@@ -10,6 +10,7 @@ out/
 
 import contextlib
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from snapjax.parameters import merge_plan, split_plan
 from zoo import calibration, checkpoint, plots, pretrained
 from zoo.data import Batch, Data, load, steps_per_epoch, train_batches
 from zoo.data.tokenizer import read_tokenizer
-from zoo.distillation import Teacher, student_sizes
+from zoo.distillation import Teacher, about, check_teacher, student_sizes
 from zoo.files import write_json
 from zoo.hybrid import Model
 from zoo.pretrained import Pretrained
-from zoo.registry import family_of
 from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
@@ -106,8 +106,16 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     mesh = placement.choose_mesh(config)
     peak = utilisation.peak_flops(config.log.profile, config.model.precision)
     taught = teacher_of(config)
-    data = load_data(config, taught)
+    told = {} if taught is None else {"teacher": about(taught)}
+    data = load_data(config, taught, folder)
     processes.check_same_data(config.data.source, data.record["sha256"])
+    if not processes.alike(repr(told)):
+        raise ValueError(
+            f"distill.teacher={config.distill.teacher!r}: the processes have loaded different "
+            "weights; give all of them the same"
+        )
+    if taught is not None:
+        pretrained.check_classes(taught, data.record, config.data.source)
     sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
     model = config.model.build(**sizes)
     check_data(model, data)
@@ -115,6 +123,12 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
     trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()
+    if config.train.trains == "boundaries" and not count(shapes.trainable.get("boundaries", {})):
+        raise ValueError(
+            f"train.trains='boundaries': model.code={model.boundary.code!r} in "
+            f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
+            "spike code and 2 stages or more, or train.trains=all"
+        )
     placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     checkpoint.check_writable(folder, size, keep=config.log.keep)
@@ -127,17 +141,19 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     )
     saved: dict[str, Any] = {"window": [], "step": 0, "seconds": 0.0}
     if found:
-        state, saved = restore(trainer, folder, config, data, fallback=fallback, console=console)
+        state, saved = restore(
+            trainer, folder, config, data, told, fallback=fallback, console=console
+        )
     else:
         state = first_state(trainer, config, data, taught)
     boundaries = merge_plan(state.trainable, state.plans).get("boundaries")
     if boundaries is not None:
         model = model.with_boundary(model.boundary.tighten(boundaries))
         trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
-    record = pretrained.describe(model, config, sizes, data.record)
+    record = pretrained.describe(model, config, sizes, data.record) | told
     if taught is not None:
         record["data"] = {**taught.source.preprocessing, **data.record}
-        record["teacher"] = {"source": taught.source.source, "sha256": dict(taught.source.sha256)}
+        record |= {name: taught.record[name] for name in ("labels",) if name in taught.record}
     if data.tokenizer is not None:
         record["tokenizer"] = data.tokenizer
     if jax.process_index() == 0:
@@ -171,20 +187,25 @@ def teacher_of(config: RunConfig) -> Pretrained | None:
     if config.distill.teacher is None:
         return None
     taught = pretrained.load_pretrained(config.distill.teacher)
-    if taught.model.family is not family_of(config.model.name):
-        raise ValueError(
-            f"distill.teacher={config.distill.teacher!r} is of another family than "
-            f"model.name={config.model.name!r}; name a model of the teacher's"
-        )
+    check_teacher(taught, config)
     return taught
 
 
-def load_data(config: RunConfig, taught: Pretrained | None) -> Data:
-    """The run's data; a teacher's, or what weights to start from expect, goes before their own."""
+def load_data(config: RunConfig, taught: Pretrained | None, folder: Path) -> Data:
+    """The run's data; a teacher's, or what weights to start from expect, goes before their own.
+
+    Args:
+      config: of the run.
+      taught: its teacher, if it has one.
+      folder: of its checkpoints: a run that has some needs the weights that it began with no more.
+    """
     if taught is not None:
         return load(config.data.like(taught.source.preprocessing), tokenizer=taught.tokenizer)
     if config.model.init_from is None or config.data.mean is not None:
         return load(config.data)
+    with contextlib.suppress(checkpoint.DamagedCheckpoint):
+        if checkpoint.latest(folder) is not None:
+            return load(config.data.like(checkpoint.load_record(folder)["data"]))
     return load(config.data.like(start_of(config.model.init_from).source.preprocessing))
 
 
@@ -278,6 +299,7 @@ def restore(
     folder: Path,
     config: RunConfig,
     data: Data,
+    told: Mapping[str, Any],
     *,
     fallback: bool,
     console: Console,
@@ -285,19 +307,19 @@ def restore(
     """The canonical state of the newest (good) checkpoint, and its record.
 
     Raises:
-      ValueError: damaged, or of a run with another config or other data.
+      ValueError: damaged, or of a run with another config, other data or another teacher.
     """
     like = trainer.abstract()
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         # First, because every entry of a tree of another model differs.
-        check_same(checkpoint.load_record(folder), config, data, folder.parent)
+        check_same(checkpoint.load_record(folder), config, data, told, folder.parent)
     skipped: list[str] = []
     tree, record = checkpoint.load(
         folder, state_tree(like), fallback=fallback, on_skip=skipped.append
     )
     for reason in skipped:
         console.print(f"passed over: {reason}")
-    check_same(record, config, data, folder.parent)
+    check_same(record, config, data, told, folder.parent)
     trainable, plans = split_plan(tree["params"])
     average = split_plan(tree["ema"])[0] if "ema" in tree else None
     optimiser = checkpoint.dict_to_tree(tree["optimiser"], like.optimiser)
@@ -306,18 +328,24 @@ def restore(
     return State(trainable, plans, optimiser, average, step, np.bool_(True)), record
 
 
-def check_same(record: dict[str, Any], config: RunConfig, data: Data, out: Path) -> None:
+def check_same(
+    record: dict[str, Any], config: RunConfig, data: Data, told: Mapping[str, Any], out: Path
+) -> None:
     """Raises ValueError when a checkpoint's record is not of the run of this config and data.
 
     Args:
       record: of the checkpoint.
       config, data: of the run that is to go on from it.
+      told: {"teacher": see `zoo.distillation.about`} of that run, or empty.
       out: the run's folder, for the error.
     """
     _, old = pretrained.rebuild(record)
     changed = differences(old, config, MAY_CHANGE)
     if record["data"]["sha256"] != data.record["sha256"]:
         changed.append(f"the data in {config.data.source} are not those that the run began with")
+    began = record.get("teacher", {}).get("parameters")
+    if began is not None and told and began != told["teacher"]["parameters"]:
+        changed.append(f"the weights in {config.distill.teacher} are not those that taught so far")
     if changed:
         raise ValueError(
             f"the run in {out} has another config: {'; '.join(changed)}. Give the same values to "
