@@ -185,6 +185,21 @@ def test_unlabelled_texts_are_those_of_both_columns_once_each(tmp_path):
     assert batch["mask"].sum(1).tolist() == [4, 3, 3, 3, 3]
 
 
+def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = [f"{one}\t{other}" for one, other in draw.choice(list("abcdefgh"), (40, 2))]
+    path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join([*rows, "d e\tf g"]) + "\n")
+    columns = {"text_column": "one", "text_pair_column": "other"}
+    spec = DataSpec(task="unlabelled", source=str(path), sequence=4, held_out=0.5, **columns)
+    data = load(spec, tokenizer=letters())
+    parts = [
+        {tuple(row) for row in part.take(np.arange(part.samples))["token"].tolist()}
+        for part in (data.train, data.validation)
+    ]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+
+
 def test_unlabelled_images_need_no_label():
     data = load(DataSpec(task="unlabelled", source="digits"))
     assert data.train.samples == 1437

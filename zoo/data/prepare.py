@@ -134,7 +134,10 @@ def _texts_or_pairs(
     pair = spec.text_pair_column
     places: list[Callable[[int], str]] = [part.place for part in parts]
     if labels[0] is None:
-        firsts = [different_texts(part, spec) for part in parts]
+        seen, held_out = (different_texts(part, spec) for part in parts)
+        # A text that is in both parts is not held out; where all are, nothing was meant to be.
+        known = set(seen)
+        firsts = [seen, [t for t in held_out if t not in known] or held_out]
         places = [partial("{}: different text {}".format, part.where) for part in parts]
         seconds: list[list[str] | None] = [None, None]
     else:
