@@ -21,6 +21,7 @@ AXES = ("principal", "features")
 # Of the metric's mean eigenvalue, added to all: directions that no sample was sensitive to must
 # still be invertible. Of 0.005 to 0.1, this did best on sentence embeddings.
 FLOOR = 0.02
+FLAT = 1e-3  # of the largest deviation: axes of less are not blown up to variance 1
 RIDGE = 0.01  # of the mean variance of the values; pulls the way back towards the one it replaces
 
 
@@ -126,4 +127,38 @@ def fit(
         arrived = code.from_wire(fitted["decoder"], symbols, jnp.float32)
         value = np.asarray(code.decode(fitted["decoder"], arrived))
         maps = Maps(maps.encoder, *best_decoder(value, x, maps.decoder))
-    return fitted, maps
+    return unit_variance(fitted, maps, np.asarray(seen, np.float64).std(0))
+
+
+def unit_variance(
+    fitted: "dict[str, Params]", maps: Maps, deviation: np.ndarray
+) -> "tuple[dict[str, Params], Maps]":
+    """The same function with every feature that the code sees at variance 1.
+
+    An optimiser such as Adam moves all entries of a matrix by about as much. On axes whose
+    variances differ by orders of magnitude that would, in a few steps, undo the small ones.
+
+    Args:
+      fitted: parameters of a code.
+      maps: around it.
+      deviation: (rank,) of what the code sees; axes along which next to nothing varies are left
+        smaller than 1.
+    """
+    if "gain" not in fitted["encoder"]:
+        return fitted, maps
+    scale = np.maximum(deviation, FLAT * max(deviation.max(), 1e-30))
+    as_param = lambda array: jnp.asarray(array, jnp.float32)
+    encoder, decoder = fitted["encoder"], fitted["decoder"]
+    turned = {
+        "encoder": {
+            **encoder,
+            "gain": as_param(encoder["gain"] * scale),
+            "offset": as_param(encoder["offset"] / scale),
+        },
+        "decoder": {
+            **decoder,
+            "gain": as_param(decoder["gain"] / scale),
+            "offset": as_param(decoder["offset"] / scale),
+        },
+    }
+    return turned, Maps(maps.encoder / scale, scale[:, None] * maps.decoder, maps.bias)

@@ -7,6 +7,8 @@ import pytest
 
 from snapjax import projection
 from snapjax.boundary import Boundary
+from snapjax.code import make_code
+from snapjax.surrogate import Surrogate
 
 
 def correlated(samples=4000, features=12, seed=0):
@@ -80,6 +82,32 @@ def test_each_option_lowers_the_error_it_is_for():
     rotated = error_of(full, x, metric)
     assert error_of(full, x, metric, sensitivity=metric) < 0.9 * rotated
     assert error_of(whole, x, metric, sensitivity=metric) < error_of(whole, x, metric)
+
+
+@pytest.mark.parametrize("code", ["phase", "rate", "ternary"])
+def test_at_variance_1_the_function_is_the_same(code):
+    """Every feature that the code sees has it, but where next to nothing varies."""
+    x = correlated()
+    spikes = make_code(code, 12, steps=4, budget=24, surrogate=Surrogate())
+    params = spikes.init()
+    maps = projection.principal_axes(x, 12, metric_of())
+    seen = x @ maps.encoder
+    fitted = spikes.calibrate(params, seen, None)
+    turned, after = projection.unit_variance(fitted, maps, seen.std(0))
+
+    def delivered(fitted, maps):
+        seen = jnp.asarray(x @ maps.encoder, jnp.float32)
+        buffer = spikes.to_wire(fitted["encoder"], spikes.encode(fitted["encoder"], seen))
+        value = spikes.from_wire(fitted["decoder"], buffer, jnp.float32)
+        return np.asarray(spikes.decode(fitted["decoder"], value)) @ maps.decoder + maps.bias
+
+    # A value on a threshold may round to either side.
+    apart = np.abs(delivered(turned, after) - delivered(fitted, maps)).max(1)
+    assert (apart < 1e-3).mean() > 0.999
+    assert delivered(turned, after).std() > 0.1
+    deviation = (x @ after.encoder).std(0)
+    floor = projection.FLAT * seen.std(0).max()
+    np.testing.assert_allclose(deviation, np.minimum(1, seen.std(0) / floor), rtol=1e-6)
 
 
 def test_the_diagonal_of_a_metric_is_the_weight_of_each_feature():
