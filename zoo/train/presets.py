@@ -62,7 +62,7 @@ def fashion_hnn() -> RunConfig:
 
     python scripts/train.py fashion_hnn --set data.source=FOLDER
     """
-    return _cut(fashion_ann(), "fashion_hnn", epochs=4)
+    return _cut(fashion_ann(), "fashion_hnn", epochs=2)
 
 
 def topics_ann() -> RunConfig:
@@ -119,10 +119,15 @@ def _spiking(config: RunConfig, name: str) -> RunConfig:
 
 def _cut(dense: RunConfig, name: str, epochs: int) -> RunConfig:
     """A dense run's model, from the folder where it lies by default, cut with spikes and trained
-    on."""
+    on.
+
+    The cut alone loses little, and much of what it keeps is lost again at higher learning rates:
+    on Fashion-MNIST at 5e-4, and with boundaries that have no matrices, four epochs reached 0.908.
+    """
     config = _spiking(dense, name)
-    model = replace(config.model, init_from=f"runs/{dense.name}")
-    train = replace(config.train, epochs=epochs, learning_rate=5e-4)
+    start, calibration = f"runs/{dense.name}", "metric_refit"
+    model = replace(config.model, init_from=start, calibration=calibration)
+    train = replace(config.train, epochs=epochs, learning_rate=1e-4)
     return replace(config, model=model, train=train)
 
 
