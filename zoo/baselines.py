@@ -12,7 +12,7 @@ from zoo import compare
 from zoo.data import Data
 from zoo.hybrid import Model
 from zoo.pretrained import Pretrained
-from zoo.train.run import calibration_batches
+from zoo.train.start import calibrated
 from zoo.train.step import Trainer, evaluate
 
 WIRES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
@@ -61,10 +61,9 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
         # The budget is the spikes'; only top-k looks at it.
         wire = Boundary(ann.model.config.width, name, budget=hnn.model.boundary.budget)
         made.append(row(ann.model.with_boundary(wire), dense, "dense"))
-    samples = calibration_batches(data, config)
     # The plan that training kept may keep fewer features than the one fitted here.
     loose = hnn.model.with_boundary(replace(hnn.model.boundary, kept=None))
     fresh = loose.with_new_boundaries(dense, jax.random.key(config.train.seed))
-    made.append(row(loose, loose.calibrate(fresh, *samples), "dense, calibrated"))
+    made.append(row(loose, calibrated(loose, fresh, data, config), "dense, calibrated"))
     made.append(row(hnn.model, hnn.params, "trained with spikes"))
     return made

@@ -13,7 +13,7 @@ from zoo.data import Data, DataSpec, load
 from zoo.pretrained import Pretrained, check_classes
 from zoo.sentences import Encoder
 from zoo.train.config import RunConfig, TrainSpec, override
-from zoo.train.run import check_data
+from zoo.train.start import check_data
 from zoo.train.step import Trainer, evaluate
 
 
