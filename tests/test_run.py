@@ -170,7 +170,7 @@ def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     config = override(
         get_preset("topics_hnn"),
         ["model.width=16", "model.heads=2", "model.mlp_width=32", "train.epochs=1",
-         "model.init_from=none", "model.calibration=variance", "data.vocabulary=256",
+         "distill.teacher=none", "model.calibration=variance", "data.vocabulary=256",
          "data.sequence=32"],
     )  # fmt: skip
     summary = train(config, tmp_path, console=quiet())

@@ -25,7 +25,7 @@ def teacher_of(config: RunConfig) -> Pretrained | None:
     """The trained model that a run learns from, if there is one."""
     if config.distill.teacher is None:
         return None
-    taught = pretrained.load_pretrained(config.distill.teacher)
+    taught = trained("distill.teacher", config.distill.teacher)
     check_teacher(taught, config)
     return taught
 
@@ -45,11 +45,12 @@ def load_data(config: RunConfig, taught: Pretrained | None, folder: Path) -> Dat
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
             return load(config.data.like(checkpoint.load_record(folder)["data"]))
-    return load(config.data.like(start_of(config.model.init_from).source.preprocessing))
+    source = trained("model.init_from", config.model.init_from).source
+    return load(config.data.like(source.preprocessing))
 
 
-def start_of(name: str) -> Pretrained:
-    """The weights that a run starts from.
+def trained(key: str, name: str) -> Pretrained:
+    """The trained model that a key of the config names.
 
     Raises:
       ValueError: they are not there, or damaged.
@@ -58,8 +59,7 @@ def start_of(name: str) -> Pretrained:
         return pretrained.load_pretrained(name)
     except ValueError as error:
         raise ValueError(
-            f"model.init_from={name!r}: {error}. Train the run that it names first, or give "
-            "model.init_from=none to start from scratch"
+            f"{key}={name!r}: {error}. Train the run that it names first, or set {key}=none"
         ) from error
 
 
@@ -70,7 +70,7 @@ def first_state(
     model, key = trainer.model, jax.random.key(config.train.seed)
     fit, loaded = True, taught
     if config.model.init_from is not None:
-        loaded = start_of(config.model.init_from)
+        loaded = trained("model.init_from", config.model.init_from)
         check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
     if loaded is None:
         params = model.init(key)
