@@ -39,7 +39,7 @@ def fashion_ann() -> RunConfig:
 
     python scripts/train.py fashion_ann --set data.source=FOLDER
 
-    0.905 of the test images with mesh.stage=1, in 63 minutes on 2 CPU cores busy with other work.
+    0.920 of the test images with mesh.stage=1, in 70 minutes on 2 CPU cores busy with other work.
     """
     return RunConfig(
         name="fashion_ann",
@@ -61,6 +61,8 @@ def fashion_hnn() -> RunConfig:
     """vit_tiny_patch4_28 on Fashion-MNIST (idx files), spikes at 1 bit a feature.
 
     python scripts/train.py fashion_hnn --set data.source=FOLDER
+
+    0.915 of the test images with mesh.stage=1, in 16 minutes on 2 CPU cores busy with other work.
     """
     return _cut(fashion_ann(), "fashion_hnn", epochs=3)
 
@@ -69,6 +71,8 @@ def topics_ann() -> RunConfig:
     """bert_nano, masked language model of the English in CPython's pydoc_data.topics, dense.
 
     python scripts/train.py topics_ann
+
+    Cross-entropy 4.845 with mesh.stage=1, in 4 minutes on 2 CPU cores busy with other work.
     """
     return RunConfig(
         name="topics_ann",
@@ -84,6 +88,8 @@ def topics_hnn() -> RunConfig:
     """bert_nano, masked language model of pydoc_data.topics, spikes at 1 bit a feature.
 
     python scripts/train.py topics_hnn
+
+    Cross-entropy 4.963 with mesh.stage=1, in 2 minutes on 2 CPU cores busy with other work.
     """
     return _cut(topics_ann(), "topics_hnn", epochs=20, learning_rate=3e-4)
 
@@ -92,6 +98,9 @@ def gutenberg_ann() -> RunConfig:
     """bert_micro, masked language model of a folder of English books, dense boundaries.
 
     python scripts/train.py gutenberg_ann --set data.source=FOLDER
+
+    Cross-entropy 5.903 with mesh.stage=1, in 8 minutes on 2 CPU cores busy with other work; more
+    epochs would lower it.
     """
     return RunConfig(
         name="gutenberg_ann",
