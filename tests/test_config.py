@@ -26,12 +26,19 @@ def test_presets_say_how_they_are_run_and_come_back_from_json(name):
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
-@pytest.mark.parametrize("task", ["digits", "fashion", "topics", "gutenberg"])
-def test_the_hybrid_differs_from_the_dense_run_in_its_boundaries_alone(task):
+BOUNDARIES = {"model.variant", "model.gradient_wire"}
+LEARNS = {"model.calibration", "distill.teacher", "train.epochs", "train.learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("task", "more"),
+    [("digits", set()), ("fashion", LEARNS), ("topics", LEARNS), ("gutenberg", LEARNS)],
+)
+def test_the_hybrid_differs_from_the_dense_run_in_its_boundaries_and_its_teacher(task, more):
     changed = differences(get_preset(f"{task}_ann"), get_preset(f"{task}_hnn"))
-    assert {line.partition(":")[0] for line in changed} == {
-        "model.variant", "model.gradient_wire"
-    }  # fmt: skip
+    assert {line.partition(":")[0] for line in changed} == BOUNDARIES | more
+    if more:
+        assert get_preset(f"{task}_hnn").distill.teacher == f"runs/{task}_ann"
     boundary = get_preset(f"{task}_hnn").model.boundary(144)
     assert (boundary.code, boundary.bytes_per_token) == ("phase", 18)
 
