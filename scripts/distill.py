@@ -9,11 +9,17 @@ The run is one of `scripts/train.py`: the same keys for --set, the same folder, 
 """
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from zoo.command_line import (
+    add_run_flags,
+    join_processes,
+    run_exit_code,
+    train_until_stopped,
+)
 
 
 def parse() -> argparse.Namespace:
@@ -41,16 +47,7 @@ def parse() -> argparse.Namespace:
         help="any other value of the run, such as data.sequence=64; may be repeated",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument(
-        "--fallback", action="store_true", help="with --resume: pass over damaged checkpoints"
-    )
-    group = parser.add_argument_group(
-        "several processes (found by itself under SLURM, on TPU pods)"
-    )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    group.add_argument("--processes", type=int, help="how many there are")
-    group.add_argument("--process-id", type=int, help="which this is, from 0")
+    add_run_flags(parser)
     return parser.parse_args()
 
 
@@ -86,31 +83,18 @@ def config_of(args: argparse.Namespace, preset: str) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo.train import processes
-    from zoo.train.memory import keep_freed_memory
-
     # Before the teacher is loaded, because that already looks at the devices.
     mesh = config_of(args, "the teacher's").mesh
-    keep_freed_memory()
-    processes.initialise(args.coordinator, args.processes, args.process_id)
-    count = args.processes or int(os.environ.get("SLURM_NTASKS", "1"))
-    processes.fake_devices(mesh.data * (mesh.stage or 1), count)
+    join_processes(args, mesh.data * (mesh.stage or 1))
     from zoo.distillation import preset_of
     from zoo.pretrained import load_pretrained
-    from zoo.train.run import train
-    from zoo.train.stop import StopRequest
 
     config = config_of(args, preset_of(load_pretrained(args.teacher).model))
-    stop = StopRequest().listen()
-    summary = train(config, args.out, resume=args.resume, fallback=args.fallback, stop=stop)
-    return stop.exit_code if summary is None else 0
+    return train_until_stopped(config, args.out, args)
 
 
 def main() -> int:
-    args = parse()
-    from zoo.command_line import run_exit_code  # after --help, which needs none of this
-
-    return run_exit_code(run, args)
+    return run_exit_code(run, parse())
 
 
 if __name__ == "__main__":

@@ -10,9 +10,15 @@ devices.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
+
+from zoo.command_line import (
+    add_run_flags,
+    join_processes,
+    run_exit_code,
+    train_until_stopped,
+)
 
 
 def parse() -> argparse.Namespace:
@@ -29,16 +35,7 @@ def parse() -> argparse.Namespace:
         help="change a value of the preset, such as train.epochs=4; may be repeated",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/PRESET")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument(
-        "--fallback", action="store_true", help="with --resume: pass over damaged checkpoints"
-    )
-    group = parser.add_argument_group(
-        "several processes (found by itself under SLURM, on TPU pods)"
-    )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    group.add_argument("--processes", type=int, help="how many there are")
-    group.add_argument("--process-id", type=int, help="which this is, from 0")
+    add_run_flags(parser)
     args = parser.parse_args()
     if not args.preset and not args.list:
         parser.error("give a preset; --list names them")
@@ -47,8 +44,7 @@ def parse() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     from zoo.train import config as configs
-    from zoo.train import presets, processes
-    from zoo.train.memory import keep_freed_memory
+    from zoo.train import presets
 
     if args.list:
         for name, preset in presets.PRESETS.items():
@@ -59,25 +55,13 @@ def run(args: argparse.Namespace) -> int:
         for key, value in configs.pairs(config).items():
             print(f"{key} = {value}")
         return 0
-    keep_freed_memory()
-    processes.initialise(args.coordinator, args.processes, args.process_id)
-    count = args.processes or int(os.environ.get("SLURM_NTASKS", "1"))
     places = config.mesh.stage or config.model.stages
-    processes.fake_devices(config.mesh.data * places, count)
-    from zoo.train.run import train
-    from zoo.train.stop import StopRequest
-
-    stop = StopRequest().listen()
-    out = args.out or Path("runs") / config.name
-    summary = train(config, out, resume=args.resume, fallback=args.fallback, stop=stop)
-    return stop.exit_code if summary is None else 0
+    join_processes(args, config.mesh.data * places)
+    return train_until_stopped(config, args.out or Path("runs") / config.name, args)
 
 
 def main() -> int:
-    args = parse()
-    from zoo.command_line import run_exit_code  # after --help, which needs none of this
-
-    return run_exit_code(run, args)
+    return run_exit_code(run, parse())
 
 
 if __name__ == "__main__":

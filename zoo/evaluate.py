@@ -76,8 +76,7 @@ def score_any(
     task: str | None = None,
     *,
     batch_size: int = 100,
-    places: int | None = None,
-    train_split: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """One JSON-able object: of an encoder, as of task "stsb", `similarity.score`, else `score`.
 
@@ -85,12 +84,12 @@ def score_any(
       loaded: the model.
       spec: from `spec_for`.
       task: what the user expects, None for the model's own.
-      batch_size, places, train_split: as of `score`.
+      batch_size: samples a batch.
+      **options: of `score`.
     """
     if task == "stsb" or loaded.model.config.task == "encode":
         return similarity.score(Encoder.of(loaded, batch_size), spec)
-    data = data_for(loaded, spec, task)
-    return score(loaded, data, batch_size=batch_size, places=places, train_split=train_split)
+    return score(loaded, data_for(loaded, spec, task), batch_size=batch_size, **options)
 
 
 def score(
