@@ -15,6 +15,7 @@ from data_files import letters, write
 from rich.console import Console
 from scipy.spatial.distance import cosine
 from scipy.special import log_softmax
+from stops import StopAt
 
 from snapjax.sharding import make_mesh
 from zoo import single_file
@@ -232,27 +233,13 @@ def distilled(teacher, source, *assignments, **sections):
     return override(replace(config, **sections), ["mesh.stage=1", "log.every=5", *assignments])
 
 
-class After(StopRequest):
-    """A stop that is asked for once the loop has asked so many times."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def __bool__(self):
-        self.left -= 1
-        if self.left < 0:
-            self.signal = 15
-        return super().__bool__()
-
-
 def test_a_run_learns_resumes_and_embeds(tmp_path):
     teacher, data = saved_teacher(tmp_path), lines(tmp_path)
     config = distilled(teacher, data, "train.epochs=12", "model.calibration=metric_refit")
     stop = StopRequest()
     quiet = Console(file=io.StringIO())
 
-    assert train(config, tmp_path / "run", stop=After(30), console=quiet) is None
+    assert train(config, tmp_path / "run", stop=StopAt(30), console=quiet) is None
     summary = train(config, tmp_path / "run", resume=True, stop=stop, console=quiet)
     scores = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
     assert len(scores) == 12
@@ -389,7 +376,7 @@ def test_a_run_goes_on_with_its_teacher_alone(tmp_path):
     """The weights may be other ones at the same path: then every target would be another."""
     config = distilled(saved_teacher(tmp_path), lines(tmp_path, 60))
     quiet = Console(file=io.StringIO())
-    assert train(config, tmp_path / "run", stop=After(2), console=quiet) is None
+    assert train(config, tmp_path / "run", stop=StopAt(2), console=quiet) is None
     saved_teacher(tmp_path, seed=1)
     going_on = lambda: prepare(config, tmp_path / "run", resume=True, fallback=False, console=quiet)
     with pytest.raises(ValueError, match=r"the weights in .* are not those that taught so far"):

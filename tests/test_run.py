@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from data_files import write_idx
 from rich.console import Console
+from stops import StopAt
 
 from snapjax.parameters import merge_plan
 from zoo import checkpoint
@@ -28,7 +29,6 @@ from zoo.train.placement import batch_putter
 from zoo.train.presets import get_preset
 from zoo.train.run import prepare, train
 from zoo.train.step import evaluate
-from zoo.train.stop import StopRequest
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["model.width=16", "model.mlp_width=32", "train.epochs=1", "log.every=10"]
@@ -43,20 +43,6 @@ def _optax_promotes():
 
 def quiet():
     return Console(file=io.StringIO(), width=200)
-
-
-class StopAt(StopRequest):
-    """A stop that is asked for once the loop has asked so many times."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def __bool__(self):
-        self.left -= 1
-        if self.left < 0:
-            self.signal = 15
-        return super().__bool__()
 
 
 def small(name="digits_hnn", *more):
