@@ -149,7 +149,8 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     record = pretrained.describe(model, config, sizes, data.record) | told
     if taught is not None:
         record["data"] = {**taught.source.preprocessing, **data.record}
-        record |= {name: taught.record[name] for name in ("labels",) if name in taught.record}
+        if "labels" in taught.record:
+            record["labels"] = taught.record["labels"]
     if data.tokenizer is not None:
         record["tokenizer"] = data.tokenizer
     if jax.process_index() == 0:
