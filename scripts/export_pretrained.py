@@ -3,6 +3,9 @@
   python scripts/export_pretrained.py runs/digits_hnn vit_nano_patch2_8.hnn_digits \
     --command "python scripts/train.py digits_hnn" --data "..." --data-licence "CC BY 4.0" \
     --hardware "2 CPU cores" --limits "..."
+
+With --base, what is equal in another model is left out and taken from there: of a model whose
+boundaries alone were trained, nothing else is written.
 """
 
 import argparse
@@ -25,6 +28,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--licence", default="Apache-2.0", help="of the weights")
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--limits", required=True, help="what it is not good for")
+    parser.add_argument(
+        "--base", metavar="NAME", help="a model that ships or is known by name, such as minilm_l6"
+    )
+    parser.add_argument(
+        "--scores", type=Path, metavar="JSON",
+        help="what evaluate.py --json printed of it, for the card, where the run's own validation "
+        "is not what it is judged by",
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -57,10 +68,12 @@ def run(args: argparse.Namespace) -> int:
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
     record |= {"config": to_dict(config), "name": args.name, "card": facts}
+    if args.scores is not None:
+        record["scores"] = read_json(args.scores)
     folder = (args.out or pretrained.SHIPPED) / args.name
-    pretrained.export(folder, loaded.params, record, loaded.tokenizer)
-    text = card(args.name, replace(loaded, config=config), summary | {"hardware": args.hardware},
-                facts)  # fmt: skip
+    pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.base)
+    made = pretrained.load_pretrained(folder)
+    text = card(args.name, made, summary | {"hardware": args.hardware}, facts)
     write_atomic(folder / "README.md", text)
     size = (folder / pretrained.WEIGHTS).stat().st_size
     print(f"{folder}: {size / 1e6:.2f} MB of weights")

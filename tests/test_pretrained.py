@@ -14,6 +14,7 @@ from data_files import picture, write, write_idx
 
 from zoo import pretrained
 from zoo.evaluate import data_for, score
+from zoo.hugging_face.tensors import Tensors
 from zoo.train.presets import get_preset
 
 ROOT = Path(__file__).parents[1]
@@ -201,3 +202,33 @@ def test_the_script_refuses(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
+    name, base = "vit_nano_patch2_8.built", "vit_nano_patch2_8.ann_digits"
+    below, cut = pretrained.load_pretrained(base), pretrained.load_pretrained(copied)
+    params = {**below.params, "boundaries": cut.params["boundaries"]}
+    changed = {**params, "head": jax.tree.map(lambda leaf: leaf + 1, params["head"])}
+    for given, more in ((params, ()), (changed, ("head",))):
+        folder = pretrained.export(tmp_path / name, given, cut.record, base=base)
+        written = Tensors([folder / "model.safetensors"])
+        assert {key.split(".")[0] for key in written} == {"boundaries", *more}
+        again = pretrained.load_pretrained(folder)
+        assert again.model == cut.model
+        jax.tree.map(np.testing.assert_array_equal, again.params, given)
+    config = folder / "config.json"
+    record = json.loads(config.read_text())
+    for damage, message in (
+        ({"name": "vit_nano_patch2_8.hnn_digits"}, "other weights of that name"),
+        ({"name": str(copied)}, "unknown base"),
+        ({"parameters": "0" * 64}, "other weights of that name"),
+    ):
+        config.write_text(json.dumps({**record, "base": {**record["base"], **damage}}))
+        with pytest.raises(ValueError, match=message):
+            pretrained.load_pretrained(folder)
+    config.write_text(json.dumps({**record, "base": base}))
+    with pytest.raises(ValueError, match=r"base='vit_nano.*' is damaged"):
+        pretrained.load_pretrained(folder)
+    config.write_text(json.dumps({key: record[key] for key in record.keys() - {"base"}}))
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        pretrained.load_pretrained(folder)

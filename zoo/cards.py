@@ -11,13 +11,16 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
 
     Args:
       name: under which it ships.
-      loaded: the model.
+      loaded: the model; "scores" in its record are of a data set it is judged by, and "base" is
+        what it is built on.
       summary: of its run, see `zoo.train.run.finish`.
       facts: "command", "data", "data_licence", "licence", "limits".
     """
     model, config = loaded.model, loaded.config
     boundary, task = model.boundary, model.config.task
     where = "" if config.data.source in ("digits", "topics") else " --data FOLDER"
+    scores, base = loaded.record.get("scores"), loaded.record.get("base")
+    where = f" --task {scores['task']} --data FILE" if scores else where
     inputs = "text" if hasattr(model.config, "vocabulary") else "image"
     accuracy, loss = "accuracy", f"{'masked-token ' if task == 'mlm' else ''}cross-entropy"
     if config.distill.teacher is not None:
@@ -45,6 +48,11 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         "trained for": f"{summary['steps']:,} steps of {config.train.batch_size} samples, "
         f"{summary['seconds'] / 60:.0f} minutes on {summary['hardware']}",
     }
+    if scores:
+        pairs = f"{scores['samples']:,} pairs"
+        rows[f"{scores['task']}, Spearman"] = f"{scores['spearman']:.4f} ({pairs})"
+    if base:
+        rows["built on"] = f"`{base['name']}`, whose weights are not repeated here"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {name}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
@@ -43,7 +44,8 @@ class Pretrained:
       params: canonical parameters.
       config: of the run that made it; None for weights of others.
       record: what was saved beside the weights: "data" (preprocessing), "metrics", "step" and, in a
-        shipped model, "sha256" and "card" (command, data, licences, limits).
+        shipped model, "sha256", "card" (command, data, licences, limits) and where it is built on
+        weights of others their "base".
       tokenizer: text of a tokenizer.json, or None.
       source: where the weights come from and what they expect.
     """
@@ -101,6 +103,7 @@ def export(
     params: Params,
     record: Mapping[str, Any],
     tokenizer: str | None = None,
+    base: str | None = None,
 ) -> Path:
     """Writes a model folder; each file is whole or absent, the config last.
 
@@ -109,11 +112,25 @@ def export(
       params: canonical parameters.
       record: from `describe`, with anything else that belongs to the weights.
       tokenizer: text of a tokenizer.json.
+      base: a model that ships or is known by name. What is equal in it, and the tokenizer if that
+        is, is left out, and taken from there when the folder is loaded.
+
+    Raises:
+      ValueError: the base is not here, or not one that may be named.
     """
     from safetensors.flax import save
 
     folder = Path(folder)
     flat = {name: jnp.asarray(leaf) for name, leaf in flatten(params).items()}
+    if base is not None:
+        below = _base(base)
+        flat = {
+            name: leaf
+            for name, leaf in flat.items()
+            if name not in below.tensors or not _equal(leaf, below.tensors[name])
+        }
+        tokenizer = None if tokenizer == below.tokenizer else tokenizer
+        record = {**record, "base": {"name": base, "parameters": below.digest}}
     content = save(flat, metadata={"format": FORMAT})
     if tokenizer is not None:
         write_atomic(folder / TOKENIZER, tokenizer)
@@ -261,13 +278,63 @@ def _load_folder(folder: Path) -> Pretrained:
         )
     try:
         model, config = rebuild(record)
-        params = unflatten(load(content), _shapes(model))
+        below = _base_of(record)
+        # Its other boundaries, or another head, are no part of this model.
+        wanted = flatten(_shapes(model)).keys()
+        kept = {name: leaf for name, leaf in below.tensors.items() if name in wanted}
+        params = unflatten({**kept, **load(content)}, _shapes(model))
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = folder / TOKENIZER
-    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
+    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else below.tokenizer
     source = _source(record, folder.name, {WEIGHTS: digest})
     return Pretrained(model, params, config, record, text, source)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a model folder leaves out because another model has it.
+
+    Attributes:
+      tensors: that model's parameters without its boundaries, by name.
+      digest: their SHA-256.
+      tokenizer: text of its tokenizer.json, or None.
+    """
+
+    tensors: Mapping[str, jax.Array]
+    digest: str
+    tokenizer: str | None
+
+
+def _base(name: str) -> Base:
+    """By the name of a model alone: a folder's config names it, and must not choose what is read or
+    fetched beyond these."""
+    if name not in (*list_pretrained(), *KNOWN):
+        raise unknown_name("base", name, [*list_pretrained(), *KNOWN])
+    loaded = load_pretrained(name)
+    dense = {key: tree for key, tree in loaded.params.items() if key != "boundaries"}
+    tensors = flatten(jax.device_get(dense))
+    return Base(tensors, single_file.digest(tensors), loaded.tokenizer)
+
+
+def _base_of(record: Mapping[str, Any]) -> Base:
+    """Of a model folder's record; empty where it is whole."""
+    if "base" not in record:
+        return Base({}, "", None)
+    named = record["base"]
+    if not isinstance(named, Mapping) or not {"name", "parameters"} <= named.keys():
+        raise ValueError(f"the record's base={named!r} is damaged")
+    base = _base(str(named["name"]))
+    if base.digest != named["parameters"]:
+        raise ValueError(
+            f"it is built on {named['name']} with parameters of SHA-256 {named['parameters']}, "
+            f"and those here have {base.digest}: other weights of that name"
+        )
+    return base
+
+
+def _equal(one: jax.Array, other: jax.Array) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _load_checkpoint(folder: Path, averaged: bool) -> Pretrained:
