@@ -75,6 +75,17 @@ def test_without_a_network_the_cache_serves(fetched, home):
     assert "is not whole in the cache" in other.stderr
 
 
+def test_the_config_comes_last_and_what_broke_off_before_it_is_no_model(fetched, home, tmp_path):
+    got = [line.rpartition("/")[2] for line in fetched[1] if line.startswith("GET")]
+    assert got[-1] == "config.json"
+    cache = shutil.copytree(home, tmp_path / "cache", symlinks=True)
+    (config,) = cache.rglob("config.json")
+    config.unlink()
+    done, _ = inspect(NAME, cache, "http://127.0.0.1:9", True)
+    assert done.returncode == 2
+    assert "is not whole in the cache" in done.stderr
+
+
 @pytest.mark.parametrize("offline", [False, True])
 def test_without_a_network_and_cache_the_error_comes_at_once(tmp_path, offline):
     done, seconds = inspect("snapjax-tests/none", tmp_path, "http://127.0.0.1:9", offline)

@@ -17,6 +17,8 @@ PATTERNS = {
     # Folders of other formats, which may hold JSON and safetensors too.
     "ignore_patterns": ["onnx/*", "openvino/*", "coreml/*", "checkpoint-*/*"],
 }
+# It comes last, so that what broke off is never taken for a model, or for a plainer one.
+LAST = "config.json"
 PATIENCE = 5  # seconds to wait for the first answer; a Hub that is there takes less than one
 
 
@@ -58,6 +60,8 @@ def fetch(identity: str) -> tuple[Path, str]:
                     f"{CONVERT}"
                 )
             try:
+                first = {**PATTERNS, "ignore_patterns": [*PATTERNS["ignore_patterns"], LAST]}
+                snapshot_download(name, revision=revision, **first)
                 # By the revision's name, not the commit's: the cache then knows it as the newest.
                 folder = snapshot_download(name, revision=revision, **PATTERNS)
             except Exception as error:  # as above, and of the disk
@@ -70,6 +74,8 @@ def fetch(identity: str) -> tuple[Path, str]:
         reason = "HF_HUB_OFFLINE is set"
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=True, **PATTERNS)
+        if not any((Path(folder) / file).is_file() for file in (LAST, "modules.json")):
+            raise FileNotFoundError(folder)
     except FileNotFoundError:
         raise ValueError(
             f"{name!r} is not here, and as a Hub id: {reason}, and it is not whole in the "
