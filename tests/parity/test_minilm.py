@@ -7,7 +7,7 @@ import pytest
 from sentences import FIXED, sentences
 from tokenizers import Tokenizer
 
-from zoo import load_pretrained
+from zoo import list_pretrained, load_pretrained
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "minilm_l6.npz"
 
@@ -80,3 +80,13 @@ def test_embeddings_are_the_golden_ones(minilm):
         wanted = golden["embedding"]
     embedding, _ = embed(minilm, FIXED)
     assert np.abs(embedding - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in list_pretrained() if n.startswith("minilm_l6.")])
+def test_what_ships_cut_stays_near_the_dense_model(minilm, name):
+    """On sentences of a kind that it was not trained on; its card has the score on STS-B."""
+    cut, texts = load_pretrained(name), [text for text in sentences() if len(text) < 200]
+    assert cut.tokenizer == minilm.tokenizer
+    assert cut.model.boundary.spiking
+    pairs = [embed(loaded, texts)[0] for loaded in (cut, minilm)]
+    assert np.mean(np.sum(pairs[0] * pairs[1], axis=-1)) > 0.85
