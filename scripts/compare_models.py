@@ -52,20 +52,13 @@ def run(args: argparse.Namespace) -> None:
         )
         return {**made, "samples": result["samples"]}
 
-    def origin(loaded: Pretrained) -> str:
-        start = "trained" if "metrics" in loaded.record else "dense"
-        if "teacher" in loaded.record:
-            alone = loaded.config is not None and loaded.config.train.trains == "boundaries"
-            start = "distilled, boundaries alone" if alone else "distilled"
-        return f"{start}, calibrated" if "calibration" in loaded.record else start
-
     dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
     first = cut[0].model
     rows = []
     for code in args.codes.split(","):
         wire = Boundary(first.config.width, code, budget=first.boundary.budget)
         rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
-    rows += [row(loaded, origin(loaded)) for loaded in cut]
+    rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
     result = {
         "model": first.config.name,
         "stages": first.config.stages,

@@ -13,6 +13,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 
 def parse() -> argparse.Namespace:
@@ -37,6 +38,26 @@ def parse() -> argparse.Namespace:
         "is not what it is judged by",
     )  # fmt: skip
     return parser.parse_args()
+
+
+def scores_of(loaded: Any, path: Path) -> dict[str, Any]:
+    """What evaluate.py printed of this model and no other."""
+    from zoo.compare import SCORES
+    from zoo.files import read_json
+
+    scores = read_json(path)
+    missing = {"model", "stages", "code", "task", "samples"} - scores.keys()
+    if missing or not SCORES.keys() & scores.keys():
+        raise ValueError(
+            f"{path} lacks {sorted(missing) or 'a score'}; give what evaluate.py --json printed"
+        )
+    model = loaded.model
+    wanted = {"model": model.config.name, "stages": model.config.stages,
+              "code": model.boundary.code}  # fmt: skip
+    given = {key: scores[key] for key in wanted}
+    if given != wanted:
+        raise ValueError(f"{path} is of another model: {given}, not {wanted}")
+    return scores
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
     record |= {"config": to_dict(config), "name": args.name, "card": facts}
+    record.pop("scores", None)  # of a model that this one began as
     if args.scores is not None:
-        record["scores"] = read_json(args.scores)
+        record["scores"] = scores_of(loaded, args.scores)
+    if "teacher" in record:  # where it lay is nobody's business, and what it was is
+        record["teacher"] = {**record["teacher"], "source": teacher}
     folder = (args.out or pretrained.SHIPPED) / args.name
     pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.base)
     made = pretrained.load_pretrained(folder)

@@ -42,6 +42,19 @@ def test_columns_are_the_scores_that_all_rows_have():
     assert lines[3].endswith("| - |")
 
 
+def test_the_origin_of_weights():
+    run = lambda variant, trains: {
+        "config": {"model": {"variant": variant}, "train": {"trains": trains}}
+    }
+    fitted, taught = {"calibration": {}}, {"teacher": {}}
+    assert compare.weights_of(run("ann", "all") | fitted) == "dense, calibrated"
+    assert compare.weights_of(run("hnn", "all")) == "trained"
+    assert compare.weights_of(run("hnn", "all") | taught) == "distilled"
+    alone = run("hnn", "boundaries") | taught
+    assert compare.weights_of(alone) == "distilled, boundaries alone"
+    assert compare.weights_of(alone | fitted) == "distilled, boundaries alone, calibrated"
+
+
 def test_the_script(tmp_path):
     out = tmp_path / "table.json"
     done = subprocess.run(

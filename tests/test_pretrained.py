@@ -262,6 +262,7 @@ def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
         ({"name": "vit_nano_patch2_8.hnn_digits"}, "other weights of that name"),
         ({"name": str(copied)}, "unknown base"),
         ({"parameters": "0" * 64}, "other weights of that name"),
+        ({"tokenizer": "0" * 64}, "other weights of that name"),
     ):
         config.write_text(json.dumps({**record, "base": {**record["base"], **damage}}))
         with pytest.raises(ValueError, match=message):
@@ -272,3 +273,36 @@ def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
     config.write_text(json.dumps({key: record[key] for key in record.keys() - {"base"}}))
     with pytest.raises(ValueError, match="the weights do not fit"):
         pretrained.load_pretrained(folder)
+
+
+def test_a_base_is_found_by_its_name_alone_and_is_whole(copied, tmp_path, monkeypatch):
+    base, cut = "vit_nano_patch2_8.ann_digits", pretrained.load_pretrained(copied)
+    shipped = tmp_path / "shipped"
+    shutil.copytree(pretrained.SHIPPED / base, shipped / base)
+    monkeypatch.setattr(pretrained, "SHIPPED", shipped)
+    (tmp_path / "work" / base).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    built = pretrained.export(shipped / "built", cut.params, cut.record, base=base)
+    again = pretrained.load_pretrained(built)
+    jax.tree.map(np.testing.assert_array_equal, again.params, cut.params)
+    with pytest.raises(ValueError, match="is itself built on another model"):
+        pretrained.export(shipped / "more", cut.params, cut.record, base="built")
+    content = (shipped / base / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="is the model to be written"):
+        pretrained.export(shipped / base, cut.params, cut.record, base=base)
+    assert (shipped / base / "model.safetensors").read_bytes() == content
+    whole = pretrained.export(tmp_path / "whole", again.params, again.record)
+    shutil.rmtree(shipped)  # a model exported whole needs no base
+    jax.tree.map(np.testing.assert_array_equal, pretrained.load_pretrained(whole).params,
+                 cut.params)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["base's", "own", None])
+def test_a_built_model_has_its_own_tokenizer_or_that_of_its_base(text, tmp_path):
+    base = "bert_nano.ann_topics"
+    below = pretrained.load_pretrained(base)
+    given = {"base's": below.tokenizer, "own": below.tokenizer + " ", None: None}[text]
+    for earlier in ("of an earlier export", given):
+        folder = pretrained.export(tmp_path, below.params, below.record, earlier, base=base)
+    assert pretrained.load_pretrained(folder).tokenizer == given
+    assert (folder / "tokenizer.json").exists() == (text == "own")

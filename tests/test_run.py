@@ -59,10 +59,9 @@ def canonical(run):
     return jax.tree.map(np.asarray, run.trainer.canonical(run.state))
 
 
-@pytest.mark.parametrize("variant", ["ann", "hnn"])
-def test_a_checkpoint_restores_onto_other_meshes(variant, tmp_path):
+def test_a_checkpoint_restores_onto_other_meshes(tmp_path):
     """8 devices to 4, 2 and 1; 4 places to 2 and 1: state and outputs are equal."""
-    config = small(f"digits_{variant}", "mesh.data=2", "mesh.stage=4", "train.ema=0.9")
+    config = small("digits_hnn", "mesh.data=2", "mesh.stage=4", "train.ema=0.9")
     assert train(config, tmp_path, stop=StopAt(12), console=quiet()) is None
     first = going_on(config, tmp_path)
     assert first.trainer.mesh.size == 8
@@ -114,8 +113,9 @@ def test_the_optimiser_goes_on_where_it_was(tmp_path):
 
 
 def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
-    dense = train(small("digits_ann"), tmp_path / "ann", console=quiet())
-    config = small("digits_hnn", f"model.init_from={tmp_path / 'ann'}", "train.learning_rate=1e-9")
+    dense = train(small("digits_ann", "mesh.stage=1"), tmp_path / "ann", console=quiet())
+    more = [f"model.init_from={tmp_path / 'ann'}", "train.learning_rate=1e-9", "mesh.stage=1"]
+    config = small("digits_hnn", *more)
     spiking = train(config, tmp_path / "hnn", console=quiet())
     blocks = [
         load_pretrained(tmp_path / name).params["blocks"]["mlp"]["up"]["kernel"]
@@ -157,7 +157,7 @@ def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
         get_preset("topics_hnn"),
         ["model.width=16", "model.heads=2", "model.mlp_width=32", "train.epochs=1",
          "distill.teacher=none", "model.calibration=variance", "data.vocabulary=256",
-         "data.sequence=32"],
+         "data.sequence=32", "train.batch_size=64", "train.learning_rate=1e-3", "mesh.stage=1"],
     )  # fmt: skip
     summary = train(config, tmp_path, console=quiet())
     loaded = load_pretrained(tmp_path)
@@ -191,6 +191,7 @@ def test_a_diverging_run_names_step_and_module_and_keeps_the_last_good_checkpoin
 def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatch):
     import zoo.checkpoint.writing as writing
 
+    config = small("digits_hnn", "log.save=2", "mesh.stage=1", "train.batch_size=128")
     real, calls = writing.write_part, []
 
     def full(path, part):
@@ -201,15 +202,14 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatc
 
     monkeypatch.setattr(writing, "write_part", full)
     with pytest.raises(OSError, match="No space left"):
-        train(small("digits_hnn", "log.save=5", "mesh.stage=1"), tmp_path, console=quiet())
+        train(config, tmp_path, console=quiet())
     steps = [
         checkpoint.load_record(path)["step"]
         for path in checkpoint.checkpoints(tmp_path / "checkpoints")
     ]
-    assert steps == [5, 10]
+    assert steps == [2, 4]
     monkeypatch.undo()
-    assert train(small("digits_hnn", "log.save=5", "mesh.stage=1"), tmp_path, resume=True,
-                 console=quiet())["steps"] == 44  # fmt: skip
+    assert train(config, tmp_path, resume=True, console=quiet())["steps"] == 11
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
@@ -322,6 +322,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
+# 11 steps.
+TOGETHER = ["mesh.data=2", "mesh.stage=2", "train.batch_size=128", "log.every=2"]
+
+
 def two_processes(outs, *arguments, own=((), ()), cwds=(ROOT, ROOT)):
     """(exit codes, errors) of two processes of one run, whose folders are `outs`.
 
@@ -330,7 +334,7 @@ def two_processes(outs, *arguments, own=((), ()), cwds=(ROOT, ROOT)):
       own: arguments of each.
       cwds: of each, where it is started.
     """
-    settings = ["digits_hnn", *(f"--set={s}" for s in [*SMALL, "mesh.data=2", "mesh.stage=2"])]
+    settings = ["digits_hnn", *(f"--set={setting}" for setting in [*SMALL, *TOGETHER])]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"}
     address = f"127.0.0.1:{free_port()}"
     together = [
@@ -350,8 +354,7 @@ def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     """Data split over two processes of two devices each, and the pipeline over both of theirs."""
     codes, errors = two_processes([tmp_path / "two"] * 2)
     assert codes == [0, 0], errors
-    config = small("digits_hnn", "mesh.data=2", "mesh.stage=2")
-    train(config, tmp_path / "one", console=quiet())
+    train(small("digits_hnn", *TOGETHER), tmp_path / "one", console=quiet())
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) > 4
     for a, b in zip(one, two, strict=True):

@@ -58,6 +58,26 @@ def record(
     }
 
 
+def weights_of(record: Mapping[str, Any]) -> str:
+    """Which training a cut model's weights come from, by what was saved beside them.
+
+    Args:
+      record: of a `Pretrained`: "config" and "teacher" of the run that made it, where one did, and
+        "calibration" where its boundaries were fitted after that.
+
+    Example:
+      >>> weights_of({"calibration": {"method": "variance"}})
+      'dense, calibrated'
+    """
+    config = record.get("config")
+    if "teacher" in record:
+        alone = config is not None and config["train"].get("trains") == "boundaries"
+        origin = "distilled, boundaries alone" if alone else "distilled"
+    else:
+        origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
+    return f"{origin}, calibrated" if "calibration" in record else origin
+
+
 def table(records: Sequence[Record], title: str) -> Table:
     """The records for a terminal."""
     drawn, columns = Table(title=title), columns_of(records)

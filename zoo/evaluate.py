@@ -76,7 +76,8 @@ def score_any(
     task: str | None = None,
     *,
     batch_size: int = 100,
-    **options: Any,
+    places: int | None = None,
+    train_split: bool = False,
 ) -> dict[str, Any]:
     """One JSON-able object: of an encoder, as of task "stsb", `similarity.score`, else `score`.
 
@@ -85,11 +86,12 @@ def score_any(
       spec: from `spec_for`.
       task: what the user expects, None for the model's own.
       batch_size: samples a batch.
-      **options: of `score`.
+      places, train_split: see `score`; an encoder has no use for them.
     """
     if task == "stsb" or loaded.model.config.task == "encode":
         return similarity.score(Encoder.of(loaded, batch_size), spec)
-    return score(loaded, data_for(loaded, spec, task), batch_size=batch_size, **options)
+    data = data_for(loaded, spec, task)
+    return score(loaded, data, batch_size=batch_size, places=places, train_split=train_split)
 
 
 def score(

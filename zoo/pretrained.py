@@ -116,23 +116,29 @@ def export(
         is, is left out, and taken from there when the folder is loaded.
 
     Raises:
-      ValueError: the base is not here, or not one that may be named.
+      ValueError: the base is not here, not one that may be named, or the folder itself.
     """
     from safetensors.flax import save
 
     folder = Path(folder)
     flat = {name: jnp.asarray(leaf) for name, leaf in flatten(params).items()}
+    record = {key: value for key, value in record.items() if key != "base"}
     if base is not None:
+        if (SHIPPED / base).resolve() == folder.resolve():
+            raise ValueError(f"base={base!r} is the model to be written; name the one below it")
         below = _base(base)
         flat = {
             name: leaf
             for name, leaf in flat.items()
             if name not in below.tensors or not _equal(leaf, below.tensors[name])
         }
-        tokenizer = None if tokenizer == below.tokenizer else tokenizer
-        record = {**record, "base": {"name": base, "parameters": below.digest}}
+        record["base"] = {"name": base, "parameters": below.digest, "tokenizer": None}
+        if tokenizer is not None and tokenizer == below.tokenizer:
+            record["base"]["tokenizer"], tokenizer = _digest(tokenizer), None
     content = save(flat, metadata={"format": FORMAT})
-    if tokenizer is not None:
+    if tokenizer is None:
+        (folder / TOKENIZER).unlink(missing_ok=True)  # of a model that was here before
+    else:
         write_atomic(folder / TOKENIZER, tokenizer)
     write_atomic(folder / WEIGHTS, content)
     digest = hashlib.sha256(content).hexdigest()
@@ -174,10 +180,8 @@ def load_pretrained(
     """
     path, source = find(name)
     loaded = _load(path, averaged, task, ignore, source)
-    known = KNOWN.get(str(name)) if source is not None else None
-    if known is not None:
-        check_digests(loaded.source.sha256, known.sha256, source)
-        loaded = replace(loaded, source=replace(loaded.source, licence=known.licence))
+    if source is not None:
+        loaded = _as_published(loaded, str(name), source)
     if sha256 is not None:
         check_digests(loaded.source.sha256, sha256, str(name))
     return recut(loaded, variant, stages, boundary)
@@ -197,13 +201,26 @@ def find(name: str | Path) -> tuple[Path, str | None]:
             f"{path}: a folder or a .safetensors file is needed; pickles (.bin, .pt) are not "
             f"opened, because reading one runs code. Convert it where you trust it: {CONVERT}"
         )
-    if str(name) in list_pretrained():
-        return SHIPPED / str(name), None
-    if str(name) in KNOWN:
-        return locate(str(name))
+    if (found := _named(str(name))) is not None:
+        return found
     if ID.fullmatch(str(name)):
         return fetch(str(name))
     raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
+
+
+def _named(name: str) -> tuple[Path, str | None] | None:
+    """`find`, of what ships and of presets whose weights others publish."""
+    if name in list_pretrained():
+        return SHIPPED / name, None
+    return locate(name) if name in KNOWN else None
+
+
+def _as_published(loaded: Pretrained, name: str, source: str) -> Pretrained:
+    """Weights of others, checked if a preset's name stands for them."""
+    if (known := KNOWN.get(name)) is None:
+        return loaded
+    check_digests(loaded.source.sha256, known.sha256, source)
+    return replace(loaded, source=replace(loaded.source, licence=known.licence))
 
 
 def _load(
@@ -286,7 +303,9 @@ def _load_folder(folder: Path) -> Pretrained:
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = folder / TOKENIZER
-    text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else below.tokenizer
+    text = below.tokenizer
+    if tokenizer.is_file():
+        text = tokenizer.read_text(encoding="utf-8")
     source = _source(record, folder.name, {WEIGHTS: digest})
     return Pretrained(model, params, config, record, text, source)
 
@@ -301,39 +320,51 @@ class Base:
       tokenizer: text of its tokenizer.json, or None.
     """
 
-    tensors: Mapping[str, jax.Array]
+    tensors: Mapping[str, np.ndarray]
     digest: str
     tokenizer: str | None
 
 
 def _base(name: str) -> Base:
-    """By the name of a model alone: a folder's config names it, and must not choose what is read or
-    fetched beyond these."""
-    if name not in (*list_pretrained(), *KNOWN):
+    """By the name of a model alone, whatever lies in the working directory: a folder's config names
+    it, and must not choose what is read or fetched beyond these."""
+    found = _named(name)
+    if found is None:
         raise unknown_name("base", name, [*list_pretrained(), *KNOWN])
-    loaded = load_pretrained(name)
+    path, source = found
+    if source is None and "base" in read_json(path / CONFIG):
+        raise ValueError(f"base={name!r} is itself built on another model; name that one")
+    loaded = _load(path, True, None, (), source)
+    if source is not None:
+        loaded = _as_published(loaded, name, source)
     dense = {key: tree for key, tree in loaded.params.items() if key != "boundaries"}
     tensors = flatten(jax.device_get(dense))
     return Base(tensors, single_file.digest(tensors), loaded.tokenizer)
 
 
 def _base_of(record: Mapping[str, Any]) -> Base:
-    """Of a model folder's record; empty where it is whole."""
+    """What a model folder's record takes from another model; empty where it is whole."""
     if "base" not in record:
         return Base({}, "", None)
     named = record["base"]
-    if not isinstance(named, Mapping) or not {"name", "parameters"} <= named.keys():
+    if not isinstance(named, Mapping) or not {"name", "parameters", "tokenizer"} <= named.keys():
         raise ValueError(f"the record's base={named!r} is damaged")
     base = _base(str(named["name"]))
-    if base.digest != named["parameters"]:
-        raise ValueError(
-            f"it is built on {named['name']} with parameters of SHA-256 {named['parameters']}, "
-            f"and those here have {base.digest}: other weights of that name"
-        )
-    return base
+    text = base.tokenizer if named["tokenizer"] is not None else None
+    for part, digest in (("parameters", base.digest), ("tokenizer", text and _digest(text))):
+        if digest != named[part]:
+            raise ValueError(
+                f"it is built on {named['name']} with {part} of SHA-256 {named[part]}, and those "
+                f"here have {digest}: other weights of that name"
+            )
+    return replace(base, tokenizer=text)
 
 
-def _equal(one: jax.Array, other: jax.Array) -> bool:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _equal(one: jax.Array, other: np.ndarray) -> bool:
     return one.dtype == other.dtype and np.array_equal(one, other)
 
 
