@@ -81,8 +81,8 @@ def test_the_config_comes_last_and_what_broke_off_before_it_is_no_model(fetched,
     cache = shutil.copytree(home, tmp_path / "cache", symlinks=True)
     (config,) = cache.rglob("config.json")
     config.unlink()
-    for known in cache.rglob("trees"):  # what newer versions of huggingface_hub go by
-        shutil.rmtree(known)
+    for tree in cache.rglob("trees"):  # what newer versions of huggingface_hub go by
+        shutil.rmtree(tree)
     done, _ = inspect(NAME, cache, "http://127.0.0.1:9", True)
     assert done.returncode == 2
     assert "is not whole in the cache" in done.stderr
