@@ -104,8 +104,7 @@ def gutenberg_ann() -> RunConfig:
 
     python scripts/train.py gutenberg_ann --set data.source=FOLDER
 
-    Cross-entropy 5.903 with mesh.stage=1, in 8 minutes on 2 CPU cores busy with other work; more
-    epochs would lower it.
+    Cross-entropy 5.768 with mesh.stage=1, in 46 minutes on 2 CPU cores busy with other work.
     """
     return RunConfig(
         name="gutenberg_ann",
@@ -121,6 +120,8 @@ def gutenberg_hnn() -> RunConfig:
     """bert_micro, masked language model of a folder of English books, spikes at 1 bit a feature.
 
     python scripts/train.py gutenberg_hnn --set data.source=FOLDER
+
+    Cross-entropy 5.837 with mesh.stage=1, in 7 minutes on 2 CPU cores busy with other work.
     """
     return _cut(gutenberg_ann(), "gutenberg_hnn", epochs=1)
 
