@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from zoo.data.sources import is_path
     from zoo.files import read_json, write_atomic
     from zoo.train.config import to_dict
+    from zoo.where import SHIPPED
 
     loaded = pretrained.load_pretrained(args.run)
     model, _, tag = args.name.partition(".")
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         record["scores"] = scores_of(loaded, args.scores)
     if "teacher" in record:  # where it lay is nobody's business, and what it was is
         record["teacher"] = {**record["teacher"], "source": teacher}
-    folder = (args.out or pretrained.SHIPPED) / args.name
+    folder = (args.out or SHIPPED) / args.name
     pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.base)
     made = pretrained.load_pretrained(folder)
     text = card(args.name, made, summary | {"hardware": args.hardware}, facts)

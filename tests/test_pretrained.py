@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from data_files import picture, write, write_idx
 
-from zoo import compare, pretrained
+from zoo import compare, pretrained, where
 from zoo.evaluate import data_for, score
 from zoo.hugging_face import known
 from zoo.hugging_face.known import KNOWN
@@ -25,10 +25,10 @@ EMBEDDED = ("digits", "topics")
 
 
 def shipped_record(name):
-    return json.loads((pretrained.SHIPPED / name / "config.json").read_text())
+    return json.loads((where.SHIPPED / name / "config.json").read_text())
 
 
-SHIPPED = pretrained.list_pretrained()
+SHIPPED = where.list_pretrained()
 # On weights of others, which may not be here; the rest need nothing.
 BUILT = [name for name in SHIPPED if shipped_record(name).get("base", {}).get("name") in KNOWN]
 WHOLE = sorted({*SHIPPED} - {*BUILT})
@@ -44,7 +44,7 @@ def test_both_variants_of_both_families_ship():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_has_a_card(name):
-    folder = pretrained.SHIPPED / name
+    folder = where.SHIPPED / name
     content, record = (folder / "model.safetensors").read_bytes(), shipped_record(name)
     assert len(content) < 5e6
     assert hashlib.sha256(content).hexdigest() == record["sha256"]
@@ -94,7 +94,7 @@ def test_what_a_shipped_model_is_built_on_is_asked_for(name, monkeypatch):
 @pytest.fixture
 def copied(tmp_path):
     name = "vit_nano_patch2_8.hnn_digits"
-    return Path(shutil.copytree(pretrained.SHIPPED / name, tmp_path / name))
+    return Path(shutil.copytree(where.SHIPPED / name, tmp_path / name))
 
 
 def test_export_and_load_is_exact(copied, tmp_path):
@@ -278,8 +278,9 @@ def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
 def test_a_base_is_found_by_its_name_alone_and_is_whole(copied, tmp_path, monkeypatch):
     base, cut = "vit_nano_patch2_8.ann_digits", pretrained.load_pretrained(copied)
     shipped = tmp_path / "shipped"
-    shutil.copytree(pretrained.SHIPPED / base, shipped / base)
-    monkeypatch.setattr(pretrained, "SHIPPED", shipped)
+    shutil.copytree(where.SHIPPED / base, shipped / base)
+    for module in (pretrained, where):
+        monkeypatch.setattr(module, "SHIPPED", shipped)
     (tmp_path / "work" / base).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
     built = pretrained.export(shipped / "built", cut.params, cut.record, base=base)

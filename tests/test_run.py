@@ -22,13 +22,14 @@ from snapjax.parameters import merge_plan
 from zoo import checkpoint
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
-from zoo.pretrained import SHIPPED, load_pretrained
+from zoo.pretrained import load_pretrained
 from zoo.train.config import override
 from zoo.train.logbook import TIMINGS, read_metrics
 from zoo.train.placement import batch_putter
 from zoo.train.presets import get_preset
 from zoo.train.run import prepare, train
 from zoo.train.step import evaluate
+from zoo.where import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["model.width=16", "model.mlp_width=32", "train.epochs=1", "log.every=10"]

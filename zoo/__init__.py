@@ -3,7 +3,8 @@
 from zoo import create_model, list_models, load_pretrained
 """
 
-from zoo.pretrained import list_pretrained, load_pretrained
+from zoo.pretrained import load_pretrained
 from zoo.registry import create_model, list_models
+from zoo.where import list_pretrained
 
 __all__ = ["create_model", "list_models", "list_pretrained", "load_pretrained"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from zoo import checkpoint
 from zoo.hugging_face import sentence
 from zoo.hugging_face.tensors import INDEX, WEIGHTS, Tensors, in_folder
-from zoo.pretrained import find
+from zoo.where import find
 
 
 class Tensor(NamedTuple):

@@ -16,10 +16,11 @@ from snapjax import cost
 from snapjax.sharding import AXES, place
 from zoo.data import DataSpec, load
 from zoo.hybrid import Batch, Model, Params
-from zoo.pretrained import list_pretrained, load_pretrained
+from zoo.pretrained import load_pretrained
 from zoo.registry import create_model
 from zoo.train.config import TrainSpec
 from zoo.train.step import Trainer
+from zoo.where import list_pretrained
 
 # Parameters of the largest model whose spike rates are measured by running it here.
 LARGEST_MEASURED = 30_000_000

@@ -24,8 +24,9 @@ from zoo import cost
 from zoo.files import write_atomic
 from zoo.hybrid import Model
 from zoo.plots import COLOURS
-from zoo.pretrained import list_pretrained, load_pretrained
+from zoo.pretrained import load_pretrained
 from zoo.registry import VARIANTS, create_model
+from zoo.where import list_pretrained
 
 LAYERS, BATCH, MICROBATCHES = 16, 32, 16
 ASSUMED_RATE = 0.5  # what trained phase codes settle at in the zoo's shipped models

@@ -21,17 +21,15 @@ from snapjax.surrogate import Surrogate
 from zoo import checkpoint, single_file
 from zoo.files import read_json, write_atomic, write_json
 from zoo.hugging_face import folder as hugging_face
-from zoo.hugging_face.hub import ID, fetch
-from zoo.hugging_face.known import KNOWN, locate
-from zoo.hugging_face.tensors import CONVERT
+from zoo.hugging_face.known import KNOWN
 from zoo.hybrid import Model, Params
 from zoo.provenance import PretrainedConfig, check_digests, digests
 from zoo.registry import default_boundary
 from zoo.train.config import RunConfig, from_dict, to_dict
 from zoo.trees import flatten, unflatten
+from zoo.where import CONFIG, SHIPPED, find, list_pretrained, named
 
-SHIPPED = Path(__file__).parent / "pretrained"
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 FORMAT = "snapjax-1"
 
 
@@ -56,11 +54,6 @@ class Pretrained:
     record: dict[str, Any]
     tokenizer: str | None
     source: PretrainedConfig
-
-
-def list_pretrained() -> list[str]:
-    """Names of the trained models that ship with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
 
 
 def describe(
@@ -187,34 +180,6 @@ def load_pretrained(
     return recut(loaded, variant, stages, boundary)
 
 
-def find(name: str | Path) -> tuple[Path, str | None]:
-    """Where a model is: a folder or a safetensors file, and its source if it is not a path.
-
-    Raises:
-      ValueError: nothing of this name is here, or can be fetched.
-    """
-    path = Path(name)
-    if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
-        return path, None
-    if path.is_file():
-        raise ValueError(
-            f"{path}: a folder or a .safetensors file is needed; pickles (.bin, .pt) are not "
-            f"opened, because reading one runs code. Convert it where you trust it: {CONVERT}"
-        )
-    if (found := _named(str(name))) is not None:
-        return found
-    if ID.fullmatch(str(name)):
-        return fetch(str(name))
-    raise unknown_name("pretrained model, folder or Hub id", name, [*list_pretrained(), *KNOWN])
-
-
-def _named(name: str) -> tuple[Path, str | None] | None:
-    """`find`, of what ships and of presets whose weights others publish."""
-    if name in list_pretrained():
-        return SHIPPED / name, None
-    return locate(name) if name in KNOWN else None
-
-
 def _as_published(loaded: Pretrained, name: str, source: str) -> Pretrained:
     """Weights of others, checked if a preset's name stands for them."""
     if (known := KNOWN.get(name)) is None:
@@ -328,7 +293,7 @@ class Base:
 def _base(name: str) -> Base:
     """By the name of a model alone, whatever lies in the working directory: a folder's config names
     it, and must not choose what is read or fetched beyond these."""
-    found = _named(name)
+    found = named(name)
     if found is None:
         raise unknown_name("base", name, [*list_pretrained(), *KNOWN])
     path, source = found
