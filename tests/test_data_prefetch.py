@@ -125,6 +125,8 @@ def test_an_interrupt_while_waiting_ends_the_thread():
         # Not before the consumer waits; a signal of its own thread, as from a terminal.
         time.sleep(0.1)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        # Nor is the item there before the signal has been seen, or there is nothing to wait for.
+        time.sleep(0.5)
         release.set()
 
     helper = threading.Thread(target=interrupt)

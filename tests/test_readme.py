@@ -58,6 +58,22 @@ def test_the_longer_runs_are_the_committed_results_and_meet_what_they_promise(na
         assert spikes["loss"] <= 1.03 * dense["loss"]
 
 
+def test_the_distilled_models_are_the_committed_result():
+    result = json.loads((ROOT / "results" / "minilm.json").read_text())
+    assert compare.markdown(result["rows"]) in (ROOT / "README.md").read_text()
+    assert {row["samples"] for row in result["rows"]} == {1500}
+    taught = [row for row in result["rows"] if row["weights"] == "distilled"]
+    assert {row["code"] for row in taught} >= {"phase", "int2", "topk"}
+    spikes = {row["bytes_per_token_and_hop"]: row["spearman"] for row in taught
+              if row["code"] == "phase" and row["boundary"]["steps"] > 1}  # fmt: skip
+    assert {6, 12, 24, 48} <= spikes.keys()
+    rivals = [row for row in taught if row["code"] != "phase" or row["boundary"]["steps"] == 1]
+    assert rivals
+    for row in rivals:  # that take as many bytes or more
+        assert row["bytes_per_token_and_hop"] >= 48
+        assert row["spearman"] < spikes[48]
+
+
 def test_the_table_of_costs_is_of_the_committed_studies():
     rows = lambda name: json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
     studies = {
