@@ -46,13 +46,15 @@ def test_the_origin_of_weights():
     run = lambda variant, trains: {
         "config": {"model": {"variant": variant}, "train": {"trains": trains}}
     }
-    fitted, taught = {"calibration": {}}, {"teacher": {}}
+    fitted, taught = {"calibration": {}}, {"teacher": {}, "step": 9}
     assert compare.weights_of(run("ann", "all") | fitted) == "dense, calibrated"
     assert compare.weights_of(run("hnn", "all")) == "trained"
-    assert compare.weights_of(run("hnn", "all") | taught) == "distilled"
+    assert compare.weights_of(run("hnn", "all") | taught) == "distilled for 9 steps"
     alone = run("hnn", "boundaries") | taught
-    assert compare.weights_of(alone) == "distilled, boundaries alone"
-    assert compare.weights_of(alone | fitted) == "distilled, boundaries alone, calibrated"
+    assert compare.weights_of(alone) == "distilled boundaries alone for 9 steps"
+    assert (
+        compare.weights_of(alone | fitted) == "distilled boundaries alone for 9 steps, calibrated"
+    )
 
 
 def test_the_script(tmp_path):

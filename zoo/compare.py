@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from snapjax.boundary import Boundary
+from snapjax.code import SPIKE_CODES
 
 Record = dict[str, Any]
 
@@ -18,7 +19,12 @@ Record = dict[str, Any]
 SCORES = {"accuracy": "accuracy", "loss": "cross-entropy", "spearman": "Spearman"}
 # Column title -> how it is shown.
 WHAT = {
-    "boundary": lambda record: record["code"],
+    # Spikes of one step are signs: another code to a reader, if not to the boundary.
+    "boundary": lambda record: (
+        f"{record['code']}, 1 step"
+        if record["code"] in SPIKE_CODES and record["boundary"]["steps"] == 1
+        else record["code"]
+    ),
     "weights": lambda record: record["weights"],
 }
 SENT = {
@@ -62,8 +68,8 @@ def weights_of(record: Mapping[str, Any]) -> str:
     """Which training a cut model's weights come from, by what was saved beside them.
 
     Args:
-      record: of a `Pretrained`: "config" and "teacher" of the run that made it, where one did, and
-        "calibration" where its boundaries were fitted after that.
+      record: of a `Pretrained`: "config", "step" and "teacher" of the run that made it, where one
+        did, and "calibration" where its boundaries were fitted after that.
 
     Example:
       >>> weights_of({"calibration": {"method": "variance"}})
@@ -72,7 +78,7 @@ def weights_of(record: Mapping[str, Any]) -> str:
     config = record.get("config")
     if "teacher" in record:
         alone = config is not None and config["train"].get("trains") == "boundaries"
-        origin = "distilled, boundaries alone" if alone else "distilled"
+        origin = f"distilled {'boundaries alone ' if alone else ''}for {record['step']} steps"
     else:
         origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
     return f"{origin}, calibrated" if "calibration" in record else origin
