@@ -74,6 +74,20 @@ def test_the_distilled_models_are_the_committed_result():
         assert row["spearman"] < spikes[48]
 
 
+def test_the_table_of_times_is_of_the_committed_bench():
+    rows = json.loads((ROOT / "results" / "bench_train.json").read_text())["rows"]
+    text = (ROOT / "README.md").read_text()
+    for row in rows:
+        assert (
+            f"| `{row['model']}` | {row['pass']} | {row['run']} | {1e3 * row['seconds']:.0f} | "
+            f"{row['samples_per_second']:.0f} | {row['tokens_per_second']:.0f} | "
+            f"{row['time_over_ann']:.3f} |"
+        ) in text
+    shares = [row["boundary_share"] for row in rows if row["boundary_share"] is not None]
+    assert len(shares) == 4
+    assert max(shares) < 0.05
+
+
 def test_the_table_of_costs_is_of_the_committed_studies():
     rows = lambda name: json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
     studies = {
