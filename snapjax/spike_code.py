@@ -13,6 +13,7 @@ and nothing learned is shared over the link.
 | ternary | 2 | 3^-t | [-1.5, 1.5] | balanced ternary digits, a plane for +1 and one for -1 |
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ def per_feature(vector: jax.Array, like: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class SpikeCode:
+class SpikeCode(ABC):
     """A code of binary spikes under a bit budget; the subclasses say when a neuron fires.
 
     Attributes:
@@ -63,9 +64,9 @@ class SpikeCode:
     def bits(self) -> int:
         return self.budget
 
+    @abstractmethod
     def step_amplitudes(self) -> np.ndarray:
-        """float32 (T,)."""
-        raise NotImplementedError
+        """float32 (T,): what a spike of each step is worth."""
 
     def amplitudes(self) -> np.ndarray:
         """float32 (planes,): step by step."""
@@ -74,9 +75,9 @@ class SpikeCode:
     def step_of_plane(self) -> np.ndarray:
         return np.repeat(np.arange(self.steps, dtype=np.int32), self.planes_per_step)
 
+    @abstractmethod
     def fire(self, encoder: Params, v: jax.Array) -> list[jax.Array]:
         """The spikes of v (..., features), a list of one 0/1 array a plane."""
-        raise NotImplementedError
 
     def neuron_params(self) -> Params:
         """Initial values of what the firing rule learns, {name: scalar}."""

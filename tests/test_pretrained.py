@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -213,6 +214,33 @@ def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
     first, second = (pretrained.load_pretrained(folder) for folder in (copied, made))
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
     assert second.record["card"]["limits"] == "the limits"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"code": "int8"}, "is of another model: .*'int8'"),
+        ({"stages": None}, r"lacks \['stages'\]; give what evaluate.py --json printed"),
+        ({"accuracy": None}, "lacks a score"),
+    ],
+)
+def test_scores_of_another_model_are_not_put_on_a_card(change, message, copied, tmp_path):
+    (copied / "summary.json").write_text("{}")
+    scores = {"model": "vit_nano_patch2_8", "stages": 4, "code": "phase", "task": "classify",
+              "samples": 360, "accuracy": 0.5} | change  # fmt: skip
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({key: value for key, value in scores.items() if value is not None}))
+    required = ("command", "data", "data-licence", "hardware", "limits")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "export_pretrained.py"), str(copied),
+         "vit_nano_patch2_8.tag", "--out", str(tmp_path / "out"), "--scores", str(path),
+         *(part for name in required for part in (f"--{name}", "x"))],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def evaluate(*arguments):

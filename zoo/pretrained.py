@@ -127,7 +127,7 @@ def export(
         }
         record["base"] = {"name": base, "parameters": below.digest, "tokenizer": None}
         if tokenizer is not None and tokenizer == below.tokenizer:
-            record["base"]["tokenizer"], tokenizer = _digest(tokenizer), None
+            record["base"]["tokenizer"], tokenizer = single_file.digest_of(tokenizer), None
     content = save(flat, metadata={"format": FORMAT})
     if tokenizer is None:
         (folder / TOKENIZER).unlink(missing_ok=True)  # of a model that was here before
@@ -316,17 +316,16 @@ def _base_of(record: Mapping[str, Any]) -> Base:
         raise ValueError(f"the record's base={named!r} is damaged")
     base = _base(str(named["name"]))
     text = base.tokenizer if named["tokenizer"] is not None else None
-    for part, digest in (("parameters", base.digest), ("tokenizer", text and _digest(text))):
+    for part, digest in (
+        ("parameters", base.digest),
+        ("tokenizer", text and single_file.digest_of(text)),
+    ):
         if digest != named[part]:
             raise ValueError(
                 f"it is built on {named['name']} with {part} of SHA-256 {named[part]}, and those "
                 f"here have {digest}: other weights of that name"
             )
     return replace(base, tokenizer=text)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _equal(one: jax.Array, other: np.ndarray) -> bool:

@@ -17,7 +17,11 @@ def list_pretrained() -> list[str]:
 
 
 def find(name: str | Path) -> tuple[Path, str | None]:
-    """Where a model is: a folder or a safetensors file, and its source if it is not a path.
+    """Where a model is: a folder or a safetensors file, and its source where others publish it.
+
+    Args:
+      name: a path, a name of `list_pretrained()`, a preset whose weights others publish, or a Hub
+        id; a path that exists goes before a name.
 
     Raises:
       ValueError: nothing of this name is here, or can be fetched.

@@ -33,7 +33,7 @@ def digits_hnn() -> RunConfig:
 
     python scripts/train.py digits_hnn
 
-    0.978 of the 360 held-out images, in a minute on 2 CPU cores; `make demo`, which cuts the dense
+    0.978 of the 360 held-out images, in 2 minutes on 2 CPU cores; `make demo`, which cuts the dense
     run's model instead and trains half as long, reaches 0.983.
     """
     return _spiking(digits_ann(), "digits_hnn")
