@@ -15,10 +15,12 @@ from pyarrow import parquet
 
 from zoo import embeddings, similarity, single_file
 from zoo.data import DataSpec
+from zoo.evaluate import score_any
 from zoo.pretrained import Pretrained
 from zoo.provenance import PretrainedConfig
 from zoo.registry import create_model
 from zoo.sentences import Encoder
+from zoo.unlabelled import read_texts
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 40
@@ -160,6 +162,22 @@ def test_bad_pairs_are_refused(encoder, tmp_path, content, message):
     path = write(tmp_path / "pairs.tsv", content)
     with pytest.raises(ValueError, match=message):
         similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+
+
+def test_an_encoder_is_scored_on_nothing_but_pairs(loaded):
+    for name in ("digits", "topics"):
+        spec = DataSpec(source=name, **similarity.COLUMNS)
+        with pytest.raises(ValueError, match="this model makes embeddings; task='stsb'"):
+            score_any(loaded, spec, "classify")
+        with pytest.raises(ValueError, match=rf"{name} \(validation\): no column data\."):
+            score_any(loaded, spec, "stsb")
+
+
+def test_embedded_texts_are_there_to_embed(encoder):
+    some = read_texts(DataSpec(source="topics", task="unlabelled"))
+    assert len(some) > 1000
+    assert len(set(some)) == len(some)
+    assert np.isfinite(encoder.embed(some[:3])).all()
 
 
 def test_the_scripts(loaded, tmp_path):

@@ -87,8 +87,14 @@ def score_any(
       task: what the user expects, None for the model's own.
       batch_size: samples a batch.
       places, train_split: see `score`; an encoder has no use for them.
+
+    Raises:
+      ValueError: the model is not for the task, or the data do not fit; see `data_for`.
     """
-    if task == "stsb" or loaded.model.config.task == "encode":
+    encodes = loaded.model.config.task == "encode"
+    if encodes and task not in (None, "stsb"):
+        raise ValueError(f"task={task!r}: this model makes embeddings; task='stsb' scores those")
+    if task == "stsb" or encodes:
         return similarity.score(Encoder.of(loaded, batch_size), spec)
     data = data_for(loaded, spec, task)
     return score(loaded, data, batch_size=batch_size, places=places, train_split=train_split)

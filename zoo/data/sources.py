@@ -76,6 +76,8 @@ def read_rows(spec: DataSpec, validation: bool) -> Table:
     Raises:
       ValueError: the source, or the split, is not there or damaged.
     """
+    if spec.source in EMBEDDED:
+        return _embedded(spec)[0][validation]
     path = Path(spec.source).expanduser()
     if path.is_file():
         return tables.read_table(path)
@@ -94,20 +96,30 @@ def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
             f"data.source={name!r} is data for data.task={task!r} or 'unlabelled', got "
             f"{spec.task!r}"
         )
+    parts, identity = _embedded(spec)
     if name == "digits":
-        first, first_labels, second, second_labels = embedded.digits()
-        columns = spec.image_column, spec.label_column
-        train = Table(dict(zip(columns, (first, first_labels), strict=True)), "digits (train)")
-        validation = Table(
-            dict(zip(columns, (second, second_labels), strict=True)), "digits (validation)"
-        )
-        return prepare.prepared(spec, train, validation, scale=embedded.DIGITS_LARGEST)
-    texts, more_texts, identity = embedded.topics()
-    train = Table({spec.text_column: texts}, "topics (train)")
-    validation = Table({spec.text_column: more_texts}, "topics (validation)")
-    data = prepare.prepared(spec, train, validation, tokenizer=tokenizer)
+        return prepare.prepared(spec, *parts, scale=embedded.DIGITS_LARGEST)
+    data = prepare.prepared(spec, *parts, tokenizer=tokenizer)
     data.record.update(identity)
     return data
+
+
+def _embedded(spec: DataSpec) -> tuple[tuple[Table, Table], dict[str, str]]:
+    """The rows to train on and to validate with, in the columns that the spec names, and what
+    identifies them where that is more than their name."""
+    if spec.source == "digits":
+        first, first_labels, second, second_labels = embedded.digits()
+        columns = (spec.image_column, spec.label_column)
+        train, validation = (
+            dict(zip(columns, arrays, strict=True))
+            for arrays in ((first, first_labels), (second, second_labels))
+        )
+        identity = {}
+    else:
+        texts, more_texts, identity = embedded.topics()
+        train, validation = {spec.text_column: texts}, {spec.text_column: more_texts}
+    both = Table(train, f"{spec.source} (train)"), Table(validation, f"{spec.source} (validation)")
+    return both, identity
 
 
 def _find(spec: DataSpec, path: Path) -> Source:
