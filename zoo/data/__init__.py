@@ -6,7 +6,7 @@
 | `embedded.py`, `tables.py`, `idx.py`, `pictures.py`, `files.py` | where the bytes come from |
 | `images.py`, `augment.py` | splits of images |
 | `text.py`, `masking.py`, `tokenizer.py` | splits of text |
-| `order.py`, `batches.py`, `prefetch.py` | who sees which sample when |
+| `order.py`, `lengths.py`, `batches.py`, `prefetch.py` | who sees which sample when |
 """
 
 from zoo.data.batches import Batch, Split, eval_batches, steps_per_epoch, train_batches

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from zoo.data.lengths import by_length, padded_lengths
 from zoo.data.order import epoch_order
 
 Batch = dict[str, np.ndarray]
@@ -23,8 +24,11 @@ text classification: token, type (B, S) int32; mask (B, S) bool, true for real t
   int32; weight (B,) float32.
 unlabelled images and texts: the same without label.
 
-A weight is 0 for a sample that only fills up a batch.
+S is the data's, or with group_by_length the batch's own. A weight is 0 for a sample that only fills
+up a batch.
 """
+
+_TOKENS = ("token", "type", "mask")
 
 
 class Split(Protocol):
@@ -33,6 +37,10 @@ class Split(Protocol):
     @property
     def samples(self) -> int:
         """Number of samples."""
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(samples,) int32 tokens that are not padding; None where no sample has any padding."""
 
     def take(self, index: np.ndarray) -> Batch:
         """The samples at `index` ((B,) int64) as evaluation sees them: always the same."""
@@ -64,6 +72,7 @@ def train_batches(
     epoch: int,
     start: int = 0,
     rows: np.ndarray | None = None,
+    group_by_length: bool = False,
 ) -> Iterator[Batch]:
     """The full batches of one epoch in its order, from step `start` (for a resumed run) on.
 
@@ -76,20 +85,59 @@ def train_batches(
       seed, epoch: what order and augmentation are a function of.
       start: the first step to give.
       rows: (n,) positions within the global batch that this process holds; None: all of them.
+      group_by_length: texts of like length in one batch, padded to its longest; see
+        `zoo.data.lengths`.
 
     Raises:
       ValueError: batch_size < 1 or larger than the data, start not in [0, steps_per_epoch], rows
-        out of the batch, or a bad seed or epoch.
+        out of the batch, a bad seed or epoch, or group_by_length of samples without padding.
     """
     steps = steps_per_epoch(split, batch_size)
     if not 0 <= start <= steps:
         raise ValueError(f"start={start} is not in [0, {steps}], the steps of an epoch")
     rows = _checked_rows(rows, batch_size)
-    order = epoch_order(split.samples, seed, epoch)
+    if not group_by_length:
+        order = epoch_order(split.samples, seed, epoch)
+        return (
+            split.augmented(order[step * batch_size + rows], seed, epoch)
+            for step in range(start, steps)
+        )
+    order, padded = grouped_epoch(split, batch_size, seed, epoch)
     return (
-        split.augmented(order[step * batch_size + rows], seed, epoch)
+        trimmed(split.augmented(order[step * batch_size + rows], seed, epoch), padded[step])
         for step in range(start, steps)
     )
+
+
+def grouped_epoch(
+    split: Split, batch_size: int, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The order of an epoch grouped by length, and what each of its batches is padded to.
+
+    Returns:
+      (steps * batch_size,) and (steps,), both int64.
+
+    Raises:
+      ValueError: the samples have no lengths.
+    """
+    if split.lengths is None:
+        raise ValueError(
+            "train.group_by_length=true is for texts of different lengths, and these samples are "
+            "all of one; leave it out"
+        )
+    order = by_length(
+        epoch_order(split.samples, seed, epoch), split.lengths, batch_size, seed, epoch
+    )
+    sequence = split.take(np.arange(1))["token"].shape[1]
+    return order, padded_lengths(order, split.lengths, batch_size, sequence)
+
+
+def trimmed(batch: Batch, length: int) -> Batch:
+    """A batch of texts with nothing behind the first `length` tokens."""
+    return {
+        name: np.ascontiguousarray(array[:, :length]) if name in _TOKENS else array
+        for name, array in batch.items()
+    }
 
 
 def eval_batches(

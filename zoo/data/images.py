@@ -77,6 +77,10 @@ class Images:
             )
 
     @property
+    def lengths(self) -> None:
+        """No image has padding."""
+
+    @property
     def samples(self) -> int:
         """Number of images."""
         return len(self.pixels)

@@ -14,6 +14,8 @@ EVALUATION = (0, WORD - 1)
 """(seed, epoch) of the numbers that evaluation draws; no training run reaches this epoch."""
 HELD_OUT = (0, WORD - 2)
 """(seed, epoch) of the order that picks a validation split where the data has none."""
+BATCHES = WORD - 1
+"""The stream of the order of batches: no data has as many samples."""
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
@@ -28,7 +30,17 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     """
     if size < 1:
         raise ValueError(f"size={size} is not a number of samples; give at least 1")
-    words = _philox(seed, epoch, stream=0).random_raw(size)
+    return _ranked(size, seed, epoch, stream=0)
+
+
+def batch_order(steps: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of range(steps) for batches made beforehand, as `epoch_order` but from other
+    words: (steps,) int64."""
+    return _ranked(steps, seed, epoch, stream=BATCHES)
+
+
+def _ranked(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    words = _philox(seed, epoch, stream).random_raw(size)
     return np.argsort(words, kind="stable").astype(np.int64)
 
 
@@ -38,10 +50,10 @@ def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
     Its raw words are those of `sample_words`, which draws them for many samples at once.
 
     Raises:
-      ValueError: sample outside [0, 2**64 - 1), or seed or epoch outside [0, 2**64).
+      ValueError: sample outside [0, 2**64 - 2), or seed or epoch outside [0, 2**64).
     """
-    if not 0 <= sample < WORD - 1:
-        raise ValueError(f"sample={sample} is not in [0, 2**64 - 1)")
+    if not 0 <= sample < BATCHES - 1:
+        raise ValueError(f"sample={sample} is not in [0, 2**64 - 2)")
     return np.random.Generator(_philox(seed, epoch, stream=sample + 1))
 
 

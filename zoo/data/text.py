@@ -35,6 +35,10 @@ class MaskedText:
     ordinary: np.ndarray
 
     @property
+    def lengths(self) -> None:
+        """No block has padding."""
+
+    @property
     def samples(self) -> int:
         """Number of blocks."""
         return len(self.tokens)
@@ -103,14 +107,14 @@ class Texts:
       token: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
         padding.
       type: (samples, sequence) int32: 1 for the tokens of the other text and its [SEP], else 0.
-      length: (samples,) int32: how many tokens are not padding.
+      lengths: (samples,) int32: how many tokens are not padding.
       label: (samples,) int32, in [0, classes); None of unlabelled texts.
       classes: number of classes; None of unlabelled texts.
     """
 
     token: np.ndarray
     type: np.ndarray
-    length: np.ndarray
+    lengths: np.ndarray
     label: np.ndarray | None
     classes: int | None
 
@@ -123,7 +127,7 @@ class Texts:
         """The texts at `index`."""
         batch = {
             "token": self.token[index],
-            "mask": np.arange(self.token.shape[1]) < self.length[index, None],
+            "mask": np.arange(self.token.shape[1]) < self.lengths[index, None],
             "type": self.type[index],
             "weight": np.ones(len(index), np.float32),
         }
@@ -167,7 +171,7 @@ def tokenised(
     room = sequence - 1 - len(columns)
     token = np.full((len(texts), sequence), vocabulary.pad, np.int32)
     kind = np.zeros((len(texts), sequence), np.int32)
-    length = np.empty(len(texts), np.int32)
+    lengths = np.empty(len(texts), np.int32)
     for row, parts in enumerate(zip(*encoded, strict=True)):
         for part, column in zip(parts, columns, strict=True):
             if not part:
@@ -186,10 +190,10 @@ def tokenised(
             begin = len(ids)
             ids += [*part[:kept], vocabulary.separator]
         token[row, : len(ids)] = ids
-        length[row] = len(ids)
+        lengths[row] = len(ids)
         if others is not None:
             kind[row, begin : len(ids)] = 1
-    return Texts(token, kind, length, labels, classes)
+    return Texts(token, kind, lengths, labels, classes)
 
 
 def _kept(one: int, other: int = 0, *, room: int) -> tuple[int, ...]:

@@ -132,6 +132,8 @@ class TrainSpec:
       clip: largest global gradient norm.
       label_smoothing: share of the target spread over all classes, in training only.
       trains: "all" parameters, or the "boundaries" alone.
+      group_by_length: texts of like length in one batch, padded to its longest and not to
+        data.sequence; a step is compiled for each length.
       ema: decay of the moving average of the weights that is evaluated and exported; 0 for none.
       seed: of the initial parameters, the data order, the augmentation and dropout.
     """
@@ -145,6 +147,7 @@ class TrainSpec:
     clip: float = 1.0
     label_smoothing: float = 0.0
     trains: str = "all"
+    group_by_length: bool = False
     ema: float = 0.0
     seed: int = 0
 

@@ -55,7 +55,7 @@ class Window:
     def resume(self, paused: float) -> None:
         self._started += time.perf_counter() - paused
 
-    def close(self, samples: int, tokens: int, waited: float) -> Row:
+    def close(self, samples: int, tokens: float, waited: float) -> Row:
         """The means over the window, and its speed; a new window begins.
 
         Args:

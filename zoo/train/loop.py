@@ -43,7 +43,8 @@ class Run:
       window: the steps since the last line of metrics, from a checkpoint.
       step: updates made so far.
       steps_per_epoch: full batches of the training split.
-      tokens_per_sample: for the speed in tokens.
+      tokens_per_sample: for the speed in tokens; where batches are grouped by length, the mean over
+        an epoch, and so the next.
       flops_per_sample: that the model needs, forward and backward; see `zoo.train.utilisation`.
       peak_flops: that the devices could do a second, None where that is not known.
       seconds: of training and evaluation so far, over all resumes.
@@ -58,7 +59,7 @@ class Run:
     window: list[dict[str, Any]]
     step: int
     steps_per_epoch: int
-    tokens_per_sample: int
+    tokens_per_sample: float
     flops_per_sample: float
     peak_flops: float | None
     seconds: float = 0.0
@@ -122,6 +123,7 @@ class Loop:
                 epoch=epoch,
                 start=start,
                 rows=self.rows,
+                group_by_length=spec.group_by_length,
             )
 
     def _steps(self, source: Any, bar: Progress) -> None:
