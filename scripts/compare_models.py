@@ -32,6 +32,9 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument(
+        "--append", action="store_true", help="keep the other rows of a table that --out holds"
+    )
     return parser.parse_args()
 
 
@@ -54,20 +57,21 @@ def run(args: argparse.Namespace) -> None:
 
     dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
     first = cut[0].model
-    rows = []
-    for code in args.codes.split(","):
-        wire = Boundary(first.config.width, code, budget=first.boundary.budget)
-        rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
-    rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
     result = {
         "model": first.config.name,
         "stages": first.config.stages,
         "task": args.task or first.config.task,
         "data": Path(args.data).name,
         "jax": jax.__version__,
-        "rows": rows,
     }
-    write_json(args.out, result)
+    before = compare.rows_of(args.out, result) if args.append else []
+    rows = []
+    for code in filter(None, args.codes.split(",")):
+        wire = Boundary(first.config.width, code, budget=first.boundary.budget)
+        rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
+    rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
+    rows = compare.added(before, rows)
+    write_json(args.out, {**result, "rows": rows})
     print(compare.markdown(rows))
     print(f"\n{args.out}")
 

@@ -10,6 +10,7 @@ import pytest
 from snapjax.boundary import Boundary
 from zoo import compare
 from zoo.evaluate import score_any, spec_for
+from zoo.files import write_json
 from zoo.pretrained import load_pretrained, recut
 
 ROOT = Path(__file__).parents[1]
@@ -74,4 +75,32 @@ def test_the_script(tmp_path):
     assert [int2["accuracy"], spikes["accuracy"]] == [one["accuracy"] for one in wanted]
     assert [int2["weights"], spikes["weights"]] == ["dense", "trained"]
     assert spikes["bytes_per_token_and_hop"] == 8
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_models.py"), DENSE,
+         SPIKING, "--data", "digits", "--codes", "", "--out", str(out), "--append"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text()) == result
     assert spikes["spike_rate"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_rows_are_added_to_a_table_and_replaced_by_name():
+    row = lambda weights, score, code="int4", budget=96: {
+        **compare.record(Boundary(96, code, budget=budget), weights, {"accuracy": score}, None)
+    }
+    before = [row("dense", 0.1), row("trained", 0.2), row("trained", 0.3, "topk")]
+    new = [row("trained", 0.4), row("trained", 0.5, "topk", 48), row("dense", 0.6, "int8")]
+    rows = compare.added(before, new)
+    assert [one["accuracy"] for one in rows] == [0.1, 0.4, 0.3, 0.5, 0.6]
+    assert [one["accuracy"] for one in before] == [0.1, 0.2, 0.3]
+
+
+def test_a_table_of_something_else_is_not_added_to(tmp_path):
+    out = tmp_path / "table.json"
+    write_json(out, {"model": "a", "data": "dev.tsv", "rows": [{"code": "int8"}]})
+    assert compare.rows_of(out, {"model": "a", "data": "dev.tsv"}) == [{"code": "int8"}]
+    with pytest.raises(ValueError, match=r"a table of data='dev.tsv', and these rows are of 'x'"):
+        compare.rows_of(out, {"model": "a", "data": "x"})
+    with pytest.raises(ValueError, match="nowhere"):
+        compare.rows_of(tmp_path / "nowhere.json", {})

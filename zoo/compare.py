@@ -6,12 +6,14 @@ are the same figures.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from snapjax.boundary import Boundary
 from snapjax.code import SPIKE_CODES
+from zoo.files import read_json
 
 Record = dict[str, Any]
 
@@ -82,6 +84,40 @@ def weights_of(record: Mapping[str, Any]) -> str:
     else:
         origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
     return f"{origin}, calibrated" if "calibration" in record else origin
+
+
+def rows_of(path: Path, about: Mapping[str, Any]) -> list[Record]:
+    """The rows of a table in a JSON file, to add others to.
+
+    Args:
+      path: of the file.
+      about: what else is in it: the rows to add are of the same model, data, ...
+
+    Raises:
+      ValueError: no such file, or its table is of something else.
+    """
+    table = read_json(path)
+    for name, value in about.items():
+        if table.get(name) != value:
+            raise ValueError(
+                f"{path}: is a table of {name}={table.get(name)!r}, and these rows are of "
+                f"{value!r}; give another file"
+            )
+    return table["rows"]
+
+
+def added(before: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """The rows of a table and new ones behind them; one of the same name is replaced in its place.
+
+    A row's name is its boundary, its bytes and its weights.
+    """
+    rows = {_name(row): row for row in before}
+    rows |= {_name(row): row for row in new}
+    return list(rows.values())
+
+
+def _name(row: Record) -> tuple[str, int, str]:
+    return WHAT["boundary"](row), row["bytes_per_token_and_hop"], row["weights"]
 
 
 def table(records: Sequence[Record], title: str) -> Table:
