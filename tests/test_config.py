@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from snapjax.surrogate import Surrogate
+from zoo.registry import default_boundary
 from zoo.train.config import (
     MeshSpec,
     ModelSpec,
@@ -44,6 +46,16 @@ def test_the_hybrid_differs_from_the_dense_run_in_its_boundaries_and_its_teacher
         assert get_preset(f"{task}_hnn").distill.teacher == f"runs/{task}_ann"
     boundary = get_preset(f"{task}_hnn").model.boundary(144)
     assert (boundary.code, boundary.bytes_per_token) == ("phase", 18)
+
+
+def test_the_surrogate_of_a_config_is_the_boundarys():
+    usual = get_preset("digits_hnn")
+    assert usual.model.boundary(8).surrogate == default_boundary(8, "hnn").surrogate
+    other = override(usual, ["model.surrogate=atan"])
+    assert other.model.boundary(8).surrogate == Surrogate("atan")
+    wide = override(other, ["model.surrogate_alpha=0.5"])
+    assert wide.model.boundary(8).surrogate == Surrogate("atan", 0.5)
+    assert wide.model.build(classes=10).boundary.surrogate == Surrogate("atan", 0.5)
 
 
 def test_override_reads_values_as_their_type():
@@ -98,6 +110,9 @@ def test_bad_assignments(assignment, message):
         (ModelSpec, {"bits_per_feature": 0.0}, "bits_per_feature=0.0"),
         (ModelSpec, {"bits_per_feature": float("inf")}, "bits_per_feature=inf"),
         (ModelSpec, {"stages": 0}, "stages=0"),
+        (ModelSpec, {"surrogate": "atann"}, "model.surrogate: unknown surrogate 'atann'"),
+        (ModelSpec, {"surrogate": "atan", "surrogate_alpha": 0.0}, "model.surrogate: alpha=0.0"),
+        (ModelSpec, {"surrogate_alpha": 2.0}, "surrogate_alpha=2.0 is for model.surrogate"),
     ],
 )
 def test_bad_options(kind, options, message):

@@ -11,6 +11,7 @@ from typing import Any
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
+from snapjax.surrogate import Surrogate
 from zoo.calibration import METHODS
 from zoo.calibration import PLAIN as DEFAULT_METHOD
 from zoo.config_fields import coerce
@@ -36,6 +37,9 @@ class ModelSpec:
       code: of the boundary; None for the variant's default (float32 or phase).
       steps: spike steps at most.
       bits_per_feature: budget of a spike code or top-k.
+      surrogate: gradient of the spikes, one of `snapjax.surrogate.SURROGATES`; None for the
+        variant's default.
+      surrogate_alpha: its inverse width; None for the surrogate's own default.
       gradient_wire: format of the gradients on the links.
       init_from: weights to start from: a name, a folder or a checkpoint, as `load_pretrained`
         takes it. Boundaries that differ are made anew and calibrated. None starts from scratch, or
@@ -56,6 +60,8 @@ class ModelSpec:
     code: str | None = None
     steps: int = 4
     bits_per_feature: float = 1.0
+    surrogate: str | None = None
+    surrogate_alpha: float | None = None
     gradient_wire: str = "float32"
     init_from: str | None = None
     calibration: str = "variance"
@@ -75,6 +81,18 @@ class ModelSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"model.{name}={value} must be at least 1")
+        if self.surrogate is not None:
+            self._surrogate()
+        elif self.surrogate_alpha is not None:
+            raise ValueError(
+                f"model.surrogate_alpha={self.surrogate_alpha} is for model.surrogate; give both"
+            )
+
+    def _surrogate(self) -> Surrogate:
+        try:
+            return Surrogate(self.surrogate or "", self.surrogate_alpha)
+        except ValueError as error:
+            raise ValueError(f"model.surrogate: {error}") from error
 
     def build(self, **sizes: Any) -> Model:
         """The model.
@@ -106,7 +124,7 @@ class ModelSpec:
             code=default.code if self.code is None else self.code,
             steps=self.steps,
             budget=max(1, round(self.bits_per_feature * width)),
-            surrogate=default.surrogate,
+            surrogate=default.surrogate if self.surrogate is None else self._surrogate(),
             gradient_wire=self.gradient_wire,
         )
         if self.calibration != DEFAULT_METHOD and not boundary.spiking:
