@@ -151,9 +151,9 @@ class TrainSpec:
       label_smoothing: share of the target spread over all classes, in training only.
       trains: "all" parameters, or the "boundaries" alone.
       group_by_length: texts of like length in one batch, padded to its longest and not to
-        data.sequence; a step is compiled for each length. Faster, but batches are mixed less well:
-        all-MiniLM-L6-v2 at 0.5 bit, distilled for 312 steps, took 90 instead of 63 sentences a
-        second and reached Spearman 0.855 instead of 0.860.
+        data.sequence; a step is compiled for each length. Faster, and perhaps worse: with it
+        all-MiniLM-L6-v2 at 0.5 bit, distilled for 312 steps, took about 90 instead of 63 sentences
+        a second and reached Spearman 0.855 instead of 0.860, one run each.
       ema: decay of the moving average of the weights that is evaluated and exported; 0 for none.
       seed: of the initial parameters, the data order, the augmentation and dropout.
     """
