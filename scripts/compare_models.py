@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument(
-        "--append", action="store_true", help="keep the other rows of a table that --out holds"
+        "--append", action="store_true", help="keep the other rows of the table that --out may hold"
     )
     return parser.parse_args()
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         "data": Path(args.data).name,
         "jax": jax.__version__,
     }
-    before = compare.rows_of(args.out, result) if args.append else []
+    before = compare.rows_of(args.out, result) if args.append and args.out.exists() else []
     rows = []
     for code in filter(None, args.codes.split(",")):
         wire = Boundary(first.config.width, code, budget=first.boundary.budget)

@@ -85,22 +85,29 @@ def test_the_script(tmp_path):
     assert spikes["spike_rate"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_rows_are_added_to_a_table_and_replaced_by_name():
-    row = lambda weights, score, code="int4", budget=96: {
-        **compare.record(Boundary(96, code, budget=budget), weights, {"accuracy": score}, None)
-    }
+def test_rows_are_added_to_a_table_and_replace_those_of_their_name():
+    row = lambda weights, score, code="int4", budget=96: compare.record(
+        Boundary(96, code, budget=budget), weights, {"accuracy": score}, None
+    )
     before = [row("dense", 0.1), row("trained", 0.2), row("trained", 0.3, "topk")]
     new = [row("trained", 0.4), row("trained", 0.5, "topk", 48), row("dense", 0.6, "int8")]
     rows = compare.added(before, new)
-    assert [one["accuracy"] for one in rows] == [0.1, 0.4, 0.3, 0.5, 0.6]
-    assert [one["accuracy"] for one in before] == [0.1, 0.2, 0.3]
+    assert [one["accuracy"] for one in rows] == [0.1, 0.3, 0.4, 0.5, 0.6]
+    # Two seeds of one training are two rows.
+    twice = compare.added([], [row("trained", 0.4), row("trained", 0.5)])
+    assert [one["accuracy"] for one in twice] == [0.4, 0.5]
 
 
 def test_a_table_of_something_else_is_not_added_to(tmp_path):
     out = tmp_path / "table.json"
-    write_json(out, {"model": "a", "data": "dev.tsv", "rows": [{"code": "int8"}]})
-    assert compare.rows_of(out, {"model": "a", "data": "dev.tsv"}) == [{"code": "int8"}]
+    rows = [compare.record(Boundary(96, "int8"), "dense", {"accuracy": 0.5}, None)]
+    write_json(out, {"model": "a", "data": "dev.tsv", "rows": rows})
+    assert compare.rows_of(out, {"model": "a", "data": "dev.tsv"}) == rows
     with pytest.raises(ValueError, match=r"a table of data='dev.tsv', and these rows are of 'x'"):
         compare.rows_of(out, {"model": "a", "data": "x"})
     with pytest.raises(ValueError, match="nowhere"):
         compare.rows_of(tmp_path / "nowhere.json", {})
+    for damaged in ({}, {"rows": 3}, {"rows": [{"code": "int8"}]}, {"rows": ["int8"]}):
+        write_json(out, damaged)
+        with pytest.raises(ValueError, match=r"table.json: has no rows as compare_models.py"):
+            compare.rows_of(out, {})

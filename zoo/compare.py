@@ -94,7 +94,7 @@ def rows_of(path: Path, about: Mapping[str, Any]) -> list[Record]:
       about: what else is in it: the rows to add are of the same model, data, ...
 
     Raises:
-      ValueError: no such file, or its table is of something else.
+      ValueError: no such file, no such table in it, or one of something else.
     """
     table = read_json(path)
     for name, value in about.items():
@@ -103,17 +103,23 @@ def rows_of(path: Path, about: Mapping[str, Any]) -> list[Record]:
                 f"{path}: is a table of {name}={table.get(name)!r}, and these rows are of "
                 f"{value!r}; give another file"
             )
+    try:
+        for row in table["rows"]:
+            _name(row)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: has no rows as compare_models.py writes them ({error!r}); give another file"
+        ) from error
     return table["rows"]
 
 
 def added(before: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """The rows of a table and new ones behind them; one of the same name is replaced in its place.
+    """The rows of a table but those that new ones name too, and behind them all new ones.
 
-    A row's name is its boundary, its bytes and its weights.
+    A row's name is its boundary, its bytes and its weights: of a table it is what a reader sees.
     """
-    rows = {_name(row): row for row in before}
-    rows |= {_name(row): row for row in new}
-    return list(rows.values())
+    names = [_name(row) for row in new]
+    return [*(row for row in before if _name(row) not in names), *new]
 
 
 def _name(row: Record) -> tuple[str, int, str]:
