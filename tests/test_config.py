@@ -56,6 +56,9 @@ def test_the_surrogate_of_a_config_is_the_boundarys():
     wide = override(other, ["model.surrogate_alpha=0.5"])
     assert wide.model.boundary(8).surrogate == Surrogate("atan", 0.5)
     assert wide.model.build(classes=10).boundary.surrogate == Surrogate("atan", 0.5)
+    for dense in ("model.variant=ann", "model.code=int4"):
+        with pytest.raises(ValueError, match="surrogate='atan' is for spikes"):
+            override(other, [dense]).model.boundary(8)
 
 
 def test_override_reads_values_as_their_type():
@@ -112,7 +115,11 @@ def test_bad_assignments(assignment, message):
         (ModelSpec, {"stages": 0}, "stages=0"),
         (ModelSpec, {"surrogate": "atann"}, "model.surrogate: unknown surrogate 'atann'"),
         (ModelSpec, {"surrogate": "atan", "surrogate_alpha": 0.0}, "model.surrogate: alpha=0.0"),
-        (ModelSpec, {"surrogate_alpha": 2.0}, "surrogate_alpha=2.0 is for model.surrogate"),
+        (
+            ModelSpec,
+            {"surrogate_alpha": 2.0},
+            "surrogate_alpha=2.0 is the width of a",
+        ),
     ],
 )
 def test_bad_options(kind, options, message):
