@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from zoo.data import epoch_order, train_batches
 from zoo.data.images import Images
 from zoo.data.lengths import MULTIPLE, WINDOW
-from zoo.data.order import batch_order
 from zoo.data.text import MaskedText, Texts
 
 
@@ -90,12 +89,6 @@ def test_a_resumed_run_on_many_processes_groups_as_one_process_does(data):
         for mine, all_of_it in zip(share, whole, strict=True):
             for name, array in mine.items():
                 np.testing.assert_array_equal(array, all_of_it[name][part.astype(int)])
-
-
-def test_batches_are_ordered_by_other_words_than_samples():
-    assert sorted(batch_order(100, 5, 6)) == list(range(100))
-    assert batch_order(100, 5, 6).tolist() != epoch_order(100, 5, 6).tolist()
-    assert batch_order(100, 5, 6).tolist() == batch_order(100, 5, 6).tolist()
 
 
 def test_samples_of_one_length_are_refused_at_the_call():

@@ -19,7 +19,7 @@ from zoo.data import (
     train_batches,
 )
 from zoo.data.images import Images
-from zoo.data.order import below, sample_words
+from zoo.data.order import batch_order, below, sample_words
 from zoo.data.text import MaskedText, Texts
 
 MASK = 2**64 - 1
@@ -155,6 +155,13 @@ def test_words_of_samples_epochs_seeds_and_orders_never_meet():
     drawn = [sample_words(s, e, np.arange(3), 200) for s in (0, 1) for e in (0, 1)]
     drawn += [np.array([reference_words(200, s, e)], np.uint64) for s in (0, 1) for e in (0, 1)]
     assert len(np.unique(np.concatenate(drawn))) == 16 * 200
+
+
+def test_batches_are_ranked_by_a_stream_of_their_own():
+    words = reference_words(50, 5, 6, stream=MASK)
+    assert batch_order(50, 5, 6).tolist() == sorted(range(50), key=words.__getitem__)
+    with pytest.raises(ValueError, match=r"is not in \[0, 2\*\*64 - 2\)"):
+        sample_rng(5, 6, MASK - 1)  # whose stream it is
 
 
 @pytest.mark.parametrize(

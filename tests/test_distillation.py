@@ -28,6 +28,7 @@ from zoo.registry import create_model
 from zoo.sentences import Encoder
 from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
 from zoo.train.logbook import read_metrics
+from zoo.train.loop import Loop
 from zoo.train.run import prepare, train
 from zoo.train.step import Trainer
 from zoo.train.stop import StopRequest
@@ -402,6 +403,12 @@ def test_batches_grouped_by_length_save_padding_and_change_nothing_else(tmp_path
     assert len(set(tokens)) > 2
     assert plain.tokens_per_sample == 32
     assert grouped.tokens_per_sample == pytest.approx(np.mean(tokens))
+    loop = Loop(grouped, StopRequest(), Console(file=io.StringIO()))
+    for start in (0, 2):  # as a resumed run does
+        fed = list(loop.batches(start))
+        assert [batch["token"].tolist() for batch in fed] == [
+            batch["token"].tolist() for batch in batches[start:]
+        ]
     ratio = grouped.flops_per_sample / plain.flops_per_sample
     # Attention is quadratic in the tokens, everything else linear.
     assert np.mean(np.square(tokens)) / 32**2 < ratio < np.mean(tokens) / 32

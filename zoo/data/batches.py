@@ -96,17 +96,17 @@ def train_batches(
     if not 0 <= start <= steps:
         raise ValueError(f"start={start} is not in [0, {steps}], the steps of an epoch")
     rows = _checked_rows(rows, batch_size)
-    if not group_by_length:
+    padded = None
+    if group_by_length:
+        order, padded = grouped_epoch(split, batch_size, seed, epoch)
+    else:
         order = epoch_order(split.samples, seed, epoch)
-        return (
-            split.augmented(order[step * batch_size + rows], seed, epoch)
-            for step in range(start, steps)
-        )
-    order, padded = grouped_epoch(split, batch_size, seed, epoch)
-    return (
-        trimmed(split.augmented(order[step * batch_size + rows], seed, epoch), padded[step])
-        for step in range(start, steps)
-    )
+
+    def batch(step: int) -> Batch:
+        made = split.augmented(order[step * batch_size + rows], seed, epoch)
+        return made if padded is None else trimmed(made, padded[step])
+
+    return map(batch, range(start, steps))
 
 
 def grouped_epoch(

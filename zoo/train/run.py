@@ -9,7 +9,7 @@ out/
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,9 @@ from rich.table import Table
 
 from snapjax.parameters import merge_plan, split_plan
 from zoo import checkpoint, plots, pretrained
-from zoo.data import Batch, Data, steps_per_epoch
-from zoo.data.batches import grouped_epoch, trimmed
+from zoo.data import Data, steps_per_epoch
 from zoo.distillation import Teacher, about, student_sizes
 from zoo.files import write_json
-from zoo.hybrid import Model
 from zoo.train import placement, processes, utilisation
 from zoo.train.config import RunConfig, differences, to_dict
 from zoo.train.logbook import read_metrics
@@ -117,7 +115,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     model = config.model.build(**sizes)
     check_data(model, data)
     steps = steps_per_epoch(data.train, config.train.batch_size)
-    samples = shapes_of_samples(data, config)
+    samples = utilisation.shapes_of_samples(data.train, config.train)
     teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
     trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()
@@ -167,44 +165,11 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
         window=saved["window"],
         step=saved["step"],
         steps_per_epoch=steps,
-        **work_per_sample(model, samples),
+        tokens_per_sample=utilisation.mean(utilisation.tokens_per_sample, model, samples),
+        flops_per_sample=utilisation.mean(utilisation.flops_per_sample, model, samples),
         peak_flops=peak,
         seconds=saved["seconds"],
     )
-
-
-def shapes_of_samples(data: Data, config: RunConfig) -> list[tuple[float, Batch]]:
-    """One sample in every shape that an epoch's batches have, and the share of the batches in it.
-
-    Raises:
-      ValueError: batches are to be grouped by length, but all samples are of one.
-    """
-    sample, spec = data.train.take(np.arange(1)), config.train
-    if not spec.group_by_length:
-        return [(1.0, sample)]
-    _, padded = grouped_epoch(data.train, spec.batch_size, spec.seed, epoch=0)
-    lengths, times = np.unique(padded, return_counts=True)
-    shares = times / len(padded)
-    return [
-        (float(share), trimmed(sample, length))
-        for share, length in zip(shares, lengths, strict=True)
-    ]
-
-
-def work_per_sample(model: Model, samples: Sequence[tuple[float, Batch]]) -> dict[str, float]:
-    """Tokens that cross a boundary, and operations of the model, for a sample in the mean.
-
-    Args:
-      samples: from `shapes_of_samples`.
-    """
-    embed = lambda key, batch: model.embed(model.init(key), batch)
-    tokens = [jax.eval_shape(embed, jax.random.key(0), batch).shape[1] for _, batch in samples]
-    flops = [utilisation.flops_per_sample(model, batch) for _, batch in samples]
-    shares = [share for share, _ in samples]
-    return {
-        "tokens_per_sample": float(np.dot(shares, tokens)),
-        "flops_per_sample": float(np.dot(shares, flops)),
-    }
 
 
 def restore(

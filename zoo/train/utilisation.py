@@ -5,14 +5,19 @@ What the program adds, such as recomputation and the idle ticks of a pipeline, d
 the figure compares programs. The operations are counted in the jaxpr by `snapjax.cost`.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from snapjax import cost
 from snapjax.parameters import merge_plan, split_plan
+from zoo.data import Batch, Split
+from zoo.data.batches import grouped_epoch, trimmed
 from zoo.hybrid import Model
+from zoo.train.config import TrainSpec
 from zoo.transformer import output
 
 # Start of a device's kind, as jax calls it -> the profile that has its peak rates.
@@ -44,6 +49,34 @@ def flops_per_sample(model: Model, batch: Any) -> float:
 
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
     return 2.0 * cost.trace(jax.grad(loss), trainable, plans, shapes, key).global_macs
+
+
+def tokens_per_sample(model: Model, batch: Any) -> int:
+    """Tokens that cross a boundary for one sample; takes what `flops_per_sample` does."""
+    embed = lambda key, batch: model.embed(model.init(key), batch)
+    return int(jax.eval_shape(embed, jax.random.key(0), batch).shape[1])
+
+
+def shapes_of_samples(split: Split, spec: TrainSpec) -> list[tuple[float, Batch]]:
+    """One sample in every shape that the first epoch's batches have, and the share of each.
+
+    Raises:
+      ValueError: batches are to be grouped by length, but all samples are of one.
+    """
+    sample = split.take(np.arange(1))
+    if not spec.group_by_length:
+        return [(1.0, sample)]
+    _, padded = grouped_epoch(split, spec.batch_size, spec.seed, epoch=0)
+    lengths, times = np.unique(padded, return_counts=True)
+    pairs = zip(times / len(padded), lengths, strict=True)
+    return [(float(share), trimmed(sample, length)) for share, length in pairs]
+
+
+def mean(
+    count: Callable[[Model, Any], float], model: Model, samples: Sequence[tuple[float, Batch]]
+) -> float:
+    """A count of one sample, over the shapes that samples come in; see `shapes_of_samples`."""
+    return sum(share * count(model, batch) for share, batch in samples)
 
 
 def peak_flops(profile: str | None, precision: str) -> float | None:
