@@ -19,7 +19,7 @@ from zoo.data import (
     train_batches,
 )
 from zoo.data.images import Images
-from zoo.data.order import batch_order, below, sample_words
+from zoo.data.order import batch_order, below, pair_order, sample_words
 from zoo.data.text import MaskedText, Texts
 
 MASK = 2**64 - 1
@@ -207,6 +207,17 @@ def test_batches_follow_the_order_and_resume_at_any_step(data, samples):
         assert [batch[k].dtype for k in ("image", "label", "weight")] == ["f4", "i4", "f4"]
 
 
+@given(pairs=st.integers(1, 60), half=st.integers(1, 60), start=st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_pairs_stay_side_by_side_in_an_order_of_their_own(pairs, half, start):
+    half = min(half, pairs)
+    start = min(start, pairs // half)
+    got = train_batches(numbered(2 * pairs), 2 * half, seed=11, epoch=5, start=start, pairs=True)
+    order = sorted(range(pairs), key=reference_words(pairs, 11, 5).__getitem__)
+    shown = order[start * half : pairs // half * half]
+    assert [i for b in got for i in which(b)] == [i for p in shown for i in (2 * p, 2 * p + 1)]
+
+
 def test_no_sample_is_lost_or_repeated_within_an_epoch_nor_left_out_for_good():
     split, left_out = numbered(31), Counter()
     for epoch in range(30):
@@ -315,11 +326,19 @@ def test_a_batch_changed_in_place_changes_nothing_else(name):
         ({"rows": np.array([-1])}, "rows: position -1"),
         ({"rows": np.array([[0]])}, r"rows: int64 \(1, 1\)"),
         ({"rows": np.array([0.0])}, r"rows: float64"),
+        ({"pairs": True}, "pairs=True with batch_size=3 .* give an even size"),
+        ({"pairs": True, "batch_size": 2, "group_by_length": True}, "would tear pairs apart"),
     ],
 )
 def test_train_batches_refuse_at_the_call(change, match):
     with pytest.raises(ValueError, match=match):
         train_batches(numbered(10), **{"batch_size": 3, "seed": 0, "epoch": 0, **change})
+
+
+@pytest.mark.parametrize("size", [0, 1, 9])
+def test_samples_that_are_not_in_pairs_have_no_order_of_pairs(size):
+    with pytest.raises(ValueError, match=f"size={size} samples are not in pairs"):
+        pair_order(size, 0, 0)
 
 
 def test_eval_batches_refuse_at_the_call():

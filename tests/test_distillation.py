@@ -34,6 +34,7 @@ from zoo.train.step import Trainer
 from zoo.train.stop import StopRequest
 
 ROOT = Path(__file__).parents[1]
+PAIRS = ("distill.teacher=x", "data.task=unlabelled", "data.text_pair_column=b", "data.pairs=true")
 SIZES = {"vocabulary": 16, "width": 16, "heads": 2, "mlp_width": 32, "layers": 2}
 
 
@@ -69,7 +70,8 @@ def batch_of(task, rows=4, seed=0):
 def test_the_loss_is_its_formula(task):
     """By loops in float64, with weights, padding and what the student should have said."""
     dense, params, _, _ = pair(task)
-    spec = DistillSpec("x", output=0.7, states=0.3, temperature=3.0)
+    similarity = 2.0 * (task == "encode")
+    spec = DistillSpec("x", output=0.7, states=0.3, similarity=similarity, temperature=3.0)
     teacher = Teacher.of(dense, params, spec)
     batch = batch_of(task)
     if task != "mlm":
@@ -98,6 +100,9 @@ def test_the_loss_is_its_formula(task):
                 error = 9 * (np.exp(log_other) * (log_other - log_one)).sum()
                 correct += weight * (one.argmax() == other.argmax())
             loss += weight * (0.7 * error + 0.3 * np.mean(apart))
+        if similarity:
+            two = slice(row - row % 2, row - row % 2 + 2)
+            loss += 2 * batch["weight"][row] * (cosine(*made[two]) - cosine(*wanted[two])) ** 2
     assert float(sums["loss"]) == pytest.approx(loss, rel=2e-5)
     assert float(sums["correct"]) == pytest.approx(correct, rel=2e-5)
     assert float(sums["weight"]) == batch["weight"].sum()
@@ -125,10 +130,11 @@ def test_labels_count_where_there_are_any():
 
 @pytest.mark.parametrize(("data", "stage"), [(1, 2), (2, 1), (2, 2)])
 def test_the_same_on_a_mesh(data, stage):
-    """A dense boundary's gradients are exact, so they must agree."""
+    """A dense boundary's gradients are exact, so they must agree, with the pairs kept together."""
     dense, params, student, started = pair("encode", "float32")
-    teacher = Teacher.of(dense, jax.tree.map(lambda leaf: 1.1 * leaf, params), DistillSpec("x"))
-    spec, batch = TrainSpec(batch_size=4, microbatches=2), batch_of("encode")
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+    teacher = Teacher.of(dense, other, DistillSpec("x", similarity=3.0))
+    spec, batch = TrainSpec(batch_size=8, microbatches=2), batch_of("encode", rows=8)
 
     def run(mesh):
         trainer = Trainer(student, spec, 10, mesh, teacher=teacher)
@@ -201,6 +207,69 @@ def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
     ]
     assert all(parts)
     assert not parts[0] & parts[1]
+
+
+def test_the_texts_of_a_row_stay_together(tmp_path):
+    """In what is trained on and what is held out, though both columns repeat each other's texts."""
+    draw = np.random.default_rng(0)
+    rows = [f"{one}\t{other}" for one, other in draw.choice(list("abcdefgh"), (30, 2))]
+    source = "one\tother\n" + "\n".join([*rows, "\ta", "b\t ", "d e\tf g", "d e\tf g"]) + "\n"
+    path = write(tmp_path / "pairs.tsv", source)
+    spec = DataSpec(
+        task="unlabelled", source=str(path), sequence=4, held_out=0.5, truncate=True, pairs=True,
+        text_column="one", text_pair_column="other",
+    )  # fmt: skip
+    different = [tuple(row.split("\t")) for row in dict.fromkeys([*rows, "d e\tf g"])]
+    data = load(spec, tokenizer=letters(), whole=True)
+    tokens = data.train.take(np.arange(data.train.samples))["token"]
+    alone = load(replace(spec, pairs=False), tokenizer=letters(), whole=True).train
+    token_of = dict(
+        zip(
+            dict.fromkeys([*(one for one, _ in different), *(other for _, other in different)]),
+            alone.take(np.arange(alone.samples))["token"].tolist(),
+            strict=True,
+        )
+    )
+    wanted = [token_of[text] for pair in different for text in pair]
+    assert tokens.tolist() == wanted
+
+    kept = {
+        (tuple(one), tuple(other)) for one, other in zip(wanted[::2], wanted[1::2], strict=True)
+    }
+    data = load(spec, tokenizer=letters())
+    seen = [list(map(tuple, part.take(np.arange(part.samples))["token"].tolist()))
+            for part in (data.train, data.validation)]  # fmt: skip
+    for part in seen:
+        assert part
+        assert {*zip(part[::2], part[1::2], strict=True)} <= kept
+    for epoch in range(2):
+        for batch in train_batches(data.train, 6, seed=0, epoch=epoch, pairs=True):
+            token = list(map(tuple, batch["token"].tolist()))
+            assert {*zip(token[::2], token[1::2], strict=True)} <= kept
+    write(path, "one\tother\na\t\n\tb\n")
+    with pytest.raises(ValueError, match="no row has two texts, in columns 'one' and 'other'"):
+        load(spec, tokenizer=letters(), whole=True)
+
+
+def test_the_similarity_of_pairs_is_learned(tmp_path):
+    """With nothing else in the loss, and stopped and resumed."""
+    draw = np.random.default_rng(0)
+    text = lambda: " ".join(draw.choice(list("abcdefgh"), draw.integers(2, 7)))
+    rows = "".join(f"{text()}\t{text()}\n" for _ in range(80))
+    path = write(tmp_path / "pairs.tsv", "one\tother\n" + rows)
+    pairs = ("data.text_column=one", "data.text_pair_column=other", "data.pairs=true",
+             "distill.similarity=1")  # fmt: skip
+    teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
+    config = distilled(teacher, path, *pairs, "train.epochs=8", "distill.output=0",
+                       "distill.states=0")  # fmt: skip
+    assert train(config, tmp_path / "run", stop=StopAt(30), console=quiet) is None
+    train(config, tmp_path / "run", resume=True, console=quiet)
+    scores = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
+    assert len(scores) == 8
+    assert scores[-1]["loss"] < 0.8 * scores[0]["loss"]
+    classifier = saved_teacher(tmp_path, "classify")
+    with pytest.raises(ValueError, match=r"distill\.similarity=1\.0 is of embeddings"):
+        train(distilled(classifier, path, *pairs), tmp_path / "other", console=quiet)
 
 
 def test_unlabelled_images_need_no_label():
@@ -310,6 +379,15 @@ def test_a_student_has_the_teachers_sizes_whatever_its_preset():
         (["distill.teacher=x", "model.layers=8"], "model.layers=8: a student has the sizes"),
         (["distill.teacher=x", "train.label_smoothing=0.1"], "is for labels"),
         (["distill.output=0", "distill.states=0"], "leave nothing to learn"),
+        (["distill.similarity=nan"], "distill.similarity=nan must be finite"),
+        (["distill.similarity=1"], "is of pairs of texts, but data.pairs=False"),
+        (["data.pairs=true"], "keeps unlabelled texts of two columns together"),
+        (
+            ["distill.teacher=x", "data.task=unlabelled", "data.pairs=true"],
+            "data.text_pair_column=None; set data.task='unlabelled' and name the second column",
+        ),
+        ([*PAIRS, "train.group_by_length=true"], "would part the texts of data.pairs=True"),
+        ([*PAIRS, "train.batch_size=12"], "multiple of 8: .* x 2 texts of data.pairs"),
         (["distill.output=-1"], "distill.output=-1.0 must be finite"),
         (["distill.temperature=0"], "distill.temperature=0.0 must be positive"),
         (["train.trains=boundary"], "did you mean 'boundaries'"),

@@ -79,10 +79,11 @@ class Teacher:
     def loss(self, result: Any, states: jax.Array, batch: Arrays) -> tuple[Arrays, Arrays]:
         """How far a student is from the teacher, as sums over samples.
 
-        Of each sample: `spec.output` times the output's error plus `spec.states` times the states'.
-        The states' error is the mean over real tokens of |x - t|^2 / |t|^2. The output's is, of
-        embeddings, 1 - cos; of logits, T^2 KL(teacher || student) at temperature T (Hinton et al.
-        2015, arXiv 1503.02531).
+        Of each sample: `spec.output` times the output's error plus `spec.states` times the states'
+        plus `spec.similarity` times the similarity's. The states' error is the mean over real
+        tokens of |x - t|^2 / |t|^2. The output's is, of embeddings, 1 - cos; of logits,
+        T^2 KL(teacher || student) at temperature T (Hinton et al. 2015, arXiv 1503.02531). The
+        similarity's is that of the sample's pair (see `similarity_error`).
 
         Args:
           result: of the student's head.
@@ -109,6 +110,8 @@ class Teacher:
         each = weight.reshape(weight.shape[0], -1).sum(-1)
         apart = states_error(states, batch[STATES], batch.get("mask"))
         loss = self.spec.output * (error * weight).sum() + self.spec.states * (apart * each).sum()
+        if self.spec.similarity:
+            loss += self.spec.similarity * (similarity_error(made, wanted) * weight).sum()
         sums = {"loss": loss, "correct": (score * weight).sum(), "weight": weight.sum()}
         return sums, {}
 
@@ -118,6 +121,15 @@ def cosine(one: jax.Array, other: jax.Array) -> jax.Array:
     product = (one * other).sum(-1)
     lengths = (one**2).sum(-1) * (other**2).sum(-1)
     return product * jax.lax.rsqrt(lengths + TINY**2)
+
+
+def similarity_error(made: jax.Array, wanted: jax.Array) -> jax.Array:
+    """How far the similarity of two texts is from the teacher's: (batch, width) twice to (batch,).
+
+    Samples 2 i and 2 i + 1 are a pair, and both get (cos(m_2i, m_2i+1) - cos(t_2i, t_2i+1))^2.
+    """
+    apart = cosine(made[::2], made[1::2]) - cosine(wanted[::2], wanted[1::2])
+    return jnp.repeat(apart**2, 2)
 
 
 def divergence(wanted: jax.Array, made: jax.Array) -> jax.Array:
@@ -156,6 +168,11 @@ def check_teacher(taught: Pretrained, config: RunConfig) -> None:
         raise ValueError(
             f"data.task={config.data.task!r}: distill.teacher={name!r} is of task {task!r}; set "
             f"data.task to {' or '.join(map(repr, fits))}"
+        )
+    if config.distill.similarity and task != "encode":
+        raise ValueError(
+            f"distill.similarity={config.distill.similarity} is of embeddings, but "
+            f"distill.teacher={name!r} is of task {task!r}; set it to 0"
         )
     trained_here = config.data.tokenizer in TOKENIZERS and hasattr(model.config, "vocabulary")
     if taught.tokenizer is None and trained_here:

@@ -42,7 +42,7 @@ def batches(
     if loaded.model.config.task == "encode":
         encoder = Encoder.of(loaded, batch_size)
         return [batch for _, batch in encoder.batches(drawn(read_texts(spec), count, draw))]
-    split = data_for(loaded, replace(spec, task=loaded.model.config.task)).train
+    split = data_for(loaded, replace(spec, task=loaded.model.config.task, pairs=False)).train
     some = np.sort(draw.permutation(split.samples)[:count])
     return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
 

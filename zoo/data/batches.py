@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from zoo.data.lengths import by_length, padded_lengths
-from zoo.data.order import epoch_order
+from zoo.data.order import epoch_order, pair_order
 
 Batch = dict[str, np.ndarray]
 """Arrays with the samples on the first axis, B of them.
@@ -73,6 +73,7 @@ def train_batches(
     start: int = 0,
     rows: np.ndarray | None = None,
     group_by_length: bool = False,
+    pairs: bool = False,
 ) -> Iterator[Batch]:
     """The full batches of one epoch in its order, from step `start` (for a resumed run) on.
 
@@ -87,12 +88,19 @@ def train_batches(
       rows: (n,) positions within the global batch that this process holds; None: all of them.
       group_by_length: texts of like length in one batch, padded to its longest; see
         `zoo.data.lengths`.
+      pairs: samples 2 i and 2 i + 1 stay side by side.
 
     Raises:
       ValueError: batch_size < 1 or larger than the data, start not in [0, steps_per_epoch], rows
-        out of the batch, a bad seed or epoch, or group_by_length of samples without padding.
+        out of the batch, a bad seed or epoch, group_by_length of samples without padding, pairs of
+        an odd number of samples or in odd batches, or both.
     """
     steps = steps_per_epoch(split, batch_size)
+    if pairs and (batch_size % 2 or group_by_length):
+        raise ValueError(
+            f"pairs=True with batch_size={batch_size} and group_by_length={group_by_length} would "
+            "tear pairs apart; give an even size, and group_by_length=False"
+        )
     if not 0 <= start <= steps:
         raise ValueError(f"start={start} is not in [0, {steps}], the steps of an epoch")
     rows = _checked_rows(rows, batch_size)
@@ -100,7 +108,7 @@ def train_batches(
     if group_by_length:
         order, padded = grouped_epoch(split, batch_size, seed, epoch)
     else:
-        order = epoch_order(split.samples, seed, epoch)
+        order = (pair_order if pairs else epoch_order)(split.samples, seed, epoch)
 
     def batch(step: int) -> Batch:
         made = split.augmented(order[step * batch_size + rows], seed, epoch)

@@ -33,6 +33,18 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     return _ranked(size, seed, epoch, stream=0)
 
 
+def pair_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """As `epoch_order` for samples in pairs, 2 i and 2 i + 1, which stay side by side: (size,)
+    int64.
+
+    Raises:
+      ValueError: size is odd or < 2, or seed or epoch outside [0, 2**64).
+    """
+    if size < 2 or size % 2:
+        raise ValueError(f"size={size} samples are not in pairs; give an even number of them")
+    return (2 * epoch_order(size // 2, seed, epoch)[:, None] + np.arange(2)).reshape(-1)
+
+
 def batch_order(steps: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of range(steps) for batches made beforehand, as `epoch_order` but from other
     words: (steps,) int64."""

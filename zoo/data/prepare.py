@@ -134,10 +134,8 @@ def _texts_or_pairs(
     pair = spec.text_pair_column
     places: list[Callable[[int], str]] = [part.place for part in parts]
     if labels[0] is None:
-        seen, held_out = (different_texts(part, spec) for part in parts)
-        # A text that is in both parts is not held out; where all are, nothing was meant to be.
-        known = set(seen)
-        firsts = [seen, [t for t in held_out if t not in known] or held_out]
+        rows_of = different_pairs if spec.pairs else different_texts
+        firsts = _apart(*(rows_of(part, spec) for part in parts), together=1 + spec.pairs)
         places = [partial("{}: different text {}".format, part.where) for part in parts]
         seconds: list[list[str] | None] = [None, None]
     else:
@@ -152,6 +150,15 @@ def _texts_or_pairs(
     arrays = [a for part in (train, validation) for a in (part.token, part.type, part.label)]
     record = {**_record(spec, train, validation), **_words(spec, vocabulary, arrays)}
     return Data(train, validation, spec.task, classes, vocabulary.size, vocabulary.text, record)
+
+
+def _apart(seen: list[str], held_out: list[str], together: int) -> list[list[str]]:
+    """Both parts, without what is held out of texts that are seen; where all are, nothing was
+    meant to be held out, and all stay. Those that belong together stay or go together."""
+    known = set(seen)
+    groups = zip(*(held_out[i::together] for i in range(together)), strict=True)
+    new = [text for group in groups if known.isdisjoint(group) for text in group]
+    return [seen, new or held_out]
 
 
 def different_texts(table: Table, spec: DataSpec) -> list[str]:
@@ -171,6 +178,31 @@ def different_texts(table: Table, spec: DataSpec) -> list[str]:
     if not texts:
         raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
     return list(texts)
+
+
+def different_pairs(table: Table, spec: DataSpec) -> list[str]:
+    """Every different pair of texts of a table's two columns, in its order: the texts of pair i are
+    at 2 i and 2 i + 1. Rows without two texts are left out.
+
+    Raises:
+      ValueError: a column that is not there, or no row that holds two texts.
+    """
+    assert spec.text_pair_column is not None  # the spec says so
+    columns = (
+        table.column(spec.text_column, "text_column"),
+        table.column(spec.text_pair_column, "text_pair_column"),
+    )
+    pairs = dict.fromkeys(
+        (one, other)
+        for one, other in zip(*columns, strict=True)
+        if isinstance(one, str) and isinstance(other, str) and one.strip() and other.strip()
+    )
+    if not pairs:
+        raise ValueError(
+            f"{table.where}: no row has two texts, in columns {spec.text_column!r} and "
+            f"{spec.text_pair_column!r}; leave out data.pairs"
+        )
+    return [text for pair in pairs for text in pair]
 
 
 def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -> Data:

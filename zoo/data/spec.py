@@ -37,6 +37,8 @@ class DataSpec:
       held_out: that share. For "classify" a fixed draw; for "mlm" the last rows.
       image_column, label_column, text_column, text_pair_column: names of columns. A table with the
         image column holds images, otherwise texts.
+      pairs: of "unlabelled" texts in two columns, keep the two of a row side by side, in one batch,
+        as distill.similarity needs them; otherwise every different text is a sample by itself.
       classes: number of classes; None: as the data state, or the largest label plus 1.
       image_size: height and width that images are resized to; None: as they are, all alike.
       resample: how they are resized, one of `RESAMPLES`.
@@ -66,6 +68,7 @@ class DataSpec:
     label_column: str = "label"
     text_column: str = "text"
     text_pair_column: str | None = None
+    pairs: bool = False
     classes: int | None = None
     image_size: int | None = None
     resample: str = "bicubic"
@@ -129,6 +132,12 @@ class DataSpec:
             raise ValueError(
                 f"data.resize={self.resize} must be at least data.image_size={self.image_size}, "
                 "which is cut out of it; give both"
+            )
+        if self.pairs and (self.task != "unlabelled" or self.text_pair_column is None):
+            raise ValueError(
+                f"data.pairs=True keeps unlabelled texts of two columns together, but data.task="
+                f"{self.task!r} and data.text_pair_column={self.text_pair_column!r}; set "
+                "data.task='unlabelled' and name the second column, or leave it out"
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError(

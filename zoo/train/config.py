@@ -203,20 +203,25 @@ class DistillSpec:
         student its sizes and, unless model.init_from says otherwise, its weights. None for none.
       output: weight of the error of the output.
       states: weight of the error of the last states.
+      similarity: weight of the error of the cosine between the two texts of a pair, with
+        data.pairs.
       temperature: that softens the logits of both.
     """
 
     teacher: str | None = None
     output: float = 1.0
     states: float = 1.0
+    similarity: float = 0.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("output", "states"):
+        for name in ("output", "states", "similarity"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"distill.{name}={getattr(self, name)} must be finite and >= 0")
-        if self.output == self.states == 0:
-            raise ValueError("distill.output=0 and distill.states=0 leave nothing to learn")
+        if self.output == self.states == self.similarity == 0:
+            raise ValueError(
+                "distill.output=0, distill.states=0 and distill.similarity=0 leave nothing to learn"
+            )
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"distill.temperature={self.temperature} must be positive and finite")
 
@@ -299,17 +304,27 @@ class RunConfig:
                     f"train.label_smoothing={self.train.label_smoothing} is for labels, but "
                     "distill.teacher gives the targets; set it to 0"
                 )
+        if self.distill.similarity and not self.data.pairs:
+            raise ValueError(
+                f"distill.similarity={self.distill.similarity} is of pairs of texts, but "
+                "data.pairs=False; set data.pairs=true, and data.text_pair_column"
+            )
+        if self.data.pairs and self.train.group_by_length:
+            raise ValueError(
+                "train.group_by_length=True would part the texts of data.pairs=True; leave one out"
+            )
         places = self.mesh.stage
         if places is not None and self.model.stages % places:
             raise ValueError(
                 f"mesh.stage={places} must divide model.stages={self.model.stages}, so that every "
                 "place runs equally many stages"
             )
-        parts = self.mesh.data * self.train.microbatches
+        parts = self.mesh.data * self.train.microbatches * (1 + self.data.pairs)
+        two = " x 2 texts of data.pairs" if self.data.pairs else ""
         if self.train.batch_size % parts:
             raise ValueError(
                 f"train.batch_size={self.train.batch_size} must be a multiple of {parts}: "
-                f"mesh.data={self.mesh.data} x train.microbatches={self.train.microbatches}"
+                f"mesh.data={self.mesh.data} x train.microbatches={self.train.microbatches}{two}"
             )
 
 

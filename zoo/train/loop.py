@@ -124,6 +124,7 @@ class Loop:
                 start=start,
                 rows=self.rows,
                 group_by_length=spec.group_by_length,
+                pairs=run.config.data.pairs,
             )
 
     def _steps(self, source: Any, bar: Progress) -> None:
