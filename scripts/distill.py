@@ -54,7 +54,8 @@ def parse() -> argparse.Namespace:
 def config_of(args: argparse.Namespace, preset: str) -> Any:
     """The run's config, its model made from a preset of the zoo."""
     from snapjax.code import SPIKE_CODES
-    from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
+    from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
+    from zoo.train.config_values import override
 
     spikes = args.code in SPIKE_CODES
     model = ModelSpec(

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from zoo.cards import card
     from zoo.data.sources import is_path
     from zoo.files import read_json, write_atomic
-    from zoo.train.config import to_dict
+    from zoo.train.config_values import to_dict
     from zoo.where import SHIPPED
 
     loaded = pretrained.load_pretrained(args.run)

@@ -51,6 +51,9 @@ def test_the_origin_of_weights():
     assert compare.weights_of(run("ann", "all") | fitted) == "dense, calibrated"
     assert compare.weights_of(run("hnn", "all")) == "trained"
     assert compare.weights_of(run("hnn", "all") | taught) == "distilled for 9 steps"
+    pairs = run("hnn", "all") | taught
+    pairs["config"]["distill"] = {"similarity": 3.0}
+    assert compare.weights_of(pairs) == "distilled on pairs for 9 steps"
     alone = run("hnn", "boundaries") | taught
     assert compare.weights_of(alone) == "distilled boundaries alone for 9 steps"
     assert (

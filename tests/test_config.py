@@ -6,17 +6,8 @@ import pytest
 
 from snapjax.surrogate import Surrogate
 from zoo.registry import default_boundary
-from zoo.train.config import (
-    MeshSpec,
-    ModelSpec,
-    RunConfig,
-    TrainSpec,
-    differences,
-    from_dict,
-    override,
-    pairs,
-    to_dict,
-)
+from zoo.train.config import MeshSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.train.config_values import differences, from_dict, override, pairs, to_dict
 from zoo.train.presets import PRESETS, command, get_preset
 
 

@@ -21,12 +21,20 @@ from snapjax.sharding import make_mesh
 from zoo import single_file
 from zoo.data import DataSpec, load, train_batches
 from zoo.data.batches import grouped_epoch, trimmed
-from zoo.distillation import OUTPUT, STATES, Teacher, preset_of, student_sizes
+from zoo.distillation import (
+    OUTPUT,
+    STATES,
+    Teacher,
+    preset_of,
+    similarity_error,
+    student_sizes,
+)
 from zoo.pretrained import load_pretrained
 from zoo.provenance import PretrainedConfig
 from zoo.registry import create_model
 from zoo.sentences import Encoder
-from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec, override
+from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.train.config_values import override
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop
 from zoo.train.run import prepare, train
@@ -209,46 +217,92 @@ def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
     assert not parts[0] & parts[1]
 
 
-def test_the_texts_of_a_row_stay_together(tmp_path):
-    """In what is trained on and what is held out, though both columns repeat each other's texts."""
-    draw = np.random.default_rng(0)
-    rows = [f"{one}\t{other}" for one, other in draw.choice(list("abcdefgh"), (30, 2))]
-    source = "one\tother\n" + "\n".join([*rows, "\ta", "b\t ", "d e\tf g", "d e\tf g"]) + "\n"
-    path = write(tmp_path / "pairs.tsv", source)
+def pairs_file(folder, rows):
+    """A table of pairs of texts, the spec that keeps them together, and the pairs as tokens."""
+    lines = "".join(f"{one}\t{other}\n" for one, other in rows)
     spec = DataSpec(
-        task="unlabelled", source=str(path), sequence=4, held_out=0.5, truncate=True, pairs=True,
-        text_column="one", text_pair_column="other",
+        task="unlabelled", source=str(write(folder / "pairs.tsv", "one\tother\n" + lines)),
+        sequence=6, held_out=0.5, pairs=True, text_column="one", text_pair_column="other",
     )  # fmt: skip
-    different = [tuple(row.split("\t")) for row in dict.fromkeys([*rows, "d e\tf g"])]
-    data = load(spec, tokenizer=letters(), whole=True)
-    tokens = data.train.take(np.arange(data.train.samples))["token"]
-    alone = load(replace(spec, pairs=False), tokenizer=letters(), whole=True).train
-    token_of = dict(
-        zip(
-            dict.fromkeys([*(one for one, _ in different), *(other for _, other in different)]),
-            alone.take(np.arange(alone.samples))["token"].tolist(),
-            strict=True,
-        )
-    )
-    wanted = [token_of[text] for pair in different for text in pair]
-    assert tokens.tolist() == wanted
+    return spec
 
-    kept = {
-        (tuple(one), tuple(other)) for one, other in zip(wanted[::2], wanted[1::2], strict=True)
-    }
+
+def token_pairs(split, index=None):
+    token = split.take(np.arange(split.samples) if index is None else index)["token"].tolist()
+    return list(zip(map(tuple, token[::2]), map(tuple, token[1::2]), strict=True))
+
+
+def letter_pairs(count, seed=0):
+    """Different pairs of texts of two letters each, as rows, and what letters() makes of them."""
+    vocabulary = json.loads(letters())["model"]["vocab"]
+    start, stop, pad = (vocabulary[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
+    draw = np.random.default_rng(seed).permutation(64)[: 2 * count].reshape(count, 2)
+    texts = ["abcdefgh"[i // 8] + " " + "abcdefgh"[i % 8] for i in draw.ravel()]
+    tokens = [(start, *(vocabulary[word] for word in text.split()), stop, pad, pad)
+              for text in texts]  # fmt: skip
+    side_by_side = lambda flat: list(zip(flat[::2], flat[1::2], strict=True))
+    return side_by_side(texts), side_by_side(tokens)
+
+
+def test_the_texts_of_a_row_stay_together(tmp_path):
+    """Rows that repeat or lack a text are left out; the two parts share none."""
+    rows, tokens = letter_pairs(30)
+    spec = pairs_file(tmp_path, [*rows, rows[3], ("", "a"), ("b", " ")])
+    whole = load(spec, tokenizer=letters(), whole=True)
+    assert token_pairs(whole.train) == token_pairs(whole.validation) == tokens
     data = load(spec, tokenizer=letters())
-    seen = [list(map(tuple, part.take(np.arange(part.samples))["token"].tolist()))
-            for part in (data.train, data.validation)]  # fmt: skip
-    for part in seen:
-        assert part
-        assert {*zip(part[::2], part[1::2], strict=True)} <= kept
+    seen, held_out = token_pairs(data.train), token_pairs(data.validation)
+    assert len(held_out) >= 10
+    assert len(seen) >= 10
+    assert sorted({*seen, *held_out}) == sorted(tokens)
+    assert not {*sum(seen, ())} & {*sum(held_out, ())}
     for epoch in range(2):
         for batch in train_batches(data.train, 6, seed=0, epoch=epoch, pairs=True):
             token = list(map(tuple, batch["token"].tolist()))
-            assert {*zip(token[::2], token[1::2], strict=True)} <= kept
-    write(path, "one\tother\na\t\n\tb\n")
+            assert {*zip(token[::2], token[1::2], strict=True)} <= {*seen}
+
+
+def test_a_pair_with_a_text_that_is_trained_on_is_not_held_out(tmp_path):
+    rows, tokens = letter_pairs(20)
+    shared = [(rows[i][0], rows[i + 1][1]) for i in range(0, 20, 2)]
+    spec = pairs_file(tmp_path, rows + shared)
+    data = load(spec, tokenizer=letters())
+    seen, held_out = token_pairs(data.train), token_pairs(data.validation)
+    assert held_out
+    assert {*held_out} <= {*tokens, *((tokens[i][0], tokens[i + 1][1]) for i in range(0, 20, 2))}
+    assert not {*sum(seen, ())} & {*sum(held_out, ())}
+    spec = pairs_file(tmp_path, [("a b", other) for _, other in rows])
+    with pytest.raises(ValueError, match=r"every held-out pair has a text that is trained on; set"):
+        load(spec, tokenizer=letters())
+
+
+def test_what_is_wrong_with_pairs(tmp_path):
+    spec = pairs_file(tmp_path, [("a", ""), ("", "b")])
     with pytest.raises(ValueError, match="no row has two texts, in columns 'one' and 'other'"):
         load(spec, tokenizer=letters(), whole=True)
+    spec = pairs_file(tmp_path, [("a", "b"), ("c", "a b c d e f")])
+    with pytest.raises(ValueError, match="different pair 1, text 2 has 6 tokens"):
+        load(spec, tokenizer=letters(), whole=True)
+    odd = jnp.ones((3, 4))
+    with pytest.raises(ValueError, match="3 samples of one microbatch are not in pairs"):
+        similarity_error(odd, odd)
+
+
+def test_a_run_trains_on_pairs_that_stay_together(tmp_path):
+    """Every batch that the loop feeds, resumed too; and a model of another kind reads such data."""
+    rows, _ = letter_pairs(30)
+    spec = replace(pairs_file(tmp_path, rows), held_out=0.2)
+    teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
+    config = distilled(teacher, spec.source, data=spec)
+    run = prepare(config, tmp_path / "run", resume=False, fallback=False, console=quiet)
+    batches = [batch["token"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
+    assert len(batches) == 6
+    kept = {*token_pairs(run.data.train)}
+    for token in batches:
+        rows = list(map(tuple, token.tolist()))
+        assert {*zip(rows[::2], rows[1::2], strict=True)} <= kept
+    for step, token in enumerate(Loop(run, StopRequest(), quiet).batches(2), 2):
+        np.testing.assert_array_equal(token["token"], batches[step])
 
 
 def test_the_similarity_of_pairs_is_learned(tmp_path):

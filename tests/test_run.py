@@ -23,7 +23,7 @@ from zoo import checkpoint
 from zoo.data import train_batches
 from zoo.evaluate import data_for, score
 from zoo.pretrained import load_pretrained
-from zoo.train.config import override
+from zoo.train.config_values import override
 from zoo.train.logbook import TIMINGS, read_metrics
 from zoo.train.placement import batch_putter
 from zoo.train.presets import get_preset

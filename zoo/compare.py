@@ -80,7 +80,9 @@ def weights_of(record: Mapping[str, Any]) -> str:
     config = record.get("config")
     if "teacher" in record:
         alone = config is not None and config["train"].get("trains") == "boundaries"
-        origin = f"distilled {'boundaries alone ' if alone else ''}for {record['step']} steps"
+        pairs = config is not None and config.get("distill", {}).get("similarity")
+        how = "boundaries alone " * bool(alone) + "on pairs " * bool(pairs)
+        origin = f"distilled {how}for {record['step']} steps"
     else:
         origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
     return f"{origin}, calibrated" if "calibration" in record else origin

@@ -88,7 +88,7 @@ class Teacher:
         Args:
           result: of the student's head.
           states: what its head was given, (batch, tokens, width).
-          batch: from `label`, with "weight".
+          batch: from `label`, with "weight"; for the similarity rows 2 i and 2 i + 1 are a pair.
 
         Returns:
           sums {"loss", "correct", "weight"}, float32 scalars: "correct" counts hits of the labels,
@@ -127,7 +127,15 @@ def similarity_error(made: jax.Array, wanted: jax.Array) -> jax.Array:
     """How far the similarity of two texts is from the teacher's: (batch, width) twice to (batch,).
 
     Samples 2 i and 2 i + 1 are a pair, and both get (cos(m_2i, m_2i+1) - cos(t_2i, t_2i+1))^2.
+
+    Raises:
+      ValueError: an odd number of samples.
     """
+    if len(made) % 2:
+        raise ValueError(
+            f"similarity: {len(made)} samples of one microbatch are not in pairs; make batch_size "
+            "a multiple of 2 x data x microbatches"
+        )
     apart = cosine(made[::2], made[1::2]) - cosine(wanted[::2], wanted[1::2])
     return jnp.repeat(apart**2, 2)
 

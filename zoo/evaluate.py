@@ -12,7 +12,8 @@ from zoo import similarity
 from zoo.data import Data, DataSpec, load
 from zoo.pretrained import Pretrained, check_classes
 from zoo.sentences import Encoder
-from zoo.train.config import RunConfig, TrainSpec, override
+from zoo.train.config import RunConfig, TrainSpec
+from zoo.train.config_values import override
 from zoo.train.start import check_data
 from zoo.train.step import Trainer, evaluate
 

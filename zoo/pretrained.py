@@ -25,7 +25,8 @@ from zoo.hugging_face.known import KNOWN
 from zoo.hybrid import Model, Params
 from zoo.provenance import PretrainedConfig, check_digests, digests
 from zoo.registry import default_boundary
-from zoo.train.config import RunConfig, from_dict, to_dict
+from zoo.train.config import RunConfig
+from zoo.train.config_values import from_dict, to_dict
 from zoo.trees import flatten, unflatten
 from zoo.where import CONFIG, SHIPPED, find, list_pretrained, named
 

@@ -22,7 +22,8 @@ masked language model: token (B, S) int32, already corrupted; position, label (B
   to predict and the true token; weight (B, P) float32, 0 in unused slots (whose position is 0).
 text classification: token, type (B, S) int32; mask (B, S) bool, true for real tokens; label (B,)
   int32; weight (B,) float32.
-unlabelled images and texts: the same without label.
+unlabelled images and texts: the same without label; with data.pairs rows 2 i and 2 i + 1 are a
+  pair of texts.
 
 S is the data's, or with group_by_length the batch's own. A weight is 0 for a sample that only fills
 up a batch.
@@ -93,7 +94,7 @@ def train_batches(
     Raises:
       ValueError: batch_size < 1 or larger than the data, start not in [0, steps_per_epoch], rows
         out of the batch, a bad seed or epoch, group_by_length of samples without padding, pairs of
-        an odd number of samples or in odd batches, or both.
+        an odd number of samples, in odd batches or together with group_by_length.
     """
     steps = steps_per_epoch(split, batch_size)
     if pairs and (batch_size % 2 or group_by_length):

@@ -34,8 +34,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def pair_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """As `epoch_order` for samples in pairs, 2 i and 2 i + 1, which stay side by side: (size,)
-    int64.
+    """As `epoch_order`, with the samples 2 i and 2 i + 1 side by side: (size,) int64.
 
     Raises:
       ValueError: size is odd or < 2, or seed or epoch outside [0, 2**64).

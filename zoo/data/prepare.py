@@ -19,6 +19,7 @@ from zoo.data.spec import TOKENIZERS, DataSpec
 from zoo.data.tables import Table
 from zoo.data.tokenizer import Vocabulary, load_tokenizer, read_tokenizer, train_tokenizer
 
+Pair = tuple[str, str]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -134,9 +135,13 @@ def _texts_or_pairs(
     pair = spec.text_pair_column
     places: list[Callable[[int], str]] = [part.place for part in parts]
     if labels[0] is None:
-        rows_of = different_pairs if spec.pairs else different_texts
-        firsts = _apart(*(rows_of(part, spec) for part in parts), together=1 + spec.pairs)
-        places = [partial("{}: different text {}".format, part.where) for part in parts]
+        if spec.pairs:
+            assert pair is not None  # the spec says so
+            firsts = _pairs_apart([different_pairs(part, spec.text_column, pair) for part in parts])
+            places = [partial(_of_pair, part.where) for part in parts]
+        else:
+            firsts = _texts_apart([different_texts(part, spec) for part in parts])
+            places = [partial("{}: different text {}".format, part.where) for part in parts]
         seconds: list[list[str] | None] = [None, None]
     else:
         firsts = [_texts(part, spec.text_column, "text_column") for part in parts]
@@ -152,13 +157,35 @@ def _texts_or_pairs(
     return Data(train, validation, spec.task, classes, vocabulary.size, vocabulary.text, record)
 
 
-def _apart(seen: list[str], held_out: list[str], together: int) -> list[list[str]]:
-    """Both parts, without what is held out of texts that are seen; where all are, nothing was
-    meant to be held out, and all stay. Those that belong together stay or go together."""
-    known = set(seen)
-    groups = zip(*(held_out[i::together] for i in range(together)), strict=True)
-    new = [text for group in groups if known.isdisjoint(group) for text in group]
-    return [seen, new or held_out]
+def _texts_apart(parts: list[list[str]]) -> list[list[str]]:
+    """Train and validation without the texts of both in the latter; where all are, nothing was
+    meant to be held out, and all stay."""
+    train, held_out = parts
+    known = set(train)
+    return [train, [text for text in held_out if text not in known] or held_out]
+
+
+def _pairs_apart(parts: list[list[Pair]]) -> list[list[str]]:
+    """Train and validation, the latter without the pairs that share a text with train unless both
+    parts are the same, as texts in a row.
+
+    Raises:
+      ValueError: nothing would be left.
+    """
+    train, held_out = parts
+    if held_out != train:
+        known = {text for pair in train for text in pair}
+        held_out = [pair for pair in held_out if known.isdisjoint(pair)]
+    if not held_out:
+        raise ValueError(
+            "data.pairs=True: every held-out pair has a text that is trained on; set "
+            "data.validation to other texts, or leave out data.pairs and distill.similarity"
+        )
+    return [[text for pair in part for text in pair] for part in (train, held_out)]
+
+
+def _of_pair(where: str, row: int) -> str:
+    return f"{where}: different pair {row // 2}, text {row % 2 + 1}"
 
 
 def different_texts(table: Table, spec: DataSpec) -> list[str]:
@@ -180,29 +207,25 @@ def different_texts(table: Table, spec: DataSpec) -> list[str]:
     return list(texts)
 
 
-def different_pairs(table: Table, spec: DataSpec) -> list[str]:
-    """Every different pair of texts of a table's two columns, in its order: the texts of pair i are
-    at 2 i and 2 i + 1. Rows without two texts are left out.
+def different_pairs(table: Table, first: str, second: str) -> list[Pair]:
+    """Every different pair of texts of two columns, in the table's order.
+
+    Rows without two texts are left out.
 
     Raises:
       ValueError: a column that is not there, or no row that holds two texts.
     """
-    assert spec.text_pair_column is not None  # the spec says so
-    columns = (
-        table.column(spec.text_column, "text_column"),
-        table.column(spec.text_pair_column, "text_pair_column"),
-    )
+    columns = table.column(first, "text_column"), table.column(second, "text_pair_column")
+    is_text = lambda value: isinstance(value, str) and bool(value.strip())
     pairs = dict.fromkeys(
-        (one, other)
-        for one, other in zip(*columns, strict=True)
-        if isinstance(one, str) and isinstance(other, str) and one.strip() and other.strip()
+        pair for pair in zip(*columns, strict=True) if is_text(pair[0]) and is_text(pair[1])
     )
     if not pairs:
         raise ValueError(
-            f"{table.where}: no row has two texts, in columns {spec.text_column!r} and "
-            f"{spec.text_pair_column!r}; leave out data.pairs"
+            f"{table.where}: no row has two texts, in columns {first!r} and {second!r}; give rows "
+            "that do, or leave out data.pairs and distill.similarity"
         )
-    return [text for pair in pairs for text in pair]
+    return list(pairs)
 
 
 def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -> Data:

@@ -24,8 +24,8 @@ class DataSpec:
 
     Attributes:
       task: "classify" (images, texts or pairs of texts with a class each), "mlm" (text alone, to
-        predict masked tokens) or "unlabelled" (images, or texts each by itself, whatever their
-        labels, for a teacher to label; see `zoo.distillation`).
+        predict masked tokens) or "unlabelled" (images or texts, whatever their labels, for a
+        teacher to label; see `zoo.distillation`).
       source: "digits" or "topics" (in every installation), a local file or folder, or the name of a
         data set on the Hugging Face Hub. Files: .csv, .tsv, .parquet, .jsonl, .txt, and .gz of the
         text ones. Folders: such files, idx files as of MNIST, pictures with a subfolder a class, or
@@ -38,7 +38,9 @@ class DataSpec:
       image_column, label_column, text_column, text_pair_column: names of columns. A table with the
         image column holds images, otherwise texts.
       pairs: of "unlabelled" texts in two columns, keep the two of a row side by side, in one batch,
-        as distill.similarity needs them; otherwise every different text is a sample by itself.
+        as distill.similarity needs them; otherwise every different text comes once. Each text is a
+        sample either way, so that a batch of 64 holds 32 pairs, and one in several pairs comes
+        several times. Pairs that share a text with those trained on are not held out.
       classes: number of classes; None: as the data state, or the largest label plus 1.
       image_size: height and width that images are resized to; None: as they are, all alike.
       resample: how they are resized, one of `RESAMPLES`.

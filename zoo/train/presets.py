@@ -10,7 +10,8 @@ from pathlib import Path
 from snapjax.errors import unknown_name
 from zoo.data import DataSpec
 from zoo.data.sources import is_path
-from zoo.train.config import DistillSpec, LogSpec, ModelSpec, RunConfig, TrainSpec, pairs
+from zoo.train.config import DistillSpec, LogSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.train.config_values import pairs
 
 
 def digits_ann() -> RunConfig:
@@ -186,7 +187,7 @@ def command(config: RunConfig) -> str:
     machine's affair.
 
     Example:
-      >>> from zoo.train.config import override
+      >>> from zoo.train.config_values import override
       >>> command(override(digits_ann(), ["train.epochs=4"]))
       'python scripts/train.py digits_ann --set train.epochs=4'
     """

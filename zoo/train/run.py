@@ -24,7 +24,8 @@ from zoo.data import Data, steps_per_epoch
 from zoo.distillation import Teacher, about, student_sizes
 from zoo.files import write_json
 from zoo.train import placement, processes, utilisation
-from zoo.train.config import RunConfig, differences, to_dict
+from zoo.train.config import RunConfig
+from zoo.train.config_values import differences, to_dict
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.start import check_data, data_sizes, first_state, load_data, teacher_of

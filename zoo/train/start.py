@@ -82,8 +82,8 @@ def first_state(
 
 
 def calibrated(model: Model, params: Params, data: Data, config: RunConfig) -> Params:
-    """`params` with every boundary fitted as model.calibration says, to the first samples of the
-    first epoch as training sees them."""
+    """`params` with every boundary fitted as model.calibration says, to samples of the training
+    split."""
     method, key = config.model.calibration, jax.random.key(config.train.seed)
     batches = calibration_batches(data, config)
     if method == calibration.PLAIN:
