@@ -1,8 +1,12 @@
 """Cuts a trained model with spikes and trains it against the dense model, on unlabelled samples.
 
   python scripts/distill.py minilm_l6 --stages 3 --bits 1 --data train.tsv \\
-      --set data.text_column=sentence1 --set data.text_pair_column=sentence2 --out runs/minilm_1bit
+      --set data.text_column=sentence1 --set data.text_pair_column=sentence2 \\
+      --set data.pairs=true --set distill.similarity=3 --out runs/minilm_1bit
   python scripts/evaluate.py runs/minilm_1bit --task stsb --data dev.tsv
+
+With data.pairs and distill.similarity the similarity of the two texts of a row is learned too; no
+score of a pair is read.
 
 The run is one of `scripts/train.py`: the same keys for --set, the same folder, and --resume. With
 --code int4, int2, topk, ... the same is done to a boundary that does not spike.
