@@ -148,6 +148,28 @@ def test_one_error_lists_everything_that_does_not_fit(copied):
     assert "config field hidden_size='8' must be a number" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "line"),
+    [
+        ("position_ids", np.arange(9)[None], ""),
+        ("position_ids", np.arange(9, dtype=np.float32), ""),
+        ("position_ids", np.arange(9)[None] + 2, "is not 0, 1, 2, ...: not supported"),
+        ("position_ids", np.zeros((1, 0), np.int64), "is not 0, 1, 2, ...: not supported"),
+        ("position_ids", np.int64(3), "is not 0, 1, 2, ...: not supported"),
+        ("token_type_ids", np.zeros((1, 9), np.int64), ""),
+        ("token_type_ids", np.ones((1, 9), np.int64), "is not 0, 0, 0, ...: not supported"),
+    ],
+)
+def test_counters_in_old_files_are_those_of_the_model(name, array, line, copied):
+    """Such as positions from 2 on: the model would look up others than the file's did."""
+    folder = copied("bert_5")
+    edit(folder, lambda tensors: tensors.update({f"embeddings.{name}": np.asarray(array)}))
+    if line:
+        assert f"tensor embeddings.{name} {line}" in refusal(folder)
+    else:
+        load_pretrained(folder)
+
+
 def test_configs_of_the_original_code_are_read(copied):
     folder = copied("bert_5")
     configure(folder, directionality="bidi", pooler_type="first_token_transform", pooler_fc_size=8)

@@ -19,8 +19,8 @@ ARCHITECTURES = {
     "mlm": "BertForMaskedLM",
     "classify": "BertForSequenceClassification",
 }
-# Counters 0, 1, 2, ... and zeros that older versions saved; the model computes them.
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+# What older versions saved and the model computes -> how much it rises from one to the next.
+BUFFERS = {"embeddings.position_ids": 1, "embeddings.token_type_ids": 0}
 # The TensorFlow names, which files converted from it keep.
 RENAMES = (
     (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),

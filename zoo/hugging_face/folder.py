@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from snapjax.errors import unknown_name
 from zoo.bert import modeling as bert
@@ -110,14 +111,19 @@ def convert(
         raise unknown_name("task", task, weights.ARCHITECTURES)
     source, problems = {}, []
     for name, plain in names.items():
-        if name in ignored or plain in weights.BUFFERS:
+        if name in ignored:
             continue
         if plain in source:
             problems.append(f"tensor {plain} is there twice, once as {name}")
         try:
-            source[plain] = tensors[name]
+            array = tensors[name]
         except ValueError as error:  # a dtype that is not read
             problems.append(str(error))
+            continue
+        if plain in weights.BUFFERS:
+            problems += _buffer(name, array, weights.BUFFERS[plain])
+        else:
+            source[plain] = array
     config, lines = weights.config(theirs, source, task)
     problems += lines
     if config is not None:
@@ -138,6 +144,17 @@ def convert(
             + hint
         )
     return model, params
+
+
+def _buffer(name: str, array: np.ndarray, rise: int) -> list[str]:
+    """What is wrong with a tensor that the model computes itself: 0, rise, 2 rise, ..."""
+    if array.ndim and array.size:
+        expected = rise * np.arange(array.shape[-1])
+        if np.array_equal(array, np.broadcast_to(expected, array.shape)):
+            return []
+    return [
+        f"tensor {name} is not {', '.join(str(rise * i) for i in range(3))}, ...: not supported"
+    ]
 
 
 def _task(theirs: dict[str, Any], names: Any, weights: Any) -> str:

@@ -14,7 +14,7 @@ from zoo.vit.modeling import ViTConfig
 MODEL_TYPE = "vit"
 PREFIX = "vit."  # of the encoder's tensors in models with a head
 ARCHITECTURES = {"encode": "ViTModel", "classify": "ViTForImageClassification"}
-BUFFERS = ()
+BUFFERS: dict[str, int] = {}
 # transformers 5 has other names in memory and saves these ones unless told otherwise.
 _LAYER = r"^layers\.(\d+)\."
 RENAMES = (
