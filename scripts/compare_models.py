@@ -4,7 +4,7 @@ python scripts/compare_models.py minilm_l6 minilm_1bit.safetensors runs/minilm_1
     --task stsb --data dev.tsv --out results/minilm.json
 
 The first model is the dense one: cut like the next, it is also scored with every code of --codes.
-Writes the table as JSON and prints it as Markdown.
+Writes the table as JSON, with a picture beside it, and prints it as Markdown.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     from snapjax.boundary import Boundary
-    from zoo import compare
+    from zoo import compare, plots
     from zoo.evaluate import score_any, spec_for
     from zoo.files import write_json
     from zoo.pretrained import Pretrained, load_pretrained, recut
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
     rows = compare.added(before, rows)
     write_json(args.out, {**result, "rows": rows})
+    plots.scores(args.out.with_suffix(".png"), rows)
     print(compare.markdown(rows))
     print(f"\n{args.out}")
 

@@ -69,6 +69,7 @@ def test_the_script(tmp_path):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert out.with_suffix(".png").is_file()
     result = json.loads(out.read_text())
     assert compare.markdown(result["rows"]) in done.stdout
     int2, spikes = result["rows"]

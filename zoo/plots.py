@@ -1,6 +1,7 @@
-"""Pictures of runs, drawn without a display."""
+"""Pictures of runs and of tables of models, drawn without a display."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from zoo import compare
 from zoo.files import write_atomic
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 Line = Mapping[str, Any]
 
@@ -69,15 +72,69 @@ def runs(
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_atomic(path, buffer.getvalue())
+    _save(figure, path)
+
+
+def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
+    """What models score against the bytes that a token costs on a hop, as one PNG.
+
+    A colour is a boundary and a marker is a training; rows that differ in the bytes alone are
+    joined. A score far under the others stands at the lower edge, with its value.
+
+    Args:
+      path: of the PNG.
+      rows: of `zoo.compare.record`, with at least one score in common.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    score = next(name for name in compare.SCORES if all(name in row for row in rows))
+    series: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in rows:
+        key = compare.WHAT["boundary"](row), row["weights"]
+        series.setdefault(key, []).append((row["bytes_per_token_and_hop"], row[score]))
+    boundaries, weights = (list(dict.fromkeys(part)) for part in zip(*series, strict=True))
+    floor = -math.inf if score == "loss" else _floor([row[score] for row in rows])
+    for (boundary, origin), points in series.items():
+        sizes, values = zip(*sorted(points), strict=True)
+        axes.plot(
+            sizes,
+            [max(value, floor) for value in values],
+            color=COLOURS[boundaries.index(boundary) % len(COLOURS)],
+            marker=MARKERS[weights.index(origin) % len(MARKERS)],
+            ls="-" if len(points) > 1 else "",
+            label=f"{boundary}, {origin}",
+        )
+        for size, value in zip(sizes, values, strict=True):
+            if value < floor:
+                axes.annotate(f"{value:.3f}", (size, floor), xytext=(6, 4),
+                              textcoords="offset points", fontsize="small")  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set(xlabel="bytes a token on each hop", ylabel=compare.SCORES[score])
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    _save(figure, path)
 
 
 def names(folders: Sequence[Path]) -> list[str]:
     """What runs are called by their folders: the last part, where that tells them apart."""
     last = [folder.resolve().name for folder in folders]
     return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
+
+
+def _floor(values: Sequence[float]) -> float:
+    """The lowest value that is shown at its place: none further under the median than three times
+    what the best is over the lower quartile."""
+    ordered = sorted(values)
+    middle, quartile = ordered[len(ordered) // 2], ordered[len(ordered) // 4]
+    return max(ordered[0], middle - 3 * (ordered[-1] - quartile))
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_atomic(path, buffer.getvalue())
 
 
 def _short(name: str) -> str:
