@@ -8,12 +8,13 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from zoo import compare
 from zoo.files import write_atomic
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008), and a brown.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 Line = Mapping[str, Any]
@@ -100,8 +101,8 @@ def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
         axes.plot(
             sizes,
             [max(value, floor) for value in values],
-            color=COLOURS[boundaries.index(boundary) % len(COLOURS)],
-            marker=MARKERS[weights.index(origin) % len(MARKERS)],
+            color=_of(COLOURS, boundaries, boundary),
+            marker=_of(MARKERS, weights, origin),
             ls="-" if len(points) > 1 else "",
             label=f"{boundary}, {origin}",
         )
@@ -113,7 +114,14 @@ def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set(xlabel="bytes a token on each hop", ylabel=compare.SCORES[score])
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    shown = [
+        Line2D([], [], color=_of(COLOURS, boundaries, name), label=name) for name in boundaries
+    ]
+    shown += [
+        Line2D([], [], color="grey", ls="", marker=_of(MARKERS, weights, name), label=name)
+        for name in weights
+    ]
+    figure.legend(handles=shown, loc="outside right upper", fontsize="small")
     _save(figure, path)
 
 
@@ -129,6 +137,10 @@ def _floor(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle, quartile = ordered[len(ordered) // 2], ordered[len(ordered) // 4]
     return max(ordered[0], middle - 3 * (ordered[-1] - quartile))
+
+
+def _of(styles: Sequence[str], names: list[str], name: str) -> str:
+    return styles[names.index(name) % len(styles)]
 
 
 def _save(figure: Figure, path: str | Path) -> None:
