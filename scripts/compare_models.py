@@ -31,7 +31,7 @@ def parse() -> argparse.Namespace:
         help="of the dense model's boundaries, with commas; top-k has the first MODEL's budget",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; a .png goes beside it")
     parser.add_argument(
         "--append", action="store_true", help="keep the other rows of the table that --out may hold"
     )
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
         )
         return {**made, "samples": result["samples"]}
 
+    if args.out.suffix != ".json":
+        raise ValueError(f"out={str(args.out)!r} must end in .json: a picture .png goes beside it")
     dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
     first = cut[0].model
     result = {
@@ -72,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
     rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
     rows = compare.added(before, rows)
     write_json(args.out, {**result, "rows": rows})
-    plots.scores(args.out.with_suffix(".png"), rows)
     print(compare.markdown(rows))
-    print(f"\n{args.out}")
+    plots.scores(args.out.with_suffix(".png"), rows)
+    print(f"\n{args.out}, {args.out.with_suffix('.png')}")
 
 
 def main() -> int:

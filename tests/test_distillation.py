@@ -281,7 +281,7 @@ def test_what_is_wrong_with_pairs(tmp_path):
     with pytest.raises(ValueError, match="no row has two texts, in columns 'one' and 'other'"):
         load(spec, tokenizer=letters(), whole=True)
     spec = pairs_file(tmp_path, [("a", "b"), ("c", "a b c d e f")])
-    with pytest.raises(ValueError, match="different pair 1, text 2 has 6 tokens"):
+    with pytest.raises(ValueError, match="different pair 1, second text has 6 tokens"):
         load(spec, tokenizer=letters(), whole=True)
     odd = jnp.ones((3, 4))
     with pytest.raises(ValueError, match="3 samples of one microbatch are not in pairs"):

@@ -1,5 +1,6 @@
 """Pictures of runs and of tables of models."""
 
+import pytest
 from matplotlib.axes import Axes
 
 from snapjax.boundary import Boundary
@@ -30,7 +31,8 @@ def test_every_model_is_drawn_where_it_stands(tmp_path, monkeypatch):
     drawn, noted, plot = {}, [], Axes.plot
 
     def note(axes, x, y, **options):
-        drawn[options["label"]] = [*x], [*y]
+        style = options["color"], options["marker"], options["ls"]
+        drawn[options["label"]] = [*x], [*y], style
         return plot(axes, x, y, **options)
 
     monkeypatch.setattr(Axes, "plot", note)
@@ -45,16 +47,31 @@ def test_every_model_is_drawn_where_it_stands(tmp_path, monkeypatch):
             row("int2", "trained", 0.83)]  # fmt: skip
     plots.scores(tmp_path / "scores.png", rows)
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
-    assert drawn["float32, dense"] == ([256], [0.86])
-    assert drawn["phase, trained"] == ([2, 8], [0.8, 0.84])
-    assert drawn["int2, trained"] == ([18], [0.83])
-    ((text, (size, floor)),) = noted
+    points = {label: drawn[label][:2] for label in drawn}
+    assert points["float32, dense"] == ([256], [0.86])
+    assert points["phase, trained"] == ([2, 8], [0.8, 0.84])
+    assert points["int2, trained"] == ([18], [0.83])
+    ((text, (size, edge)),) = noted
     assert text == "0.100"
-    assert drawn["int2, dense"] == ([size], [floor]) == ([18], [floor])
-    assert 0.1 < floor < 0.8
-    noted.clear()
-    losses = [compare.record(Boundary(64, code), "x", {"loss": loss}, None)
-              for code, loss in (("int8", 9.0), ("int4", 0.1))]  # fmt: skip
-    plots.scores(tmp_path / "loss.png", losses)
-    assert drawn["int4, x"][1] == [0.1]
+    assert points["int2, dense"] == ([size], [edge]) == ([18], [edge])
+    assert 0.7 < edge < 0.8
+    colour, marker, line = ({label: drawn[label][2][i] for label in drawn} for i in range(3))
+    assert colour["int2, dense"] == colour["int2, trained"]
+    assert len(set(colour.values())) == 4
+    assert marker["int2, trained"] == marker["phase, trained"] != marker["int2, dense"]
+    assert [label for label in line if line[label]] == ["phase, trained"]
+
+
+def test_models_that_are_level_are_all_in_their_place(tmp_path, monkeypatch):
+    noted = []
+    monkeypatch.setattr(Axes, "annotate", lambda axes, text, place, **_: noted.append(text))
+    row = lambda code, score: compare.record(Boundary(64, code), "x", {"accuracy": score}, None)
+    rows = [row(code, 0.99) for code in ("float32", "bfloat16", "int8", "int4")]
+    plots.scores(tmp_path / "one.png", rows[:1])
+    plots.scores(tmp_path / "level.png", [*rows, row("int2", 0.98)])
     assert not noted
+    other = compare.record(Boundary(64, "topk"), "x", {"loss": 1.0}, None)
+    for wrong in ([], [*rows, other]):
+        with pytest.raises(ValueError, match=f"{len(wrong)} models have no score in common"):
+            plots.scores(tmp_path / "wrong.png", wrong)
+    assert not (tmp_path / "wrong.png").exists()

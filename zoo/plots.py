@@ -1,7 +1,6 @@
 """Pictures of runs and of tables of models, drawn without a display."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,36 +78,42 @@ def runs(
 def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
     """What models score against the bytes that a token costs on a hop, as one PNG.
 
-    A colour is a boundary and a marker is a training; rows that differ in the bytes alone are
-    joined. A score far under the others stands at the lower edge, with its value.
+    A colour is a boundary and a marker is a training, both from the start again after eight; rows
+    of one boundary and training are joined. A score far under the others stands below them all,
+    with its value.
 
     Args:
       path: of the PNG.
-      rows: of `zoo.compare.record`, with at least one score in common.
+      rows: of `zoo.compare.record`.
+
+    Raises:
+      ValueError: no rows, or no score that all have.
     """
+    score = next((name for name in compare.SCORES if all(name in row for row in rows)), None)
+    if not rows or score is None:
+        raise ValueError(f"rows: {len(rows)} models have no score in common; score them alike")
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    score = next(name for name in compare.SCORES if all(name in row for row in rows))
     series: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in rows:
         key = compare.WHAT["boundary"](row), row["weights"]
         series.setdefault(key, []).append((row["bytes_per_token_and_hop"], row[score]))
     boundaries, weights = (list(dict.fromkeys(part)) for part in zip(*series, strict=True))
-    floor = -math.inf if score == "loss" else _floor([row[score] for row in rows])
+    lowest, edge = _lowest([row[score] for row in rows])
     for (boundary, origin), points in series.items():
         sizes, values = zip(*sorted(points), strict=True)
         axes.plot(
             sizes,
-            [max(value, floor) for value in values],
+            [value if value >= lowest else edge for value in values],
             color=_of(COLOURS, boundaries, boundary),
             marker=_of(MARKERS, weights, origin),
             ls="-" if len(points) > 1 else "",
             label=f"{boundary}, {origin}",
         )
         for size, value in zip(sizes, values, strict=True):
-            if value < floor:
-                axes.annotate(f"{value:.3f}", (size, floor), xytext=(6, 4),
+            if value < lowest:
+                axes.annotate(f"{value:.3f}", (size, edge), xytext=(6, 4),
                               textcoords="offset points", fontsize="small")  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
@@ -131,12 +136,13 @@ def names(folders: Sequence[Path]) -> list[str]:
     return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
 
 
-def _floor(values: Sequence[float]) -> float:
-    """The lowest value that is shown at its place: none further under the median than three times
-    what the best is over the lower quartile."""
+def _lowest(values: Sequence[float]) -> tuple[float, float]:
+    """The lowest value that is drawn at its place, and where those under it are drawn: values ten
+    times as far from the best as the median is would leave the others no room."""
     ordered = sorted(values)
-    middle, quartile = ordered[len(ordered) // 2], ordered[len(ordered) // 4]
-    return max(ordered[0], middle - 3 * (ordered[-1] - quartile))
+    best, span = ordered[-1], ordered[-1] - ordered[len(ordered) // 2]
+    lowest = min(value for value in ordered if value >= best - 10 * span or not span)
+    return lowest, lowest - 0.1 * (best - lowest)
 
 
 def _of(styles: Sequence[str], names: list[str], name: str) -> str:

@@ -158,16 +158,16 @@ def _texts_or_pairs(
 
 
 def _texts_apart(parts: list[list[str]]) -> list[list[str]]:
-    """Train and validation without the texts of both in the latter; where all are, nothing was
-    meant to be held out, and all stay."""
+    """Train, and validation without what is in train; where that is all, nothing was meant to be
+    held out, and all stay."""
     train, held_out = parts
     known = set(train)
     return [train, [text for text in held_out if text not in known] or held_out]
 
 
 def _pairs_apart(parts: list[list[Pair]]) -> list[list[str]]:
-    """Train and validation, the latter without the pairs that share a text with train unless both
-    parts are the same, as texts in a row.
+    """Train, and validation without the pairs that share a text with train, unless both parts are
+    the same. Texts one after the other, pair by pair.
 
     Raises:
       ValueError: nothing would be left.
@@ -185,7 +185,7 @@ def _pairs_apart(parts: list[list[Pair]]) -> list[list[str]]:
 
 
 def _of_pair(where: str, row: int) -> str:
-    return f"{where}: different pair {row // 2}, text {row % 2 + 1}"
+    return f"{where}: different pair {row // 2}, {('first', 'second')[row % 2]} text"
 
 
 def different_texts(table: Table, spec: DataSpec) -> list[str]:

@@ -40,7 +40,7 @@ class DataSpec:
       pairs: of "unlabelled" texts in two columns, keep the two of a row side by side, in one batch,
         as distill.similarity needs them; otherwise every different text comes once. Each text is a
         sample either way, so that a batch of 64 holds 32 pairs, and one in several pairs comes
-        several times. Pairs that share a text with those trained on are not held out.
+        several times. Of those held out, pairs that share a text with the rest are dropped.
       classes: number of classes; None: as the data state, or the largest label plus 1.
       image_size: height and width that images are resized to; None: as they are, all alike.
       resample: how they are resized, one of `RESAMPLES`.

@@ -135,7 +135,7 @@ def convert(
     if problems:
         hint = (
             "\ntensors that may be left out can be named: ignore=[...]"
-            if any("has no parameter" in line for line in problems)
+            if any("has no parameter" in line or "the model computes" in line for line in problems)
             else ""
         )
         raise ValueError(
@@ -149,12 +149,13 @@ def convert(
 def _buffer(name: str, array: np.ndarray, rise: int) -> list[str]:
     """What is wrong with a tensor that the model computes itself: 0, rise, 2 rise, ..."""
     if array.ndim and array.size:
-        expected = rise * np.arange(array.shape[-1])
+        # In the file's dtype: a bfloat16 does not hold all numbers above 256.
+        expected = (rise * np.arange(array.shape[-1])).astype(array.dtype)
         if np.array_equal(array, np.broadcast_to(expected, array.shape)):
             return []
-    return [
-        f"tensor {name} is not {', '.join(str(rise * i) for i in range(3))}, ...: not supported"
-    ]
+    shown = ", ".join(str(rise * i) for i in range(3))
+    found = ", ".join(str(value) for value in array.ravel()[:3]) or "nothing"
+    return [f"tensor {name} holds {found}, ... where the model computes {shown}, ..."]
 
 
 def _task(theirs: dict[str, Any], names: Any, weights: Any) -> str:
