@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_files import letters, write
+from distilling import distilled, lines, pair, saved_teacher
 from rich.console import Console
 from scipy.spatial.distance import cosine
 from scipy.special import log_softmax
 from stops import StopAt
 
 from snapjax.sharding import make_mesh
-from zoo import single_file
 from zoo.data import DataSpec, load, train_batches
 from zoo.data.batches import grouped_epoch, trimmed
 from zoo.distillation import (
@@ -26,11 +26,9 @@ from zoo.distillation import (
     STATES,
     Teacher,
     preset_of,
-    similarity_error,
     student_sizes,
 )
 from zoo.pretrained import load_pretrained
-from zoo.provenance import PretrainedConfig
 from zoo.registry import create_model
 from zoo.sentences import Encoder
 from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
@@ -43,7 +41,6 @@ from zoo.train.stop import StopRequest
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ("distill.teacher=x", "data.task=unlabelled", "data.text_pair_column=b", "data.pairs=true")
-SIZES = {"vocabulary": 16, "width": 16, "heads": 2, "mlp_width": 32, "layers": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +48,6 @@ def _optax_promotes():
     """optax raises its decay rates to an integer count, which strict promotion refuses."""
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def pair(task, code="phase", stages=2, seed=0):
-    """A dense teacher, and a student of its shape with its weights and new boundaries."""
-    dense = create_model("bert_nano", "ann", 1, task=task, **SIZES)
-    params = dense.init(jax.random.key(seed))
-    params["blocks"] = jax.tree.map(lambda leaf: 3 * leaf, params["blocks"])
-    student = create_model("bert_nano", "hnn", stages, code, task=task, **SIZES)
-    return dense, params, student, student.with_new_boundaries(params, jax.random.key(1))
 
 
 def batch_of(task, rows=4, seed=0):
@@ -217,145 +205,10 @@ def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
     assert not parts[0] & parts[1]
 
 
-def pairs_file(folder, rows):
-    """A table of pairs of texts, the spec that keeps them together, and the pairs as tokens."""
-    lines = "".join(f"{one}\t{other}\n" for one, other in rows)
-    spec = DataSpec(
-        task="unlabelled", source=str(write(folder / "pairs.tsv", "one\tother\n" + lines)),
-        sequence=6, held_out=0.5, pairs=True, text_column="one", text_pair_column="other",
-    )  # fmt: skip
-    return spec
-
-
-def token_pairs(split, index=None):
-    token = split.take(np.arange(split.samples) if index is None else index)["token"].tolist()
-    return list(zip(map(tuple, token[::2]), map(tuple, token[1::2]), strict=True))
-
-
-def letter_pairs(count, seed=0):
-    """Different pairs of texts of two letters each, as rows, and what letters() makes of them."""
-    vocabulary = json.loads(letters())["model"]["vocab"]
-    start, stop, pad = (vocabulary[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
-    draw = np.random.default_rng(seed).permutation(64)[: 2 * count].reshape(count, 2)
-    texts = ["abcdefgh"[i // 8] + " " + "abcdefgh"[i % 8] for i in draw.ravel()]
-    tokens = [(start, *(vocabulary[word] for word in text.split()), stop, pad, pad)
-              for text in texts]  # fmt: skip
-    side_by_side = lambda flat: list(zip(flat[::2], flat[1::2], strict=True))
-    return side_by_side(texts), side_by_side(tokens)
-
-
-def test_the_texts_of_a_row_stay_together(tmp_path):
-    """Rows that repeat or lack a text are left out; the two parts share none."""
-    rows, tokens = letter_pairs(30)
-    spec = pairs_file(tmp_path, [*rows, rows[3], ("", "a"), ("b", " ")])
-    whole = load(spec, tokenizer=letters(), whole=True)
-    assert token_pairs(whole.train) == token_pairs(whole.validation) == tokens
-    data = load(spec, tokenizer=letters())
-    seen, held_out = token_pairs(data.train), token_pairs(data.validation)
-    assert len(held_out) >= 10
-    assert len(seen) >= 10
-    assert sorted({*seen, *held_out}) == sorted(tokens)
-    assert not {*sum(seen, ())} & {*sum(held_out, ())}
-    for epoch in range(2):
-        for batch in train_batches(data.train, 6, seed=0, epoch=epoch, pairs=True):
-            token = list(map(tuple, batch["token"].tolist()))
-            assert {*zip(token[::2], token[1::2], strict=True)} <= {*seen}
-
-
-def test_a_pair_with_a_text_that_is_trained_on_is_not_held_out(tmp_path):
-    rows, tokens = letter_pairs(20)
-    shared = [(rows[i][0], rows[i + 1][1]) for i in range(0, 20, 2)]
-    spec = pairs_file(tmp_path, rows + shared)
-    data = load(spec, tokenizer=letters())
-    seen, held_out = token_pairs(data.train), token_pairs(data.validation)
-    assert held_out
-    assert {*held_out} <= {*tokens, *((tokens[i][0], tokens[i + 1][1]) for i in range(0, 20, 2))}
-    assert not {*sum(seen, ())} & {*sum(held_out, ())}
-    spec = pairs_file(tmp_path, [("a b", other) for _, other in rows])
-    with pytest.raises(ValueError, match=r"every held-out pair has a text that is trained on; set"):
-        load(spec, tokenizer=letters())
-
-
-def test_what_is_wrong_with_pairs(tmp_path):
-    spec = pairs_file(tmp_path, [("a", ""), ("", "b")])
-    with pytest.raises(ValueError, match="no row has two texts, in columns 'one' and 'other'"):
-        load(spec, tokenizer=letters(), whole=True)
-    spec = pairs_file(tmp_path, [("a", "b"), ("c", "a b c d e f")])
-    with pytest.raises(ValueError, match="different pair 1, second text has 6 tokens"):
-        load(spec, tokenizer=letters(), whole=True)
-    odd = jnp.ones((3, 4))
-    with pytest.raises(ValueError, match="3 samples of one microbatch are not in pairs"):
-        similarity_error(odd, odd)
-
-
-def test_a_run_trains_on_pairs_that_stay_together(tmp_path):
-    """Every batch that the loop feeds, resumed too; and a model of another kind reads such data."""
-    rows, _ = letter_pairs(30)
-    spec = replace(pairs_file(tmp_path, rows), held_out=0.2)
-    teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
-    config = distilled(teacher, spec.source, data=spec)
-    run = prepare(config, tmp_path / "run", resume=False, fallback=False, console=quiet)
-    batches = [batch["token"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
-    assert len(batches) == 6
-    kept = {*token_pairs(run.data.train)}
-    for token in batches:
-        rows = list(map(tuple, token.tolist()))
-        assert {*zip(rows[::2], rows[1::2], strict=True)} <= kept
-    for step, token in enumerate(Loop(run, StopRequest(), quiet).batches(2), 2):
-        np.testing.assert_array_equal(token["token"], batches[step])
-
-
-def test_the_similarity_of_pairs_is_learned(tmp_path):
-    """With nothing else in the loss, and stopped and resumed."""
-    draw = np.random.default_rng(0)
-    text = lambda: " ".join(draw.choice(list("abcdefgh"), draw.integers(2, 7)))
-    rows = "".join(f"{text()}\t{text()}\n" for _ in range(80))
-    path = write(tmp_path / "pairs.tsv", "one\tother\n" + rows)
-    pairs = ("data.text_column=one", "data.text_pair_column=other", "data.pairs=true",
-             "distill.similarity=1")  # fmt: skip
-    teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
-    config = distilled(teacher, path, *pairs, "train.epochs=8", "distill.output=0",
-                       "distill.states=0")  # fmt: skip
-    assert train(config, tmp_path / "run", stop=StopAt(30), console=quiet) is None
-    train(config, tmp_path / "run", resume=True, console=quiet)
-    scores = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
-    assert len(scores) == 8
-    assert scores[-1]["loss"] < 0.8 * scores[0]["loss"]
-    classifier = saved_teacher(tmp_path, "classify")
-    with pytest.raises(ValueError, match=r"distill\.similarity=1\.0 is of embeddings"):
-        train(distilled(classifier, path, *pairs), tmp_path / "other", console=quiet)
-
-
 def test_unlabelled_images_need_no_label():
     data = load(DataSpec(task="unlabelled", source="digits"))
     assert data.train.samples == 1437
     assert sorted(data.train.augmented(np.arange(2), 0, 0)) == ["image", "weight"]
-
-
-def saved_teacher(folder, task="encode", tokenizer=True, seed=0, record=None):
-    dense, params, _, _ = pair(task, seed=seed)
-    path = folder / "dense.safetensors"
-    source = PretrainedConfig("a test", {}, "MIT", {"max_tokens": 9})
-    words = letters() if tokenizer else None
-    return single_file.save(path, dense, params, source, record or {}, words)
-
-
-def lines(folder, count=120):
-    draw = np.random.default_rng(0)
-    made = [" ".join(draw.choice(list("abcdefgh"), draw.integers(2, 7))) for _ in range(count)]
-    return write(folder / "lines.txt", "\n".join(made) + "\n")
-
-
-def distilled(teacher, source, *assignments, **sections):
-    """The config of a short run."""
-    config = RunConfig(
-        "distill",
-        ModelSpec("bert_nano", "hnn", 2),
-        DataSpec(task="unlabelled", source=str(source), sequence=8, held_out=0.2),
-        TrainSpec(epochs=1, batch_size=8, microbatches=1, learning_rate=3e-3, weight_decay=0.0),
-        distill=DistillSpec(str(teacher)),
-    )
-    return override(replace(config, **sections), ["mesh.stage=1", "log.every=5", *assignments])
 
 
 def test_a_run_learns_resumes_and_embeds(tmp_path):
