@@ -43,16 +43,15 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo.train import config as configs
-    from zoo.train import presets
+    from zoo.train import config_values, presets
 
     if args.list:
         for name, preset in presets.PRESETS.items():
             print(f"{name:16} {(preset.__doc__ or '').splitlines()[0]}")
         return 0
-    config = configs.override(presets.get_preset(args.preset), args.assignments)
+    config = config_values.override(presets.get_preset(args.preset), args.assignments)
     if args.keys:
-        for key, value in configs.pairs(config).items():
+        for key, value in config_values.pairs(config).items():
             print(f"{key} = {value}")
         return 0
     places = config.mesh.stage or config.model.stages

@@ -13,7 +13,7 @@ from zoo import baselines, compare, plots
 from zoo.data import load
 from zoo.files import write_json
 from zoo.pretrained import load_pretrained
-from zoo.train import config as configs
+from zoo.train import config_values
 from zoo.train.logbook import read_metrics
 from zoo.train.placement import choose_mesh
 from zoo.train.presets import get_preset
@@ -71,8 +71,8 @@ def run(
         "train.learning_rate=1e-3",
     ]
     runs = {
-        "ann": configs.override(get_preset("digits_ann"), shared),
-        "hnn": configs.override(get_preset("digits_hnn"), [*shared, *spiking]),
+        "ann": config_values.override(get_preset("digits_ann"), shared),
+        "hnn": config_values.override(get_preset("digits_hnn"), [*shared, *spiking]),
     }
     for config in runs.values():
         config.model.build()  # a wrong name is an error before anything is removed or written
@@ -93,7 +93,7 @@ def run(
             "devices": mesh.size,
             "platform": jax.devices()[0].platform,
             "jax": jax.__version__,
-            "config": configs.to_dict(runs["hnn"]),
+            "config": config_values.to_dict(runs["hnn"]),
             "rows": rows,
         },
     )
