@@ -31,17 +31,16 @@ def _optax_promotes():
 
 
 def pairs_file(folder, rows):
-    """A table of pairs of texts, the spec that keeps them together, and the pairs as tokens."""
+    """The spec of a table of pairs of texts that keeps them together."""
     lines = "".join(f"{one}\t{other}\n" for one, other in rows)
-    spec = DataSpec(
+    return DataSpec(
         task="unlabelled", source=str(write(folder / "pairs.tsv", "one\tother\n" + lines)),
         sequence=6, held_out=0.5, pairs=True, text_column="one", text_pair_column="other",
     )  # fmt: skip
-    return spec
 
 
-def token_pairs(split, index=None):
-    token = split.take(np.arange(split.samples) if index is None else index)["token"].tolist()
+def token_pairs(split):
+    token = split.take(np.arange(split.samples))["token"].tolist()
     return list(zip(map(tuple, token[::2]), map(tuple, token[1::2]), strict=True))
 
 

@@ -184,6 +184,10 @@ def _pairs_apart(parts: list[list[Pair]]) -> list[list[str]]:
     return [[text for pair in part for text in pair] for part in (train, held_out)]
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _of_pair(where: str, row: int) -> str:
     return f"{where}: different pair {row // 2}, {('first', 'second')[row % 2]} text"
 
@@ -201,7 +205,7 @@ def different_texts(table: Table, spec: DataSpec) -> list[str]:
     ):
         if name is not None:
             column = table.column(name, field)
-            texts.update(dict.fromkeys(t for t in column if isinstance(t, str) and t.strip()))
+            texts.update(dict.fromkeys(filter(_is_text, column)))
     if not texts:
         raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
     return list(texts)
@@ -216,10 +220,7 @@ def different_pairs(table: Table, first: str, second: str) -> list[Pair]:
       ValueError: a column that is not there, or no row that holds two texts.
     """
     columns = table.column(first, "text_column"), table.column(second, "text_pair_column")
-    is_text = lambda value: isinstance(value, str) and bool(value.strip())
-    pairs = dict.fromkeys(
-        pair for pair in zip(*columns, strict=True) if is_text(pair[0]) and is_text(pair[1])
-    )
+    pairs = dict.fromkeys(pair for pair in zip(*columns, strict=True) if all(map(_is_text, pair)))
     if not pairs:
         raise ValueError(
             f"{table.where}: no row has two texts, in columns {first!r} and {second!r}; give rows "
