@@ -53,6 +53,33 @@ def test_a_grouped_epoch_has_the_texts_of_a_plain_one(data, samples):
         assert all(array.flags.c_contiguous for array in batch.values())
 
 
+@given(data=st.data(), pairs=st.integers(1, 300))
+@settings(max_examples=40, deadline=None)
+def test_grouped_pairs_stay_together(data, pairs):
+    size = 2 * data.draw(st.integers(1, pairs))
+    split = texts(2 * pairs)
+    at = {"seed": 3, "epoch": data.draw(st.integers(0, 9)), "pairs": True}
+    grouped = list(train_batches(split, size, group_by_length=True, **at))
+    assert rows(grouped) == rows(train_batches(split, size, **at))
+    for batch in grouped:
+        number = batch["token"][:, 1]
+        assert (number[::2] % 2 == 0).all()
+        np.testing.assert_array_equal(number[1::2], number[::2] + 1)
+        assert batch["mask"].any(0)[: batch["token"].shape[1] - MULTIPLE + 1].all()
+
+
+def test_pairs_are_grouped_by_their_longer_text():
+    split, size = texts(40 * 64), 64
+    at = {"seed": 0, "epoch": 0, "pairs": True}
+    spread = [
+        np.ptp(batch["mask"].sum(1).reshape(-1, 2).max(1))
+        for batch in train_batches(split, size, group_by_length=True, **at)
+    ]
+    assert np.mean(spread) < 2
+    with pytest.raises(ValueError, match="size=9 samples are not in pairs"):
+        train_batches(texts(9), 2, seed=0, epoch=0, group_by_length=True, pairs=True)
+
+
 def test_texts_of_like_length_share_a_batch_and_the_batches_come_in_no_order():
     split, size = texts(40 * 64), 64
     batches = list(train_batches(split, size, seed=0, epoch=0, group_by_length=True))

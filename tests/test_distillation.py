@@ -293,7 +293,6 @@ def test_a_student_has_the_teachers_sizes_whatever_its_preset():
             ["distill.teacher=x", "data.task=unlabelled", "data.pairs=true"],
             "data.text_pair_column=None; set data.task='unlabelled' and name the second column",
         ),
-        ([*PAIRS, "train.group_by_length=true"], "would part the texts of data.pairs=True"),
         ([*PAIRS, "train.batch_size=12"], "multiple of 8: .* x 2 texts of data.pairs"),
         (["distill.output=-1"], "distill.output=-1.0 must be finite"),
         (["distill.temperature=0"], "distill.temperature=0.0 must be positive"),

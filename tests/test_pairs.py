@@ -100,12 +100,13 @@ def test_what_is_wrong_with_pairs(tmp_path):
         similarity_error(odd, odd)
 
 
-def test_a_run_trains_on_pairs_that_stay_together(tmp_path):
+@pytest.mark.parametrize("grouped", ["false", "true"])
+def test_a_run_trains_on_pairs_that_stay_together(grouped, tmp_path):
     """Every batch that the loop feeds, resumed too."""
     rows, _ = letter_pairs(30)
     spec = replace(pairs_file(tmp_path, rows), held_out=0.2)
     teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
-    config = distilled(teacher, spec.source, data=spec)
+    config = distilled(teacher, spec.source, f"train.group_by_length={grouped}", data=spec)
     run = prepare(config, tmp_path / "run", resume=False, fallback=False, console=quiet)
     batches = [batch["token"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
     assert len(batches) == 6

@@ -94,22 +94,21 @@ def train_batches(
     Raises:
       ValueError: batch_size < 1 or larger than the data, start not in [0, steps_per_epoch], rows
         out of the batch, a bad seed or epoch, group_by_length of samples without padding, pairs of
-        an odd number of samples, in odd batches or together with group_by_length.
+        an odd number of samples or in odd batches.
     """
     steps = steps_per_epoch(split, batch_size)
-    if pairs and (batch_size % 2 or group_by_length):
+    if pairs and batch_size % 2:
         raise ValueError(
-            f"pairs=True with batch_size={batch_size} and group_by_length={group_by_length} would "
-            "tear pairs apart; give an even size, and group_by_length=False"
+            f"pairs=True with batch_size={batch_size} would tear a pair apart; give an even size"
         )
     if not 0 <= start <= steps:
         raise ValueError(f"start={start} is not in [0, {steps}], the steps of an epoch")
     rows = _checked_rows(rows, batch_size)
     padded = None
     if group_by_length:
-        order, padded = grouped_epoch(split, batch_size, seed, epoch)
+        order, padded = grouped_epoch(split, batch_size, seed, epoch, pairs)
     else:
-        order = (pair_order if pairs else epoch_order)(split.samples, seed, epoch)
+        order = _plain_epoch(split, seed, epoch, pairs)
 
     def batch(step: int) -> Batch:
         made = split.augmented(order[step * batch_size + rows], seed, epoch)
@@ -119,26 +118,36 @@ def train_batches(
 
 
 def grouped_epoch(
-    split: Split, batch_size: int, seed: int, epoch: int
+    split: Split, batch_size: int, seed: int, epoch: int, pairs: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order of an epoch grouped by length, and what each of its batches is padded to.
+
+    Args:
+      split, batch_size, seed, epoch: see `train_batches`.
+      pairs: samples 2 i and 2 i + 1 stay side by side; a pair is as long as its longer text.
 
     Returns:
       (steps * batch_size,) and (steps,), both int64.
 
     Raises:
-      ValueError: the samples have no lengths.
+      ValueError: the samples have no lengths, or are an odd number and pairs.
     """
     if split.lengths is None:
         raise ValueError(
             "train.group_by_length=true is for texts of different lengths, and these samples are "
             "all of one; leave it out"
         )
-    order = by_length(
-        epoch_order(split.samples, seed, epoch), split.lengths, batch_size, seed, epoch
-    )
+    order, length = _plain_epoch(split, seed, epoch, pairs), split.lengths
+    if pairs:
+        # The two of a pair get one length: sorting by it, which is stable, keeps them together.
+        length = np.repeat(length.reshape(-1, 2).max(1), 2)
+    order = by_length(order, length, batch_size, seed, epoch)
     sequence = split.take(np.arange(1))["token"].shape[1]
     return order, padded_lengths(order, split.lengths, batch_size, sequence)
+
+
+def _plain_epoch(split: Split, seed: int, epoch: int, pairs: bool) -> np.ndarray:
+    return (pair_order if pairs else epoch_order)(split.samples, seed, epoch)
 
 
 def trimmed(batch: Batch, length: int) -> Batch:

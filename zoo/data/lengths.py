@@ -22,7 +22,7 @@ def by_length(
     `order`; like it, the result is a function of (seed, epoch) alone.
 
     Args:
-      order: (samples,) from `zoo.data.order.epoch_order`.
+      order: (samples,) from `zoo.data.order`; neighbours of one length stay neighbours.
       length: (samples,) tokens of each sample.
       batch_size: at least 1 and at most the number of samples.
       seed, epoch: of `order`.

@@ -157,7 +157,7 @@ class TrainSpec:
       trains: "all" parameters, or the "boundaries" alone.
       group_by_length: texts of like length in one batch, padded to its longest and not to
         data.sequence; a step is compiled for each length. Less is computed, but batches are less
-        of a mixture: compare what is learned. Not with data.pairs.
+        of a mixture: compare what is learned.
       ema: decay of the moving average of the weights that is evaluated and exported; 0 for none.
       seed: of the initial parameters, the data order, the augmentation and dropout.
     """
@@ -306,10 +306,6 @@ class RunConfig:
             raise ValueError(
                 f"distill.similarity={self.distill.similarity} is of pairs of texts, but "
                 "data.pairs=False; set data.pairs=true, and data.text_pair_column"
-            )
-        if self.data.pairs and self.train.group_by_length:
-            raise ValueError(
-                "train.group_by_length=True would part the texts of data.pairs=True; leave one out"
             )
         places = self.mesh.stage
         if places is not None and self.model.stages % places:

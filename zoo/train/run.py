@@ -116,7 +116,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     model = config.model.build(**sizes)
     check_data(model, data)
     steps = steps_per_epoch(data.train, config.train.batch_size)
-    samples = utilisation.shapes_of_samples(data.train, config.train)
+    samples = utilisation.shapes_of_samples(data.train, config.train, config.data.pairs)
     teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
     trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()

@@ -57,8 +57,14 @@ def tokens_per_sample(model: Model, batch: Any) -> int:
     return int(jax.eval_shape(embed, jax.random.key(0), batch).shape[1])
 
 
-def shapes_of_samples(split: Split, spec: TrainSpec) -> list[tuple[float, Batch]]:
+def shapes_of_samples(
+    split: Split, spec: TrainSpec, pairs: bool = False
+) -> list[tuple[float, Batch]]:
     """One sample in every shape that the first epoch's batches have, and the share of each.
+
+    Args:
+      split, spec: of the run.
+      pairs: the samples are pairs; see `zoo.data.batches.train_batches`.
 
     Raises:
       ValueError: batches are to be grouped by length, but all samples are of one.
@@ -66,10 +72,10 @@ def shapes_of_samples(split: Split, spec: TrainSpec) -> list[tuple[float, Batch]
     sample = split.take(np.arange(1))
     if not spec.group_by_length:
         return [(1.0, sample)]
-    _, padded = grouped_epoch(split, spec.batch_size, spec.seed, epoch=0)
+    _, padded = grouped_epoch(split, spec.batch_size, spec.seed, 0, pairs)
     lengths, times = np.unique(padded, return_counts=True)
-    pairs = zip(times / len(padded), lengths, strict=True)
-    return [(float(share), trimmed(sample, length)) for share, length in pairs]
+    shares = zip(times / len(padded), lengths, strict=True)
+    return [(float(share), trimmed(sample, length)) for share, length in shares]
 
 
 def mean(
