@@ -11,6 +11,22 @@ from zoo.data.sources import read_rows
 from zoo.evaluate import data_for
 from zoo.pretrained import Pretrained
 from zoo.sentences import Encoder
+from zoo.train.config import RunConfig
+from zoo.train.config_values import override
+
+
+def texts_spec(source: str, assignments: Sequence[str]) -> DataSpec:
+    """How texts are read: in the column "text", unless the user says otherwise.
+
+    Args:
+      source: a file, folder or Hub name.
+      assignments: what the user says, such as ["data.text_column=sentence"].
+
+    Raises:
+      ValueError: an assignment that does not fit.
+    """
+    config = RunConfig("texts", data=DataSpec(source=source))
+    return override(config, list(assignments)).data
 
 
 def read_texts(spec: DataSpec) -> list[str]:

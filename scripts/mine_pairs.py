@@ -1,0 +1,87 @@
+"""Pairs of like texts out of texts alone, for a distillation that learns their similarity.
+
+  python scripts/mine_pairs.py minilm_l6 --data sentences.txt --out pairs/sentences.csv
+  python scripts/distill.py minilm_l6 --stages 3 --bits 1 --data pairs --set data.train='*' \\
+      --set data.text_column=sentence1 --set data.text_pair_column=sentence2 \\
+      --set data.pairs=true --set distill.similarity=3 --out runs/minilm_1bit
+
+Every text is in one pair at most, with one of its nearest that is in none yet. The columns are
+those of STS-B (sentence1, sentence2, score), the score is the cosine that the model gives the pair:
+`evaluate.py CUT --task stsb --data pairs.csv` tells how well a cut model ranks as the dense one.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model", metavar="NAME", help="a model of task encode: name, folder, file, Hub id"
+    )
+    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="how the data are read, such as data.text_column=sentence; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, help="texts drawn at random; default: all")
+    parser.add_argument(
+        "--neighbours", type=int, default=10, help="nearest texts that a partner is drawn from"
+    )
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="a .csv file")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    import numpy as np
+    from rich.console import Console
+
+    from zoo import mining
+    from zoo.pretrained import load_pretrained
+    from zoo.sentences import Encoder
+    from zoo.train.logbook import progress_bar
+    from zoo.unlabelled import drawn, read_texts, texts_spec
+
+    if args.out.suffix != ".csv":
+        raise ValueError(f"out={str(args.out)!r} must end in .csv")
+    if args.out.is_dir():  # would only be found out when all is done
+        raise ValueError(f"out={str(args.out)!r} is a folder; give the name of a file")
+    for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
+    texts = read_texts(texts_spec(args.data, args.assignments))
+    if args.samples is not None:
+        texts = drawn(texts, args.samples, np.random.default_rng(args.seed))
+    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
+    with progress_bar(Console(stderr=True)) as bar:
+
+        def shown(what: str):
+            task = bar.add_task(what, total=len(texts), shown="")
+            return lambda done: bar.update(task, completed=done)
+
+        vectors = mining.embedded(encoder, texts, shown("embedded"))
+        pairs = mining.matched(vectors, args.neighbours, args.seed, shown("in pairs"))
+    mining.write(args.out, texts, pairs)
+    low, middle, high = np.quantile([pair.cosine for pair in pairs], (0.1, 0.5, 0.9))
+    print(
+        f"{args.out}: {len(pairs):,} pairs; cosines {low:.2f}, {middle:.2f} and {high:.2f} "
+        "(10 %, median, 90 %)"
+    )
+    return 0
+
+
+def main() -> int:
+    args = parse()
+    from zoo.command_line import exit_code  # after --help, which needs none of this
+
+    return exit_code(run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
