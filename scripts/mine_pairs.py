@@ -1,13 +1,15 @@
 """Pairs of like texts out of texts alone, for a distillation that learns their similarity.
 
-  python scripts/mine_pairs.py minilm_l6 --data sentences.txt --out pairs/sentences.csv
-  python scripts/distill.py minilm_l6 --stages 3 --bits 1 --data pairs --set data.train='*' \\
+  python scripts/mine_pairs.py minilm_l6 --data sentences.txt --out pairs.csv
+  python scripts/distill.py minilm_l6 --stages 3 --bits 1 --data pairs.csv \\
       --set data.text_column=sentence1 --set data.text_pair_column=sentence2 \\
       --set data.pairs=true --set distill.similarity=3 --out runs/minilm_1bit
 
 Every text is in one pair at most, with one of its nearest that is in none yet. The columns are
 those of STS-B (sentence1, sentence2, score), the score is the cosine that the model gives the pair:
-`evaluate.py CUT --task stsb --data pairs.csv` tells how well a cut model ranks as the dense one.
+on pairs of other texts than a cut model was trained on, `evaluate.py --task stsb` tells how well it
+ranks as the dense one does. Several such files in a folder are --data FOLDER --set data.train='*'.
+Time grows with the square of the texts: bound them with --samples.
 """
 
 import argparse
@@ -25,12 +27,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
-        help="how the data are read, such as data.text_column=sentence; may be repeated",
+        help="how the texts are read, such as data.text_column=sentence (default: text) and "
+        "data.text_pair_column, whose texts are added; may be repeated",
     )  # fmt: skip
     parser.add_argument("--samples", type=int, help="texts drawn at random; default: all")
     parser.add_argument(
-        "--neighbours", type=int, default=10, help="nearest texts that a partner is drawn from"
-    )
+        "--neighbours", type=int, default=10,
+        help="how many nearest texts a partner is drawn from; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="a .csv file")
@@ -55,10 +59,17 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    texts = read_texts(texts_spec(args.data, args.assignments))
+    source = Path(args.data).expanduser()
+    if args.out.exists() and any(map(args.out.samefile, (source, *source.glob("*")))):
+        raise ValueError(f"out={str(args.out)!r} is in --data and would be lost; name another file")
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
+    texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
+    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
+    texts = mining.with_tokens(encoder, texts)
+    if len(texts) < 2:
+        raise ValueError(f"--data {args.data}: {len(texts)} different texts make no pair")
     if args.samples is not None:
         texts = drawn(texts, args.samples, np.random.default_rng(args.seed))
-    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
     with progress_bar(Console(stderr=True)) as bar:
 
         def shown(what: str):

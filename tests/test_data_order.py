@@ -327,10 +327,6 @@ def test_a_batch_changed_in_place_changes_nothing_else(name):
         ({"rows": np.array([[0]])}, r"rows: int64 \(1, 1\)"),
         ({"rows": np.array([0.0])}, r"rows: float64"),
         ({"pairs": True}, "pairs=True with batch_size=3 .* give an even size"),
-        (
-            {"pairs": True, "group_by_length": True},
-            "pairs=True with batch_size=3 .* give an even size",
-        ),
     ],
 )
 def test_train_batches_refuse_at_the_call(change, match):

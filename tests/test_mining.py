@@ -1,7 +1,9 @@
 """Pairs out of texts alone: a matching by a model's embeddings, its file, and the script."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,13 @@ def test_every_partner_is_one_of_the_nearest_that_are_free(count, neighbours, se
     assert mining.matched(vectors, neighbours, seed) == pairs
 
 
+def test_a_vector_that_is_not_finite_is_refused():
+    vectors = directions(8)
+    vectors[3, 1] = np.nan
+    with pytest.raises(ValueError, match="that of text 3 is not finite"):
+        mining.matched(vectors, 2)
+
+
 def test_the_nearest_alone_are_nearer_than_any():
     vectors, mean = directions(400, 8), lambda pairs: np.mean([pair.cosine for pair in pairs])
     one, ten, any_of_them = (mean(mining.matched(vectors, n)) for n in (1, 10, 400))
@@ -55,7 +64,7 @@ def test_the_nearest_alone_are_nearer_than_any():
 
 def test_progress_counts_texts():
     done = []
-    mining.matched(directions(7), progress=done.append)
+    mining.matched(directions(7), 10, progress=done.append)
     assert done == [2, 4, 6]
 
 
@@ -78,12 +87,20 @@ def test_embeddings_have_length_1_and_are_the_encoders(tmp_path):
     np.testing.assert_allclose(made, np.tile(wanted, (30, 1)), atol=1e-6)
 
 
+def test_texts_without_tokens_are_left_out(tmp_path):
+    tokenizer = json.loads(letters())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "h"}, "content": ""}
+    loaded = load_pretrained(saved_teacher(tmp_path))
+    encoder = Encoder.of(replace(loaded, tokenizer=json.dumps(tokenizer)))
+    assert mining.with_tokens(encoder, ["a h", "h", "b", "h h"]) == ["a h", "b"]
+
+
 def test_a_file_of_pairs_is_read_back_as_it_was(tmp_path):
-    texts = ['a, "b"', "c\td", "e\nf", "g"]
+    texts = ['a, "b"', "c\td", "e\nf", "g\rh"]
     path = tmp_path / "new" / "pairs.csv"
     mining.write(path, texts, [mining.Matched(0, 2, 0.5), mining.Matched(3, 1, -0.25)])
     first, second, score = read_pairs(DataSpec(source=str(path), **COLUMNS))
-    assert (first, second, score.tolist()) == (['a, "b"', "g"], ["e\nf", "c\td"], [0.5, -0.25])
+    assert (first, second, score.tolist()) == (['a, "b"', "g\nh"], ["e\nf", "c\td"], [0.5, -0.25])
 
 
 def script(tmp_path, *arguments):
@@ -100,7 +117,8 @@ def script(tmp_path, *arguments):
 def test_the_script_writes_what_distillation_reads(tmp_path):
     draw = np.random.default_rng(0)
     texts = sorted({" ".join(draw.choice(list("abcdefgh"), 4)) for _ in range(60)})
-    source = write(tmp_path / "texts.tsv", "words\n" + "".join(f"{text}\n" for text in texts))
+    content = "words\n" + "".join(f"{text}\n" for text in texts)
+    source = write(tmp_path / "texts" / "train.tsv", content).parent  # all, though no dev is there
     out = tmp_path / "pairs" / "texts.csv"
     done = script(tmp_path, "--data", str(source), "--set", "data.text_column=words",
                   "--out", str(out))  # fmt: skip
@@ -142,8 +160,19 @@ def test_the_script_refuses(arguments, message, tmp_path, monkeypatch):
     assert not (tmp_path / "pairs.tsv").exists()
 
 
+def test_the_script_does_not_write_over_what_it_reads(tmp_path):
+    content = "text\na b\nc d\ne\n"
+    source = write(tmp_path / "texts" / "texts.csv", content)
+    for data in (source, source.parent):
+        done = script(tmp_path, "--data", str(data), "--out", str(source))
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "is in --data and would be lost; name another file" in done.stderr
+    assert source.read_text() == content
+
+
 def test_texts_are_in_the_column_text_unless_said():
     assert texts_spec("a.txt", []).text_column == "text"
-    assert texts_spec("a.tsv", ["data.text_column=words"]).text_column == "words"
+    spec = texts_spec("a.tsv", ["data.text_column=words", "data.source=b.tsv"])
+    assert (spec.text_column, spec.source) == ("words", "a.tsv")
     with pytest.raises(ValueError, match="unknown key"):
         texts_spec("a.tsv", ["data.column=words"])

@@ -104,15 +104,21 @@ def test_what_is_wrong_with_pairs(tmp_path):
 def test_a_run_trains_on_pairs_that_stay_together(grouped, tmp_path):
     """Every batch that the loop feeds, resumed too."""
     rows, _ = letter_pairs(30)
-    spec = replace(pairs_file(tmp_path, rows), held_out=0.2)
+    draw = np.random.default_rng(0)
+    longer = lambda text: " ".join([text, *draw.choice(list("abcdefgh"), draw.integers(0, 12))])
+    rows = [tuple(map(longer, row)) for row in rows]
+    spec = replace(pairs_file(tmp_path, rows), held_out=0.2, sequence=16)
     teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
     config = distilled(teacher, spec.source, f"train.group_by_length={grouped}", data=spec)
     run = prepare(config, tmp_path / "run", resume=False, fallback=False, console=quiet)
     batches = [batch["token"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
     assert len(batches) == 6
+    widths = [token.shape[1] for token in batches]
+    assert (len({*widths}) > 1) == (grouped == "true")
+    assert run.tokens_per_sample == pytest.approx(np.mean(widths))
     kept = {*token_pairs(run.data.train)}
     for token in batches:
-        rows = list(map(tuple, token.tolist()))
+        rows = list(map(tuple, np.pad(token, ((0, 0), (0, 16 - token.shape[1]))).tolist()))
         assert {*zip(rows[::2], rows[1::2], strict=True)} <= kept
     for step, token in enumerate(Loop(run, StopRequest(), quiet).batches(2), 2):
         np.testing.assert_array_equal(token["token"], batches[step])

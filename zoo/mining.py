@@ -14,9 +14,7 @@ import numpy as np
 
 from zoo.files import write_atomic
 from zoo.sentences import WINDOW, Encoder
-from zoo.similarity import COLUMNS
-
-NEIGHBOURS = 10
+from zoo.similarity import COLUMNS, unit
 
 
 class Matched(NamedTuple):
@@ -25,6 +23,12 @@ class Matched(NamedTuple):
     first: int
     second: int
     cosine: float
+
+
+def with_tokens(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """The texts that a tokenizer leaves anything of; a lone byte order mark, say, is nothing."""
+    tokens = encoder.vocabulary.encode(texts)
+    return [text for text, ids in zip(texts, tokens, strict=True) if ids]
 
 
 def embedded(
@@ -36,12 +40,12 @@ def embedded(
     for first in range(0, len(texts), window):
         made[first : first + window] = encoder.embed(texts[first : first + window])
         progress(min(first + window, len(texts)))
-    return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+    return unit(made)
 
 
 def matched(
     vectors: np.ndarray,
-    neighbours: int = NEIGHBOURS,
+    neighbours: int,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Matched]:
@@ -49,7 +53,7 @@ def matched(
     one, drawn at random, of the `neighbours` nearest that are free.
 
     So the first pairs are near ones and the last far, as many as neighbours are left; of an odd
-    number of texts one is left over. n texts take n^2 / 4 dot products.
+    number of texts one is left over. n texts take n^2 / 3 dot products.
 
     Args:
       vectors: float32 (texts, width), of length 1.
@@ -58,12 +62,17 @@ def matched(
       progress: told how many texts are in a pair.
 
     Raises:
-      ValueError: fewer than two texts, or neighbours < 1.
+      ValueError: fewer than two texts, neighbours < 1, or a vector that is not finite.
     """
     if len(vectors) < 2:
         raise ValueError(f"{len(vectors)} different texts make no pair; give at least 2")
     if neighbours < 1:
         raise ValueError(f"neighbours={neighbours} must be at least 1")
+    if not np.isfinite(vectors).all():
+        row = int((~np.isfinite(vectors)).any(1).argmax())
+        raise ValueError(
+            f"vectors: that of text {row} is not finite; look at the weights of the model"
+        )
     draw = np.random.default_rng(seed)
     free = np.ones(len(vectors), bool)
     # What is compared with: the places of texts, most of them free, and their vectors.
@@ -94,7 +103,8 @@ def write(path: Path, texts: Sequence[str], pairs: Sequence[Matched]) -> None:
     """Pairs as .csv in the columns of STS-B, the cosine as the score; the file appears when it is
     whole."""
     table = io.StringIO(newline="")
-    rows = csv.writer(table, lineterminator="\n")
+    # All are quoted: the writer would not see that a carriage return ends a line too.
+    rows = csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n")
     rows.writerow(COLUMNS.values())
     for first, second, cosine in pairs:
         rows.writerow((texts[first], texts[second], f"{cosine:.4f}"))

@@ -59,9 +59,13 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
 
 def cosines(encoder: Encoder, texts: list[str], others: list[str]) -> np.ndarray:
     """The cosine of the embeddings of each pair, float64 (pairs,)."""
-    both = encoder.embed([*texts, *others]).astype(np.float64)
-    both /= np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+    both = unit(encoder.embed([*texts, *others]).astype(np.float64))
     return (both[: len(texts)] * both[len(texts) :]).sum(1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors, (n, width), at length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def score(encoder: Encoder, spec: DataSpec) -> dict[str, Any]:

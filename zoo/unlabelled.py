@@ -25,17 +25,18 @@ def texts_spec(source: str, assignments: Sequence[str]) -> DataSpec:
     Raises:
       ValueError: an assignment that does not fit.
     """
-    config = RunConfig("texts", data=DataSpec(source=source))
-    return override(config, list(assignments)).data
+    spec = override(RunConfig("texts"), list(assignments)).data
+    return replace(spec, source=source)
 
 
-def read_texts(spec: DataSpec) -> list[str]:
+def read_texts(spec: DataSpec, *, whole: bool = False) -> list[str]:
     """Every different text of a source, in its order, of one column or of both of a pair.
 
     Args:
       spec: a file, folder or Hub name, and the columns; of a folder the training split is read.
+      whole: of a folder without a validation split all of it, otherwise a part is held out.
     """
-    return different_texts(read_rows(spec, validation=False), spec)
+    return different_texts(read_rows(spec, validation=False, whole=whole), spec)
 
 
 def batches(

@@ -66,12 +66,13 @@ def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -
     return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
 
 
-def read_rows(spec: DataSpec, validation: bool) -> Table:
+def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table:
     """The raw rows of a source: all of a file, or one of the two splits.
 
     Args:
       spec: where; of the rest only the names of splits are read.
       validation: which split.
+      whole: where there is no validation split, hold nothing out of train.
 
     Raises:
       ValueError: the source, or the split, is not there or damaged.
@@ -81,7 +82,7 @@ def read_rows(spec: DataSpec, validation: bool) -> Table:
     path = Path(spec.source).expanduser()
     if path.is_file():
         return tables.read_table(path)
-    return _parts(spec, _find(spec, path))[validation]
+    return _parts(spec, _find(spec, path), whole)[validation]
 
 
 def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
