@@ -59,15 +59,15 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    source = Path(args.data).expanduser()
-    if args.out.exists() and any(map(args.out.samefile, (source, *source.glob("*")))):
+    out, source = args.out.resolve(), Path(args.data).expanduser().resolve()
+    if out.exists() and source in (out, out.parent):
         raise ValueError(f"out={str(args.out)!r} is in --data and would be lost; name another file")
     args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
     texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
     texts = mining.with_tokens(encoder, texts)
     if len(texts) < 2:
-        raise ValueError(f"--data {args.data}: {len(texts)} different texts make no pair")
+        raise ValueError(f"--data {args.data}: {len(texts)} texts make no pair; give at least 2")
     if args.samples is not None:
         texts = drawn(texts, args.samples, np.random.default_rng(args.seed))
     with progress_bar(Console(stderr=True)) as bar:

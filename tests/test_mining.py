@@ -168,6 +168,10 @@ def test_the_script_does_not_write_over_what_it_reads(tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "is in --data and would be lost; name another file" in done.stderr
     assert source.read_text() == content
+    # A name is no path: what is there is replaced.
+    done = script(tmp_path, "--data", "topics", "--samples", "4", "--out", str(source))
+    assert done.returncode == 0, done.stderr
+    assert len(read_pairs(DataSpec(source=str(source), **COLUMNS))[0]) == 2
 
 
 def test_texts_are_in_the_column_text_unless_said():
