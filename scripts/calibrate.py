@@ -50,14 +50,12 @@ def run(args: argparse.Namespace) -> int:
 
     from zoo import calibration, similarity, single_file, unlabelled
     from zoo.evaluate import spec_for
+    from zoo.files import check_out
     from zoo.pretrained import load_pretrained, recut
     from zoo.registry import default_boundary
     from zoo.sentences import Encoder
 
-    if args.out.suffix != ".safetensors":
-        raise ValueError(f"out={str(args.out)!r} must end in .safetensors")
-    if args.out.is_dir():  # would only be found out when all is done
-        raise ValueError(f"out={str(args.out)!r} is a folder; give the name of a file")
+    check_out(args.out, ".safetensors")
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
     width = loaded.model.config.width

@@ -46,15 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from zoo import mining
+    from zoo.files import check_out
     from zoo.pretrained import load_pretrained
     from zoo.sentences import Encoder
     from zoo.train.logbook import progress_bar
     from zoo.unlabelled import drawn, read_texts, texts_spec
 
-    if args.out.suffix != ".csv":
-        raise ValueError(f"out={str(args.out)!r} must end in .csv")
-    if args.out.is_dir():  # would only be found out when all is done
-        raise ValueError(f"out={str(args.out)!r} is a folder; give the name of a file")
+    check_out(args.out, ".csv")
     for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:

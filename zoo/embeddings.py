@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from zoo.files import check_out
 from zoo.sentences import WINDOW, Encoder
 
 
@@ -30,10 +31,7 @@ def write(
       ValueError: another suffix, or no text.
     """
     formats = {".npy": _write_npy, ".parquet": _write_parquet}
-    if path.suffix not in formats:
-        raise ValueError(f"out={str(path)!r}: its suffix must be one of {', '.join(formats)}")
-    if path.is_dir():  # would only be found out when all is done
-        raise ValueError(f"out={str(path)!r} is a folder; give the name of a file")
+    check_out(path, *formats)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:

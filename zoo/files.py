@@ -38,6 +38,15 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         raise
 
 
+def check_out(path: Path, *suffixes: str) -> None:
+    """Raises ValueError where a file that is to be written has another suffix, or is a folder:
+    that would only be found out when all is done."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"out={str(path)!r} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"out={str(path)!r} is a folder; give the name of a file")
+
+
 def sync(path: Path) -> None:
     """Has the disk hold what is written in a file, or which files a folder has."""
     opened = os.open(path, os.O_RDONLY)
