@@ -112,7 +112,7 @@ def test_a_file_is_whole_or_absent(encoder, tmp_path):
         embeddings.write(tmp_path / "a.npy", encoder, broken(), print)
     with pytest.raises(ValueError, match="has no lines"):
         embeddings.write(tmp_path / "a.npy", encoder, [], print)
-    with pytest.raises(ValueError, match=r"one of \.npy, \.parquet"):
+    with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
         embeddings.write(tmp_path / "a.txt", encoder, ["a"], print)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "folder.npy").mkdir()
