@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from snapjax.boundary import Boundary
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.sharding import make_mesh
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.parallel.sharding import make_mesh
 
 HEAD_WIDTH = 48
 Layer = Callable[[Any, jax.Array], tuple[jax.Array, Any]]  # (params, x) -> (y, other outputs)

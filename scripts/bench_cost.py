@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from snapjax import cost
-from snapjax.parameters import merge_plan, split_plan
-from zoo.registry import create_model
+from snapjax.codes.parameters import merge_plan, split_plan
+from zoo.models.registry import create_model
 
 MODELS = ("bert_base", "bert_large")
 
@@ -28,7 +28,7 @@ def training_step(name: str, batch: int, tokens: int):
     """(a step of AdamW on BERT's masked tokens, the shapes of its arguments)."""
     model = create_model(name, variant="hnn", stages=4)
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    inputs = {"token": shape((batch, tokens)), "position": shape((batch, 20))}
+    inputs = {"input_ids": shape((batch, tokens)), "position": shape((batch, 20))}
     optimiser = optax.adamw(1e-4)
 
     def step(trainable, plans, state, batch):

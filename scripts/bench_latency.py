@@ -20,7 +20,7 @@ from snapjax.cost import load_profile
 from zoo import create_model, list_models
 from zoo.bench import inputs, machine
 from zoo.bench.ours import Ours
-from zoo.files import write_json
+from zoo.utils.files import write_json
 
 MODELS = ("vit_nano_patch2_8", "vit_tiny_patch4_28", "bert_nano", "bert_micro")
 

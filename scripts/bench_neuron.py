@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax import neuron
-from snapjax.surrogate import SURROGATES, Surrogate
+from snapjax.neurons import neuron
+from snapjax.neurons.surrogate import SURROGATES, Surrogate
 
 
 def scan_of_step(unroll: bool, model: neuron.Neuron, membrane, currents, threshold, leak) -> Any:

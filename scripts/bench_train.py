@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from zoo.bench.report import bench, table, visits
-from zoo.files import write_json
 from zoo.train.memory import keep_freed_memory
+from zoo.utils.files import write_json
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

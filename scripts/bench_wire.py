@@ -1,4 +1,4 @@
-"""Times the wire formats of `snapjax.wire`, and the ways to write them that were not chosen.
+"""Times the formats of `snapjax.wire`, and the ways to write them that were not chosen.
 
 Every figure is the median of interleaved repeats; the ratio is to the first row of its table.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from snapjax import wire
+from snapjax.wire import formats as wire
 
 Step = Callable[..., jax.Array]
 Variants = dict[str, Step | tuple[Step, ...]]  # a tuple: each takes what the one before returned

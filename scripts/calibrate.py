@@ -48,12 +48,15 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from zoo import calibration, similarity, single_file, unlabelled
-    from zoo.evaluate import spec_for
-    from zoo.files import check_out
-    from zoo.pretrained import load_pretrained, recut
-    from zoo.registry import default_boundary
-    from zoo.sentences import Encoder
+    from zoo.embedding import similarity
+    from zoo.embedding.encoder import Encoder
+    from zoo.evaluation import inputs
+    from zoo.evaluation.inputs import spec_for
+    from zoo.models import calibration
+    from zoo.models.registry import default_boundary
+    from zoo.pretrained import single_file
+    from zoo.pretrained.load import load_pretrained, partition
+    from zoo.utils.files import check_out
 
     check_out(args.out, ".safetensors")
     loaded = load_pretrained(args.model)
@@ -65,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
         default_boundary(width, "hnn"), code=args.code, steps=args.steps,
         budget=max(1, round(args.bits * width)),
     )  # fmt: skip
-    cut = recut(loaded, stages=args.stages, boundary=boundary)
+    cut = partition(loaded, stages=args.stages, boundary=boundary)
     error = None
     if args.choose == "stsb":
         error = lambda model, params: 1 - similarity.score(
             Encoder.of(replace(cut, model=model, params=params)), spec
         )["spearman"]  # fmt: skip
         similarity.read_pairs(spec)  # what is wrong with them is said before anything is fitted
-    samples = unlabelled.batches(cut, spec, args.samples, args.batch_size, args.seed)
+    samples = inputs.batches(cut, spec, args.samples, args.batch_size, args.seed)
     fitted, held_out = samples[::2] + samples[3::4], samples[1::4]
     with Console(stderr=True).status("") as status:
         model, params, errors = calibration.choose(
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

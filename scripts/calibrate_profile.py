@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from snapjax.cost import load_profile
-from snapjax.cost.constants import MEANINGS
+from snapjax.cost.price.constants import MEANINGS
 from zoo.bench import machine
-from zoo.files import write_atomic
+from zoo.utils.files import write_atomic
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -40,10 +40,11 @@ def parse() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     from snapjax.boundary import Boundary
-    from zoo import compare, plots
-    from zoo.evaluate import score_any, spec_for
-    from zoo.files import write_json
-    from zoo.pretrained import Pretrained, load_pretrained, recut
+    from zoo.evaluation import compare, plots
+    from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.score import score_any
+    from zoo.pretrained.load import Pretrained, load_pretrained, partition
+    from zoo.utils.files import write_json
 
     def row(loaded: Pretrained, weights: str) -> compare.Record:
         spec = spec_for(loaded, args.data, args.assignments)
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     rows = []
     for code in filter(None, args.codes.split(",")):
         wire = Boundary(first.config.width, code, budget=first.boundary.budget)
-        rows.append(row(recut(dense, stages=first.config.stages, boundary=wire), "dense"))
+        rows.append(row(partition(dense, stages=first.config.stages, boundary=wire), "dense"))
     rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
     rows = compare.added(before, rows)
     write_json(args.out, {**result, "rows": rows})
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

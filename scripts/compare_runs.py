@@ -26,13 +26,14 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    from snapjax.sharding import make_mesh
-    from zoo import baselines, compare, plots
-    from zoo.evaluate import data_for
-    from zoo.files import read_json, write_json
-    from zoo.pretrained import load_pretrained
+    from snapjax.parallel.sharding import make_mesh
+    from zoo.config.presets import command
+    from zoo.evaluation import baselines, compare
+    from zoo.evaluation.inputs import data_for
+    from zoo.pretrained.load import load_pretrained
+    from zoo.train import curves
     from zoo.train.logbook import read_metrics
-    from zoo.train.presets import command
+    from zoo.utils.files import read_json, write_json
 
     folders = {"ann": args.ann, "hnn": args.hnn}
     loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
@@ -57,15 +58,15 @@ def run(args: argparse.Namespace) -> None:
             "rows": rows,
         },
     )
-    names, lines = plots.names(list(folders.values())), map(read_metrics, folders.values())
-    plots.runs(args.out.with_suffix(".png"), dict(zip(names, lines, strict=True)))
+    names, lines = curves.names(list(folders.values())), map(read_metrics, folders.values())
+    curves.runs(args.out.with_suffix(".png"), dict(zip(names, lines, strict=True)))
     print(compare.markdown(rows))
     print(f"\n{args.out}, {args.out.with_suffix('.png')}")
 
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

@@ -30,10 +30,10 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo import single_file
-    from zoo.hugging_face import export
-    from zoo.pretrained import load_pretrained
-    from zoo.trees import count
+    from snapjax.codes.parameters import count
+    from zoo.pretrained import single_file
+    from zoo.pretrained.hugging_face import export
+    from zoo.pretrained.load import load_pretrained
 
     if args.out.exists():
         raise ValueError(f"out={str(args.out)!r} is there already; give a new name")
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

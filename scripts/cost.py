@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         show_names()
         return 0
-    from zoo import cost
-    from zoo.files import to_json, write_atomic
+    from zoo.cost import models as cost
+    from zoo.utils.files import to_json, write_atomic
 
     changes = (args.variant, args.stages, args.steps, args.bits, args.task)
     model, params = cost.build(args.model, *changes, train=args.train)
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

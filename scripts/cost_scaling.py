@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from zoo import cost_study as study
-from zoo.files import write_json
+from zoo.cost import scaling as study
+from zoo.utils.files import write_json
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     args = parse()
     jax.config.update("jax_num_cpu_devices", STAGES)  # before any device is looked at
-    from zoo import demo
+    from zoo.cli import demo
     from zoo.train.memory import keep_freed_memory
     from zoo.train.stop import StopRequest
 

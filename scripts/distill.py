@@ -18,12 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.command_line import (
-    add_run_flags,
-    join_processes,
-    run_exit_code,
-    train_until_stopped,
-)
+from zoo.cli.command_line import add_run_flags, join_processes, run_exit_code, train_until_stopped
 
 
 def parse() -> argparse.Namespace:
@@ -36,11 +31,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
     parser.add_argument("--code", default="phase")
     parser.add_argument(
-        "--method", help="how spikes are fitted first; default: metric_refit, see calibrate.py"
+        "--method",
+        help="how spikes are fitted first; default: sensitivity_pca_refit, see calibrate.py",
     )
     parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
     parser.add_argument(
-        "--trains", choices=("all", "boundaries"), default="all", help="which parameters"
+        "--trainable",
+        "--trains",
+        choices=("all", "boundaries"),
+        default="all",
+        help="which parameters",
     )
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -57,9 +57,9 @@ def parse() -> argparse.Namespace:
 
 def config_of(args: argparse.Namespace, preset: str) -> Any:
     """The run's config, its model made from a preset of the zoo."""
-    from snapjax.code import SPIKE_CODES
-    from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
-    from zoo.train.config_values import override
+    from snapjax.codes.code import SPIKE_CODES
+    from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
+    from zoo.config.values import override
 
     spikes = args.code in SPIKE_CODES
     model = ModelSpec(
@@ -69,7 +69,7 @@ def config_of(args: argparse.Namespace, preset: str) -> Any:
         code=args.code,
         steps=args.steps,
         bits_per_feature=args.bits,
-        calibration=args.method or ("metric_refit" if spikes else "variance"),
+        calibration=args.method or ("sensitivity_pca_refit" if spikes else "variance"),
     )
     train = TrainSpec(
         epochs=args.epochs,
@@ -77,7 +77,7 @@ def config_of(args: argparse.Namespace, preset: str) -> Any:
         microbatches=1,
         learning_rate=args.learning_rate,
         weight_decay=0.0,
-        trains=args.trains,
+        trainable=args.trainable,
         seed=args.seed,
     )
     config = RunConfig("distill", model, train=train, distill=DistillSpec(teacher=args.teacher))
@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     # Before the teacher is loaded, because that already looks at the devices.
     mesh = config_of(args, "the teacher's").mesh
     join_processes(args, mesh.data * (mesh.stage or 1))
-    from zoo.distillation import preset_of
-    from zoo.pretrained import load_pretrained
+    from zoo.pretrained.load import load_pretrained
+    from zoo.train.distillation import preset_of
 
     config = config_of(args, preset_of(load_pretrained(args.teacher).model))
     return train_until_stopped(config, args.out, args)

@@ -29,9 +29,9 @@ def parse() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from zoo.embeddings import read_lines, write
-    from zoo.pretrained import load_pretrained
-    from zoo.sentences import Encoder
+    from zoo.embedding.encoder import Encoder
+    from zoo.embedding.files import read_lines, write
+    from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
 
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

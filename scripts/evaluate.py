@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", choices=("validation", "train"), default="validation")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument(
-        "--places", type=int, default=1, help="devices that the stages are spread over"
+        "--ranks", "--places", type=int, default=1, help="devices that the stages are spread over"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no table")
     return parser.parse_args()
@@ -44,11 +44,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.evaluate import score_any, spec_for
-    from zoo.pretrained import load_pretrained
+    from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.score import score_any
+    from zoo.pretrained.load import load_pretrained
     from zoo.train.processes import fake_devices
 
-    fake_devices(args.places, 1)
+    fake_devices(args.ranks, 1)
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
     result = score_any(
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         spec,
         args.task,
         batch_size=args.batch_size,
-        places=args.places,
+        ranks=args.ranks,
         train_split=args.split == "train",
     )
     if args.json:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

@@ -22,7 +22,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="MODEL.TAG, such as vit_nano_patch2_8.hnn_digits")
-    parser.add_argument("--out", type=Path, help="folder of all models; default zoo/pretrained")
+    parser.add_argument("--out", type=Path, help="all models; default zoo/pretrained/shipped")
     parser.add_argument("--command", required=True, help="what trained it")
     parser.add_argument("--data", required=True, help="what it was trained on, and the source")
     parser.add_argument("--data-licence", required=True)
@@ -42,8 +42,8 @@ def parse() -> argparse.Namespace:
 
 def scores_of(loaded: Any, path: Path) -> dict[str, Any]:
     """What evaluate.py printed of this model and no other."""
-    from zoo.compare import SCORES
-    from zoo.files import read_json
+    from zoo.evaluation.compare import SCORES
+    from zoo.utils.files import read_json
 
     scores = read_json(path)
     missing = {"model", "stages", "code", "task", "samples"} - scores.keys()
@@ -61,12 +61,12 @@ def scores_of(loaded: Any, path: Path) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo import pretrained
-    from zoo.cards import card
-    from zoo.data.sources import is_path
-    from zoo.files import read_json, write_atomic
-    from zoo.train.config_values import to_dict
-    from zoo.where import SHIPPED
+    from zoo.config.data import is_path
+    from zoo.config.values import to_dict
+    from zoo.evaluation.cards import card
+    from zoo.pretrained import load as pretrained
+    from zoo.pretrained.locate import SHIPPED
+    from zoo.utils.files import read_json, write_atomic
 
     loaded = pretrained.load_pretrained(args.run)
     model, _, tag = args.name.partition(".")
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

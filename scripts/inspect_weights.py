@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.contents import contents
+    from zoo.pretrained.listing import contents
 
     found = [tensor for tensor in contents(args.model) if fnmatch(tensor.name, args.match)]
     if args.json:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

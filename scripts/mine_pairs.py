@@ -45,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from rich.console import Console
 
-    from zoo import mining
-    from zoo.files import check_out
-    from zoo.pretrained import load_pretrained
-    from zoo.sentences import Encoder
+    from zoo.embedding import mining
+    from zoo.embedding.encoder import Encoder
+    from zoo.evaluation.inputs import drawn, read_texts, texts_spec
+    from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
-    from zoo.unlabelled import drawn, read_texts, texts_spec
+    from zoo.utils.files import check_out
 
     check_out(args.out, ".csv")
     for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    from zoo.command_line import exit_code  # after --help, which needs none of this
+    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
 

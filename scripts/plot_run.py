@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoo import plots
+from zoo.train import curves
 from zoo.train.logbook import read_metrics
 
 
@@ -24,12 +24,12 @@ def main() -> int:
     args = parse()
     out = args.out or args.runs[0] / "curves.png"
     try:
-        names = plots.names(args.runs)
+        names = curves.names(args.runs)
         lines = {name: read_metrics(run) for name, run in zip(names, args.runs, strict=True)}
         empty = [name for name, found in lines.items() if not found]
         if empty:
             raise ValueError(f"{', '.join(empty)}: metrics.jsonl has no complete line yet")
-        plots.runs(out, lines)
+        curves.runs(out, lines)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,12 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoo.command_line import (
-    add_run_flags,
-    join_processes,
-    run_exit_code,
-    train_until_stopped,
-)
+from zoo.cli.command_line import add_run_flags, join_processes, run_exit_code, train_until_stopped
 
 
 def parse() -> argparse.Namespace:
@@ -43,7 +38,8 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo.train import config_values, presets
+    from zoo.config import presets
+    from zoo.config import values as config_values
 
     if args.list:
         for name, preset in presets.PRESETS.items():
@@ -54,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         for key, value in config_values.pairs(config).items():
             print(f"{key} = {value}")
         return 0
-    places = config.mesh.stage or config.model.stages
-    join_processes(args, config.mesh.data * places)
+    ranks = config.mesh.stage or config.model.stages
+    join_processes(args, config.mesh.data * ranks)
     return train_until_stopped(config, args.out or Path("runs") / config.name, args)
 
 

@@ -7,26 +7,31 @@
 them; the three compute the same function of the same parameters.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snapjax import parameters, projection, stats
-from snapjax import wire as formats
-from snapjax.calibrate import check_metric, check_samples
-from snapjax.code import CODES, SPIKE_CODES, Code, Params, make_code
+from snapjax import stats
+from snapjax.codes import calibrate, parameters, projection
+from snapjax.codes.calibrate import check_metric, check_samples
+from snapjax.codes.code import CODES, SPIKE_CODES, Code, Params, make_code
+from snapjax.codes.projection import Maps
+from snapjax.codes.spike_code import SpikeCode, per_feature
 from snapjax.errors import unknown_name
-from snapjax.projection import Maps
-from snapjax.spike_code import SpikeCode, per_feature
+from snapjax.neurons.surrogate import Surrogate
 from snapjax.stats import BoundaryStats
-from snapjax.surrogate import Surrogate
 from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
 from snapjax.varying import match_varying, vary_over
+from snapjax.wire import formats
 
 WIRES = ("planes", "events")
+
+
+_OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Boundary:
 
     Attributes:
       features: width of the activation.
-      code: one of `snapjax.code.CODES`.
+      code: one of `snapjax.codes.code.CODES`.
       steps: T, the most spike steps of a feature.
       budget: bits a token; None sends every step of every feature.
       surrogate: gradient of the spikes.
@@ -44,9 +49,9 @@ class Boundary:
         planes whenever a device has more spikes than fit).
       event_capacity: spikes a token that an event message has room for, on average.
       gradient_wire: format of the cotangent on the way back, one of
-        `snapjax.wire.GRADIENT_FORMATS`.
-      kept: how many features may be kept by the plan, which is the width of the cotangent on the
-        wire; None allows as many as the budget could reach. See `tighten`.
+        `snapjax.wire.formats.GRADIENT_FORMATS`.
+      kept_features: how many features may be kept by the plan, which is the width of the
+        cotangent on the wire; None allows as many as the budget could reach. See `shrink_to_plan`.
       debug: `apply` raises FloatingPointError when x is not finite. Over a link a device that
         raised would leave the others waiting for it: look at `BoundaryStats.finite` on the host.
 
@@ -71,7 +76,7 @@ class Boundary:
     wire: str = "planes"
     event_capacity: int = 0
     gradient_wire: str = "float32"
-    kept: int | None = None
+    kept_features: int | None = None
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -85,9 +90,7 @@ class Boundary:
                 "or None for no projection"
             )
         if not isinstance(self.surrogate, Surrogate):
-            raise ValueError(
-                f"Boundary: surrogate={self.surrogate!r} must be a snapjax.surrogate.Surrogate"
-            )
+            raise ValueError(f"Boundary: surrogate={self.surrogate!r} must be a snapjax.Surrogate")
         if self.wire not in WIRES:
             raise unknown_name("wire", self.wire, WIRES)
         if self.gradient_wire not in formats.GRADIENT_FORMATS:
@@ -103,11 +106,47 @@ class Boundary:
                 f"with wire='events' and 0 with wire='planes', got wire={self.wire!r}"
             )
         code = make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
-        if self.kept is not None and not 1 <= self.kept <= _reach(code):
+        if self.kept_features is not None and not 1 <= self.kept_features <= _reach(code):
             raise ValueError(
-                f"Boundary: kept={self.kept} features must be between 1 and {_reach(code)}, "
-                "which is all that the width and the budget allow"
+                f"Boundary: kept_features={self.kept_features} must be between 1 and "
+                f"{_reach(code)}, which is all that the width and the budget allow"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON's own types, for `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Boundary":
+        """The inverse of `to_dict`; fields that are left out have their defaults.
+
+        Args:
+          values: of `to_dict`, or of what version 0.1.0 saved, which has "kept" for
+            "kept_features".
+
+        Raises:
+          ValueError: fields that are not known, naming them, or values out of range.
+
+        Example:
+          >>> boundary = Boundary(features=64, code="phase", budget=64)
+          >>> Boundary.from_dict(boundary.to_dict()) == boundary
+          True
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"Boundary: {values!r} is no mapping of fields to values")
+        made = {_OLD_FIELDS.get(name, name): value for name, value in values.items()}
+        known = [entry.name for entry in fields(cls)]
+        unknown = sorted(made.keys() - set(known))
+        if unknown:
+            raise ValueError(
+                f"Boundary: fields {', '.join(map(str, unknown))} are not known; the fields are "
+                f"{', '.join(known)}"
+            )
+        if "features" not in made:
+            raise ValueError("Boundary: 'features' is missing")
+        if isinstance(surrogate := made.get("surrogate"), Mapping):
+            made["surrogate"] = Surrogate(**surrogate)
+        return cls(**made)
 
     @property
     def width(self) -> int:
@@ -125,7 +164,7 @@ class Boundary:
     @property
     def gradient_features(self) -> int:
         """r: gradient values a token on the way back."""
-        return self.kept or _reach(self.codec)
+        return self.kept_features or _reach(self.codec)
 
     @property
     def bytes_per_token(self) -> int:
@@ -148,9 +187,9 @@ class Boundary:
     def init(self, key: jax.Array) -> dict[str, Params]:
         """Parameters {"encoder", "decoder"} for activations of mean 0 and variance 1.
 
-        Each end holds all it needs, its copy of the plan ("steps", int32, not trained) included, so
-        the encoder can live on the sender and the decoder on the receiver. To differentiate, part
-        the plans from the rest with `snapjax.parameters.split_plan`.
+        Each end holds all it needs, its copy of the plan ("steps_per_feature", int32, not trained)
+        included, so the encoder can live on the sender and the decoder on the receiver. To
+        differentiate, part the plans from the rest with `snapjax.codes.parameters.split_plan`.
         """
         params = self.codec.init()
         if self.rank is not None:
@@ -172,9 +211,10 @@ class Boundary:
         Args:
           params: from `init`.
           activations: (..., features), at least 2 samples.
-          sensitivity: which errors matter. (features, features): the metric of `snapjax.projection`
-            on the activation's features, of which only the diagonal counts without a rotation; or
-            (width,): the weight of the squared error of each feature that the code sees.
+          sensitivity: which errors matter. (features, features): the metric of
+            `snapjax.codes.projection` on the activation's features, of which only the diagonal
+            counts without a rotation; or (width,): the weight of the squared error of each feature
+            that the code sees.
           axes: where there is a rank: "principal" for a projection onto the axes of most variance
             in that metric, "features" for the features as they are (the rank must be their number).
           refit: where there is a rank: fit the receiver's projection to what arrives, after the
@@ -185,7 +225,7 @@ class Boundary:
 
         Raises:
           ValueError: for samples of another shape, fewer than 2, or not finite; options that need
-            another rank; or a new plan that keeps more features than this boundary's `kept`.
+            another rank; or a new plan that keeps more features than `kept_features`.
         """
         x = np.asarray(activations)
         x = check_samples(x.reshape(-1, x.shape[-1]) if x.ndim else x, self.features)
@@ -194,7 +234,7 @@ class Boundary:
         if self.rank is None:
             if refit:
                 raise ValueError("calibrate: refit=True needs a projection; set rank=features")
-            fitted = self.codec.calibrate(params, jnp.asarray(x), weight)
+            fitted = calibrate.fit(self.codec, params, jnp.asarray(x), weight)
             self.check(fitted)
             return fitted
         inner, maps = projection.fit(
@@ -210,7 +250,11 @@ class Boundary:
         Args:
           params: of one boundary, or of several stacked along a leading axis.
         """
-        lead = params["encoder"]["steps"].ndim - 1 if "steps" in params["encoder"] else 0
+        lead = (
+            params["encoder"]["steps_per_feature"].ndim - 1
+            if "steps_per_feature" in params["encoder"]
+            else 0
+        )
         self._check_structure(params, lead)
         if isinstance(self.codec, SpikeCode):
             parameters.check_plan(self.codec, params, self.gradient_features)
@@ -220,17 +264,17 @@ class Boundary:
         expected = jax.eval_shape(self.init, jax.random.key(0))
         parameters.check_structure(what, expected, params, lead)
 
-    def tighten(self, params: dict[str, Params]) -> "Boundary":
-        """This boundary with `kept` as small as the plans in `params` allow.
+    def shrink_to_plan(self, params: dict[str, Params]) -> "Boundary":
+        """This boundary with `kept_features` as small as the plans in `params` allow.
 
         Args:
           params: parameters of one boundary, or of several stacked along a leading axis.
         """
-        replace(self, kept=None).check(params)
+        replace(self, kept_features=None).check(params)
         if not self.spiking:
             return self
-        kept = (np.asarray(params["encoder"]["steps"]) > 0).sum(-1).max()
-        return replace(self, kept=max(1, int(kept)))
+        kept = (np.asarray(params["encoder"]["steps_per_feature"]) > 0).sum(-1).max()
+        return replace(self, kept_features=max(1, int(kept)))
 
     def apply(
         self, params: dict[str, Params], x: jax.Array, key: jax.Array | None = None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snapjax.code import Params
-from snapjax.spike_code import SpikeCode
+from snapjax.codes.code import Params
+from snapjax.codes.spike_code import SpikeCode
 from snapjax.transport import Link, events_fit
 
 
@@ -50,7 +50,7 @@ def count(
         return BoundaryStats(jnp.float32(1), per_token, is_finite)
     spikes = link.code.count(encoder, symbols)
     number = max(math.prod(symbols.shape[:-2]), 1)
-    planned = jnp.maximum(encoder["steps"].sum() * link.code.planes_per_step, 1)
+    planned = jnp.maximum(encoder["steps_per_feature"].sum() * link.code.planes_per_step, 1)
     rate = spikes.astype(jnp.float32) / (number * planned.astype(jnp.float32))
     sent = jnp.float32(8 * message_bytes(number, "planes") / number)
     if link.events is not None:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from snapjax import plan, wire
-from snapjax.code import Code, Params
-from snapjax.spike_code import SpikeCode
+from snapjax.codes import plan
+from snapjax.codes.code import Code, Params
+from snapjax.codes.spike_code import SpikeCode
 from snapjax.varying import manual_axes, vary_over
+from snapjax.wire import formats as wire
 
 
 class Hop(Protocol):
@@ -168,11 +169,11 @@ def _backward(
 ) -> tuple[jax.Array, None, None, None]:
     encoder, decoder, key = residuals
     code, dtype = link.code, cotangent.dtype
-    kept = plan.gather(cotangent, code.kept(decoder), link.gradient_features)
+    kept = plan.gather(cotangent, code.kept_features(decoder), link.gradient_features)
     buffer = link.hop.backward(wire.pack_gradient(kept, link.gradient_format, key))
     received = wire.unpack_gradient(buffer, link.gradient_features, link.gradient_format, dtype)
-    received = plan.scatter(link.hop.accumulate(received), code.kept(encoder))
-    return code.spread(encoder, received), None, None, None
+    received = plan.scatter(link.hop.accumulate(received), code.kept_features(encoder))
+    return code.cotangent(encoder, received), None, None, None
 
 
 transport.defvjp(_forward, _backward)

@@ -11,16 +11,16 @@ def largest_gaps(loaded, batch: dict, expected: dict) -> dict[str, float]:
     """Largest absolute difference of every expected output, padding left out.
 
     Args:
-      loaded: a `zoo.pretrained.Pretrained`.
+      loaded: a `zoo.pretrained.load.Pretrained`.
       batch: inputs, numpy; of a masked language model without "position": all positions are asked.
       expected: "states" (layers + 1, batch, tokens, width) and "logits", or "tokens" and "pooled".
     """
     model = loaded.model
     inputs = {name: jnp.asarray(array) for name, array in batch.items()}
     if model.config.task == "mlm":
-        positions = np.arange(batch["token"].shape[1], dtype=np.int32)
-        inputs["position"] = jnp.broadcast_to(positions, batch["token"].shape)
-    real = batch.get("mask", np.ones(expected["states"].shape[1:3], bool))
+        positions = np.arange(batch["input_ids"].shape[1], dtype=np.int32)
+        inputs["position"] = jnp.broadcast_to(positions, batch["input_ids"].shape)
+    real = batch.get("attention_mask", np.ones(expected["states"].shape[1:3], bool))
     states = {}
     for name, output in model.walk(loaded.params, inputs):
         if name == "embed":

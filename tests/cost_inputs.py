@@ -1,8 +1,8 @@
 """A device with round numbers, and operations and messages for it."""
 
 from snapjax.cost import Op, Transfer
-from snapjax.cost.constants import UNITS, Constant
-from snapjax.cost.profile import Profile
+from snapjax.cost.price.constants import UNITS, Constant
+from snapjax.cost.price.profile import Profile
 
 # A device with round numbers: every time and energy below can be checked in the head.
 ROUND = {

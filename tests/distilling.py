@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from data_files import letters, write
 
-from zoo import single_file
+from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.config.values import override
 from zoo.data import DataSpec
-from zoo.provenance import PretrainedConfig
-from zoo.registry import create_model
-from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
-from zoo.train.config_values import override
+from zoo.models.registry import create_model
+from zoo.pretrained import single_file
+from zoo.pretrained.source import PretrainedConfig
 
 SIZES = {"vocabulary": 16, "width": 16, "heads": 2, "mlp_width": 32, "layers": 2}
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from snapjax.boundary import Boundary
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.pipeline import Pipeline
-from snapjax.sharding import make_mesh, place, put_placed, stack, unplace
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.parallel.pipeline import Pipeline
+from snapjax.parallel.sharding import make_mesh, place, put_placed, stack, unplace
 
 # The same program and collectives, compiled in half the time to slower machine code.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -85,15 +85,15 @@ def on_one_device(boundary: Boundary, params: dict, batch: dict, stages: int, ke
 
 
 def toy_pipeline(
-    boundary: Boundary, data: int, stages: int, microbatches: int, remat=False, places=None
+    boundary: Boundary, data: int, stages: int, microbatches: int, remat=False, ranks=None
 ):
-    mesh = make_mesh(data, places or stages)
+    mesh = make_mesh(data, ranks or stages)
     return Pipeline(embed, run_stage, head, boundary, stages, mesh, microbatches, remat)
 
 
 def step_function(pipeline: Pipeline, params: dict):
     """(jitted value_and_grad, placed trainable parameters) of the pipelined toy."""
-    placed = put_placed(pipeline.mesh, place(params, pipeline.places, pipeline.stages))
+    placed = put_placed(pipeline.mesh, place(params, pipeline.ranks, pipeline.stages))
     trainable, plans = split_plan(placed)
 
     def loss(trainable, batch, key=None):

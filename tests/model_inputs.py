@@ -25,9 +25,9 @@ def batch_for(model, count: int, seed: int = 0, tokens: int = 12, predictions: i
     length = rng.integers(predictions, tokens + 1, count)
     length[0] = tokens
     batch = {
-        "token": integers(config.vocabulary, count, tokens),
-        "type": integers(config.types, count, tokens),
-        "mask": np.arange(tokens)[None] < length[:, None],
+        "input_ids": integers(config.vocabulary, count, tokens),
+        "token_type_ids": integers(config.types, count, tokens),
+        "attention_mask": np.arange(tokens)[None] < length[:, None],
     }
     if config.task == "classify":
         return as_arrays({**batch, "label": integers(config.classes, count), "weight": weight})

@@ -11,7 +11,7 @@ import pytest
 from scripts import bench_train
 from zoo.bench import inputs, peers, report, rounds
 from zoo.bench.ours import parameter_count
-from zoo.registry import create_model
+from zoo.models.registry import create_model
 
 TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 NANO = ("vit_nano_patch2_8", "bert_nano")
@@ -121,7 +121,7 @@ def test_both_losses_of_the_masked_model_are_one():
     rng = np.random.default_rng(0)
     # Three slots a sample; the second sample uses two, and its third points to 0.
     batch = {
-        "token": rng.integers(5, 50, (2, 16)).astype(np.int32),
+        "input_ids": rng.integers(5, 50, (2, 16)).astype(np.int32),
         "position": np.array([[1, 5, 9], [3, 4, 0]], np.int32),
         "label": np.array([[7, 8, 9], [10, 11, 0]], np.int32),
         "weight": np.array([[1, 1, 1], [1, 1, 0]], np.float32),

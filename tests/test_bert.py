@@ -8,7 +8,7 @@ from meshes import jit
 from model_inputs import NARROW_BERTS, batch_for, random_params
 from scipy.special import erf
 
-from zoo.registry import create_model
+from zoo.models.registry import create_model
 
 
 def numpy_bert(config, params, batch):
@@ -25,9 +25,11 @@ def numpy_bert(config, params, batch):
         return centred / deviation * p["scale"] + p["bias"]
 
     logits, embed, head = [], params["embed"], params["head"]
-    for i, token in enumerate(batch["token"]):
-        kind = batch["type"][i] if "type" in batch else np.zeros_like(token)
-        real = batch["mask"][i] if "mask" in batch else np.ones(len(token), bool)
+    for i, token in enumerate(batch["input_ids"]):
+        kind = batch["token_type_ids"][i] if "token_type_ids" in batch else np.zeros_like(token)
+        real = (
+            batch["attention_mask"][i] if "attention_mask" in batch else np.ones(len(token), bool)
+        )
         x = embed["token"]["embedding"][token] + embed["type"]["embedding"][kind]
         x = norm(embed["norm"], x + embed["position"][: len(token)])
         for layer in range(config.layers):
@@ -60,7 +62,7 @@ def test_dense_bert_equals_its_equations(name, task):
     apply = jit(lambda params, batch: model.apply(params, batch)[0])
     gap = lambda batch: np.abs(apply(params, batch) - numpy_bert(model.config, params, batch)).max()
     assert gap(batch) < 2e-5  # of logits of about 10
-    bare = {name: batch[name] for name in ("token", "position") if name in batch}
+    bare = {name: batch[name] for name in ("input_ids", "position") if name in batch}
     assert gap(bare) < 2e-5
 
 
@@ -88,21 +90,24 @@ def test_padding_does_not_reach_real_tokens(nano):
     model, params, batch = nano
     apply = jit(lambda batch: model.apply(params, batch)[0])
     logits = apply(batch)
-    noise = jax.random.randint(jax.random.key(1), batch["token"].shape, 0, 100, jnp.int32)
-    other = {**batch, "token": jnp.where(batch["mask"], batch["token"], noise)}
-    assert (other["token"] != batch["token"]).any()
+    noise = jax.random.randint(jax.random.key(1), batch["input_ids"].shape, 0, 100, jnp.int32)
+    other = {**batch, "input_ids": jnp.where(batch["attention_mask"], batch["input_ids"], noise)}
+    assert (other["input_ids"] != batch["input_ids"]).any()
     np.testing.assert_array_equal(apply(other), logits)
     # Nor does it matter how much of it there is.
     more = lambda x: jnp.pad(x, ((0, 0), (0, 5)))
-    longer = {**batch, **{name: more(batch[name]) for name in ("token", "type", "mask")}}
+    longer = {
+        **batch,
+        **{name: more(batch[name]) for name in ("input_ids", "token_type_ids", "attention_mask")},
+    }
     np.testing.assert_allclose(apply(longer), logits, atol=1e-5)
-    ignored = {name: array for name, array in batch.items() if name != "mask"}
+    ignored = {name: array for name, array in batch.items() if name != "attention_mask"}
     assert np.abs(apply(ignored) - logits).max() > 1e-2
 
 
 def test_a_sample_of_padding_alone_stays_finite(nano):
     model, params, batch = nano
-    batch = {**batch, "mask": batch["mask"].at[-1].set(False)}
+    batch = {**batch, "attention_mask": batch["attention_mask"].at[-1].set(False)}
     assert np.isfinite(model.apply(params, batch)[0]).all()
 
 
@@ -125,15 +130,15 @@ def test_unused_prediction_slots_do_not_count(nano):
 def test_calibration_looks_at_real_tokens_alone():
     model = create_model("bert_nano", "hnn", 2, vocabulary=100, width=16)
     params, batch = random_params(model), batch_for(model, 32)
-    noise = jax.random.randint(jax.random.key(1), batch["token"].shape, 0, 100, jnp.int32)
-    other = {**batch, "token": jnp.where(batch["mask"], batch["token"], noise)}
+    noise = jax.random.randint(jax.random.key(1), batch["input_ids"].shape, 0, 100, jnp.int32)
+    other = {**batch, "input_ids": jnp.where(batch["attention_mask"], batch["input_ids"], noise)}
     a, b = (model.calibrate(params, x)["boundaries"] for x in (batch, other))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_an_id_outside_of_its_table_is_heard(nano):
     model, params, batch = nano
-    bad = {**batch, "token": batch["token"].at[1, 0].set(100)}
+    bad = {**batch, "input_ids": batch["input_ids"].at[1, 0].set(100)}
     logits, _ = model.apply(params, bad)
     assert np.isnan(logits[1]).all()
     assert np.isfinite(logits[0]).all()
@@ -142,12 +147,15 @@ def test_an_id_outside_of_its_table_is_heard(nano):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"token": None}, r"task='mlm' needs 'token'"),
+        ({"input_ids": None}, r"task='mlm' needs 'input_ids'"),
         ({"position": None}, r"task='mlm' needs 'position'"),
-        ({"token": (12,)}, r"batch\['token'\] has shape \(12,\), needs \(batch, tokens\)"),
-        ({"token": (4, 129)}, r"of 1 to positions=128 tokens"),
-        ({"mask": (4, 11)}, r"batch\['mask'\] has shape \(4, 11\), needs that of the tokens"),
-        ({"type": (3, 12)}, r"batch\['type'\] has shape \(3, 12\)"),
+        ({"input_ids": (12,)}, r"batch\['input_ids'\] has shape \(12,\), needs \(batch, tokens\)"),
+        ({"input_ids": (4, 129)}, r"of 1 to positions=128 tokens"),
+        (
+            {"attention_mask": (4, 11)},
+            r"batch\['attention_mask'\] has shape \(4, 11\), needs that of the tokens",
+        ),
+        ({"token_type_ids": (3, 12)}, r"batch\['token_type_ids'\] has shape \(3, 12\)"),
         ({"position": (3, 2)}, r"batch\['position'\] has shape \(3, 2\), needs \(batch, pred"),
     ],
 )
@@ -166,7 +174,7 @@ def test_bad_batches_are_named(nano, change, message):
 
 def test_bad_dtypes_are_named(nano):
     model, params, batch = nano
-    with pytest.raises(ValueError, match=r"batch\['token'\] has dtype float32, needs integers"):
-        model.apply(params, {**batch, "token": batch["token"].astype(jnp.float32)})
-    with pytest.raises(ValueError, match=r"batch\['mask'\] has dtype int32, needs bool"):
-        model.apply(params, {**batch, "mask": batch["mask"].astype(jnp.int32)})
+    with pytest.raises(ValueError, match=r"batch\['input_ids'\] has dtype float32, needs integers"):
+        model.apply(params, {**batch, "input_ids": batch["input_ids"].astype(jnp.float32)})
+    with pytest.raises(ValueError, match=r"batch\['attention_mask'\] has dtype int32, needs bool"):
+        model.apply(params, {**batch, "attention_mask": batch["attention_mask"].astype(jnp.int32)})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapjax import bit_fields
+from snapjax.wire import bit_fields
 
 pack = jax.jit(bit_fields.pack, static_argnums=2)
 unpack = jax.jit(bit_fields.unpack)

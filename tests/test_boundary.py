@@ -8,13 +8,13 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from meshes import largest_gap
 
-from snapjax import spike_code as spike_code_module
 from snapjax import transport as transport_module
 from snapjax.boundary import Boundary
-from snapjax.code import CODES, SPIKE_CODES
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.sharding import make_mesh
-from snapjax.surrogate import Surrogate
+from snapjax.codes import spike_code as spike_code_module
+from snapjax.codes.code import CODES, SPIKE_CODES
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.neurons.surrogate import Surrogate
+from snapjax.parallel.sharding import make_mesh
 
 FEATURES, BATCH, TOKENS = 11, 2, 3
 
@@ -191,7 +191,7 @@ def test_stats_count_the_spikes_and_bits_that_were_sent(code):
     spike_code = boundary.codec
     symbols = spike_code.encode(params["encoder"], x)
     buffer = np.asarray(spike_code.to_wire(params["encoder"], symbols))
-    planned = int(params["encoder"]["steps"].sum()) * spike_code.planes_per_step
+    planned = int(params["encoder"]["steps_per_feature"].sum()) * spike_code.planes_per_step
     counted = np.unpackbits(buffer).sum() / (BATCH * TOKENS * planned)
     np.testing.assert_allclose(stats.spike_rate, counted, rtol=1e-6)
 
@@ -241,12 +241,12 @@ def test_projection_is_calibrated_to_the_principal_axes():
     assert boundary.bytes_per_token == 3  # 18 bits
 
 
-def test_tighten_keeps_the_gradient_and_sends_less_of_it():
+def test_shrink_to_plan_keeps_the_gradient_and_sends_less_of_it():
     boundary = Boundary(FEATURES, "phase", steps=4, budget=8)
     x = draw(7, 500, FEATURES) * 4.0 ** -jnp.arange(float(FEATURES))[None]
     params = boundary.calibrate(boundary.init(jax.random.key(0)), x)
-    tight = boundary.tighten(params)
-    kept = int((params["encoder"]["steps"] > 0).sum())
+    tight = boundary.shrink_to_plan(params)
+    kept = int((params["encoder"]["steps_per_feature"] > 0).sum())
     assert tight.gradient_features == kept < boundary.gradient_features
     slope = lambda boundary: jax.grad(lambda x: boundary.apply(params, x)[0].sum())(x[:4])
     np.testing.assert_array_equal(slope(tight), slope(boundary))
@@ -337,7 +337,7 @@ def test_stochastic_rounding_differs_between_devices(mesh):
         ({"event_capacity": 3}, "event_capacity=3"),
         ({"code": "int8", "wire": "events", "event_capacity": 3}, "needs a spike code"),
         ({"gradient_wire": "int7"}, "unknown gradient wire 'int7'; did you mean"),
-        ({"kept": 12}, "kept=12"),
+        ({"kept_features": 12}, "kept_features=12"),
     ],
 )
 def test_bad_arguments_are_named_when_the_boundary_is_made(options, message):
@@ -374,9 +374,12 @@ def test_parameters_of_another_boundary_are_refused():
     everything = Boundary(FEATURES, "phase", steps=4).init(jax.random.key(0))
     with pytest.raises(ValueError, match="does not fit steps=4 and budget=11"):
         phase.check(everything)
-    with pytest.raises(ValueError, match="keeps 11 features, more than kept=3"):
-        Boundary(FEATURES, "phase", budget=FEATURES, kept=3).check(params)
-    two_plans = {**params, "decoder": {**params["decoder"], "steps": jnp.zeros(11, jnp.int32)}}
+    with pytest.raises(ValueError, match="keeps 11 features, more than kept_features=3"):
+        Boundary(FEATURES, "phase", budget=FEATURES, kept_features=3).check(params)
+    two_plans = {
+        **params,
+        "decoder": {**params["decoder"], "steps_per_feature": jnp.zeros(11, jnp.int32)},
+    }
     with pytest.raises(ValueError, match="different plans"):
         phase.check(two_plans)
 
@@ -385,9 +388,9 @@ def test_recalibration_must_not_lose_gradient():
     boundary = Boundary(FEATURES, "phase", steps=4, budget=FEATURES)
     params = boundary.init(jax.random.key(0))
     few = draw(1, 500, FEATURES) * (jnp.arange(FEATURES) < 3).astype(jnp.float32)[None]
-    tight = boundary.tighten(boundary.calibrate(params, few))
+    tight = boundary.shrink_to_plan(boundary.calibrate(params, few))
     assert tight.gradient_features == 3
-    with pytest.raises(ValueError, match="more than kept=3"):
+    with pytest.raises(ValueError, match="more than kept_features=3"):
         tight.calibrate(params, draw(2, 500, FEATURES))
     with pytest.raises(ValueError, match="non-finite"):
         Boundary(FEATURES, rank=3).calibrate(params, few.at[0, 0].set(jnp.nan))

@@ -12,13 +12,16 @@ import pytest
 from data_files import letters, write
 
 from snapjax.boundary import Boundary
-from zoo import calibration, similarity, single_file, unlabelled
 from zoo.data import DataSpec
-from zoo.evaluate import spec_for
-from zoo.pretrained import Pretrained, load_pretrained
-from zoo.provenance import PretrainedConfig
-from zoo.registry import create_model
-from zoo.sentences import Encoder
+from zoo.embedding import similarity
+from zoo.embedding.encoder import Encoder
+from zoo.evaluation import inputs
+from zoo.evaluation.inputs import spec_for
+from zoo.models import calibration
+from zoo.models.registry import create_model
+from zoo.pretrained import single_file
+from zoo.pretrained.load import Pretrained, load_pretrained
+from zoo.pretrained.source import PretrainedConfig
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 16
@@ -46,7 +49,9 @@ def batches(count, size=16, seed=0):
         lengths = draw.integers(3, 13, size)
         mask = np.arange(12) < lengths[:, None]
         token = np.where(mask, draw.integers(5, 13, (size, 12)), 0).astype(np.int32)
-        made.append({"token": token, "mask": mask, "weight": np.ones(size, np.float32)})
+        made.append(
+            {"input_ids": token, "attention_mask": mask, "weight": np.ones(size, np.float32)}
+        )
     return made
 
 
@@ -64,7 +69,7 @@ def test_the_metric_is_the_mean_squared_change_of_the_output(model, params):
 
     error = np.random.default_rng(2).standard_normal(WIDTH).astype(np.float32)
     changes = []
-    for row, token in zip(*np.nonzero(batch["mask"]), strict=True):
+    for row, token in zip(*np.nonzero(batch["attention_mask"]), strict=True):
         step = jnp.zeros_like(x).at[row, token].set(1e-3 * error)
         changes.append((((rest(x + step) - rest(x - step)) / 2e-3) ** 2).sum())
     assert error @ metric @ error == pytest.approx(float(np.mean(changes)), rel=0.1)
@@ -74,8 +79,8 @@ def test_padding_and_missing_rows_do_not_count(model, params):
     some = batches(4)
     padded = [
         {
-            "token": np.pad(b["token"], ((0, 8), (0, 4)), constant_values=7),
-            "mask": np.pad(b["mask"], ((0, 8), (0, 4)))
+            "input_ids": np.pad(b["input_ids"], ((0, 8), (0, 4)), constant_values=7),
+            "attention_mask": np.pad(b["attention_mask"], ((0, 8), (0, 4)))
             | (np.arange(24)[:, None] >= 16) & (np.arange(16) == 0),
             "weight": np.pad(b["weight"], (0, 8)),
         }
@@ -100,14 +105,14 @@ def test_a_later_boundary_is_fitted_to_what_the_earlier_one_delivers(model, para
         x = model.run_stage(model.stage_blocks(params, 0), model.embed(params, batch), batch)
         x, _ = cut.boundary.apply(first, x)
         x = model.run_stage(model.stage_blocks(params, 1), x, batch)
-        rows.append(np.asarray(x)[batch["mask"]])
+        rows.append(np.asarray(x)[batch["attention_mask"]])
     wanted = cut.boundary.calibrate(cut.boundary.init(jax.random.key(0)), np.concatenate(rows))
     for one, other in zip(jax.tree.leaves(second), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_chosen_method_is_the_best_on_held_out_samples(model, params):
-    methods = ("variance", "metric_refit", "sensitivity_refit")
+    methods = ("variance", "sensitivity_pca_refit", "sensitivity_refit")
     some, held = batches(12), batches(4, seed=9)
     cut, fitted, errors = calibration.choose(
         model, params, some, held, methods, key=jax.random.key(0)
@@ -143,20 +148,20 @@ def test_what_cannot_be_calibrated(model, params):
     run = lambda m, method: calibration.calibrate(
         m, params, batches(1), method, key=jax.random.key(0)
     )
-    with pytest.raises(ValueError, match="did you mean 'metric_refit'"):
-        run(model, "metric_refits")
+    with pytest.raises(ValueError, match="did you mean 'sensitivity_pca_refit'"):
+        run(model, "sensitivity_pca_refits")
     with pytest.raises(ValueError, match="stages=1 has no boundary"):
-        run(model.cut(1), "metric")
+        run(model.cut(1), "sensitivity_pca")
     with pytest.raises(ValueError, match="code='int8' has nothing to fit"):
-        run(model.with_boundary(Boundary(WIDTH, "int8")), "metric")
+        run(model.with_boundary(Boundary(WIDTH, "int8")), "sensitivity_pca")
 
 
 def test_texts_are_read_once_each_and_drawn(tmp_path):
     rows = ["a\tb", "b\tc", "a\t", "d\te"]
     path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join(rows) + "\n")
     spec = DataSpec(source=str(path), text_column="one", text_pair_column="other")
-    assert unlabelled.read_texts(spec) == ["a", "b", "d", "c", "e"]
-    draw = unlabelled.drawn(list("abcdefgh"), 5, np.random.default_rng(0))
+    assert inputs.read_texts(spec) == ["a", "b", "d", "c", "e"]
+    draw = inputs.drawn(list("abcdefgh"), 5, np.random.default_rng(0))
     assert len(set(draw)) == 5
 
 
@@ -190,7 +195,7 @@ def test_the_script(model, params, tmp_path):
     again = load_pretrained(out)
     assert again.model.boundary.budget == 24
     assert again.record["calibration"]["errors"] == printed["errors"]
-    assert int(again.params["boundaries"]["encoder"]["steps"].sum(-1).max()) <= 24
+    assert int(again.params["boundaries"]["encoder"]["steps_per_feature"].sum(-1).max()) <= 24
 
 
 def test_the_script_chooses_by_the_pairs(model, params, tmp_path):

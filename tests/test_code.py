@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapjax import neuron as neuron_module
-from snapjax import spike_code as spike_code_module
-from snapjax.code import CODES, SPIKE_CODES, make_code
-from snapjax.surrogate import Surrogate
+from snapjax.codes import calibrate
+from snapjax.codes import spike_code as spike_code_module
+from snapjax.codes.code import CODES, SPIKE_CODES, make_code
+from snapjax.neurons import neuron as neuron_module
+from snapjax.neurons.surrogate import Surrogate
 
 # Mean squared error of the best uniform quantiser of a unit Gaussian (Max 1960, table II).
 UNIFORM_GAUSSIAN = {1: 0.363, 2: 0.119, 3: 0.037, 4: 0.012}
@@ -69,8 +70,8 @@ def test_values_are_the_amplitude_weighted_sum_of_the_planned_spikes(name):
     code = make_code(name, features, steps, budget=12)  # 6 steps a token, or 12 binary ones
     plan = np.array([0, 1, 2, 3, 0, 0], np.int32)
     params = code.init()
-    encoder = {**params["encoder"], "steps": jnp.asarray(plan)}
-    decoder = {**params["decoder"], "steps": jnp.asarray(plan)}
+    encoder = {**params["encoder"], "steps_per_feature": jnp.asarray(plan)}
+    decoder = {**params["decoder"], "steps_per_feature": jnp.asarray(plan)}
     x = jnp.asarray(rng.standard_normal((7, features)), jnp.float32)
     spikes = np.asarray(code.encode(encoder, x))
     buffer = code.to_wire(encoder, jnp.asarray(spikes))
@@ -110,7 +111,7 @@ def test_any_planned_spikes_cross_the_wire_unchanged(name, lead, features, steps
     plan = np.zeros(features, np.int32)
     for i in rng.integers(features, size=code.budget // width):
         plan[i] = min(plan[i] + 1, steps)
-    end = {"steps": jnp.asarray(plan)}
+    end = {"steps_per_feature": jnp.asarray(plan)}
     spikes = (rng.random((*lead, steps * width, features)) < rng.random()).astype(np.float32)
     buffer = jax.jit(code.to_wire)(end, jnp.asarray(spikes))
     assert buffer.dtype == jnp.uint8
@@ -132,8 +133,8 @@ def test_calibrated_phase_code_reaches_the_uniform_quantiser_of_a_gaussian(steps
     mean, deviation = np.array([0.0, 3.0, -40.0, 1e-3]), np.array([1.0, 0.1, 7.0, 1e-4])
     draw = lambda k: np.asarray(jax.random.normal(k, (60_000, 4))) * deviation + mean
     code = make_code("phase", 4, steps)
-    params = code.calibrate(code.init(), jnp.asarray(draw(key), jnp.float32), None)
-    np.testing.assert_array_equal(params["encoder"]["steps"], [steps] * 4)
+    params = calibrate.fit(code, code.init(), jnp.asarray(draw(key), jnp.float32), None)
+    np.testing.assert_array_equal(params["encoder"]["steps_per_feature"], [steps] * 4)
     fresh = draw(jax.random.fold_in(key, 1)).astype(np.float32)
     spikes = code.encode(params["encoder"], jnp.asarray(fresh))
     value = code.from_wire(params["decoder"], code.to_wire(params["encoder"], spikes), jnp.float32)
@@ -149,9 +150,9 @@ def test_calibration_spends_the_budget_where_the_variance_is(name):
     x = (rng.standard_normal((4000, 8)) * deviation + 1).astype(np.float32)
     code = make_code(name, 8, steps=4, budget=8)
     start = code.init()
-    params = code.calibrate(start, jnp.asarray(x), None)
-    steps = np.asarray(params["encoder"]["steps"])
-    np.testing.assert_array_equal(steps, params["decoder"]["steps"])
+    params = calibrate.fit(code, start, jnp.asarray(x), None)
+    steps = np.asarray(params["encoder"]["steps_per_feature"])
+    np.testing.assert_array_equal(steps, params["decoder"]["steps_per_feature"])
     assert steps.sum() * code.planes_per_step <= 8
     assert steps[:2].min() > steps[2:].max()
     assert steps[6:].max() == 0
@@ -166,8 +167,8 @@ def test_calibration_spends_the_budget_where_the_variance_is(name):
 
     assert error(params) < 0.35 * (deviation**2).sum()
     weight = 1 / deviation**2  # all features matter alike: no feature is starved for another
-    balanced = code.calibrate(start, jnp.asarray(x), weight)
-    spread = np.asarray(balanced["encoder"]["steps"])
+    balanced = calibrate.fit(code, start, jnp.asarray(x), weight)
+    spread = np.asarray(balanced["encoder"]["steps_per_feature"])
     assert spread[6:].sum() > 0 or code.planes_per_step == 2
 
 
@@ -187,13 +188,15 @@ def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth
     weights = rng.standard_normal((4, code.planes, features))
     with jax.enable_x64(True):
         encoder = {
-            k: v if k == "steps" else jnp.asarray(rng.uniform(0.6, 1.2, features))
+            k: v if k == "steps_per_feature" else jnp.asarray(rng.uniform(0.6, 1.2, features))
             for k, v in code.init()["encoder"].items()
         }
-        trainable = {k: v for k, v in encoder.items() if k != "steps"}
+        trainable = {k: v for k, v in encoder.items() if k != "steps_per_feature"}
 
         def loss(trainable, x):
-            spikes = code.encode({**trainable, "steps": encoder["steps"]}, x)
+            spikes = code.encode(
+                {**trainable, "steps_per_feature": encoder["steps_per_feature"]}, x
+            )
             return (spikes * weights).sum()
 
         if name == "rate":  # the neuron's backward pass is written by hand; see test_neuron
@@ -237,7 +240,7 @@ def test_every_code_honours_the_protocol(name):
     code = make_code(name, 10)
     params = code.init()
     x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 10)), jnp.float32)
-    params = code.calibrate(params, x, None)
+    params = calibrate.fit(code, params, x, None)
     buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
     assert buffer.dtype == jnp.uint8
     assert buffer.shape == (6, -(-code.bits // 8))
@@ -292,7 +295,7 @@ def test_calibration_survives_large_means_and_odd_scales(mean, deviation):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((4000, 2)) * deviation + mean, jnp.float32)
     code = make_code("phase", 2, 4)
-    params = code.calibrate(code.init(), x, None)
+    params = calibrate.fit(code, code.init(), x, None)
     buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
     decoded = code.decode(params["decoder"], code.from_wire(params["decoder"], buffer, jnp.float32))
     error = np.mean((np.asarray(decoded, np.float64) - np.asarray(x, np.float64)) ** 2)
@@ -303,8 +306,8 @@ def test_a_constant_feature_costs_nothing_and_is_kept():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((500, 3)), jnp.float32)
     x = x.at[:, 1].set(7.0)
     code = make_code("phase", 3, 4, budget=6)
-    params = code.calibrate(code.init(), x, None)
-    assert int(params["encoder"]["steps"][1]) == 0
+    params = calibrate.fit(code, code.init(), x, None)
+    assert int(params["encoder"]["steps_per_feature"][1]) == 0
     value = jnp.zeros((1, 3))
     np.testing.assert_allclose(code.decode(params["decoder"], value)[0, 1], 7.0, rtol=1e-6)
 
@@ -318,6 +321,6 @@ def test_bad_calibration_input():
         (good.at[0, 0].set(jnp.nan), "non-finite"),
     ):
         with pytest.raises(ValueError, match=message):
-            code.calibrate(code.init(), x, None)
+            calibrate.fit(code, code.init(), x, None)
     with pytest.raises(ValueError, match="sensitivity"):
-        code.calibrate(code.init(), good, np.array([1.0, -1.0, 1.0]))
+        calibrate.fit(code, code.init(), good, np.array([1.0, -1.0, 1.0]))

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from zoo.command_line import exit_code, run_exit_code
+from zoo.cli.command_line import exit_code, run_exit_code
 
 
 def ends(what):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from snapjax.boundary import Boundary
-from zoo import compare
-from zoo.evaluate import score_any, spec_for
-from zoo.files import write_json
-from zoo.pretrained import load_pretrained, recut
+from zoo.evaluation import compare
+from zoo.evaluation.inputs import spec_for
+from zoo.evaluation.score import score_any
+from zoo.pretrained.load import load_pretrained, partition
+from zoo.utils.files import write_json
 
 ROOT = Path(__file__).parents[1]
 DENSE, SPIKING = "vit_nano_patch2_8.ann_digits", "vit_nano_patch2_8.hnn_digits"
@@ -74,7 +75,7 @@ def test_the_script(tmp_path):
     assert compare.markdown(result["rows"]) in done.stdout
     int2, spikes = result["rows"]
     dense = load_pretrained(DENSE)
-    wired = recut(dense, stages=4, boundary=Boundary(dense.model.config.width, "int2"))
+    wired = partition(dense, stages=4, boundary=Boundary(dense.model.config.width, "int2"))
     wanted = [score_any(one, spec_for(one, None, ())) for one in (wired, load_pretrained(SPIKING))]
     assert [int2["accuracy"], spikes["accuracy"]] == [one["accuracy"] for one in wanted]
     assert [int2["weights"], spikes["weights"]] == ["dense", "trained"]

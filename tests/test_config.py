@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from snapjax.surrogate import Surrogate
-from zoo.registry import default_boundary
-from zoo.train.config import MeshSpec, ModelSpec, RunConfig, TrainSpec
-from zoo.train.config_values import differences, from_dict, override, pairs, to_dict
-from zoo.train.presets import PRESETS, command, get_preset
+from snapjax.neurons.surrogate import Surrogate
+from zoo.config.presets import PRESETS, command, get_preset
+from zoo.config.specs import MeshSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.config.values import differences, from_dict, override, pairs, to_dict
+from zoo.models.build import build_boundary, build_model
+from zoo.models.registry import default_boundary
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -35,21 +36,21 @@ def test_the_hybrid_differs_from_the_dense_run_in_its_boundaries_and_its_teacher
     assert {line.partition(":")[0] for line in changed} == BOUNDARIES | more
     if more:
         assert get_preset(f"{task}_hnn").distill.teacher == f"runs/{task}_ann"
-    boundary = get_preset(f"{task}_hnn").model.boundary(144)
+    boundary = build_boundary(get_preset(f"{task}_hnn").model, 144)
     assert (boundary.code, boundary.bytes_per_token) == ("phase", 18)
 
 
 def test_the_surrogate_of_a_config_is_the_boundarys():
     usual = get_preset("digits_hnn")
-    assert usual.model.boundary(8).surrogate == default_boundary(8, "hnn").surrogate
+    assert build_boundary(usual.model, 8).surrogate == default_boundary(8, "hnn").surrogate
     other = override(usual, ["model.surrogate=atan"])
-    assert other.model.boundary(8).surrogate == Surrogate("atan")
+    assert build_boundary(other.model, 8).surrogate == Surrogate("atan")
     wide = override(other, ["model.surrogate_alpha=0.5"])
-    assert wide.model.boundary(8).surrogate == Surrogate("atan", 0.5)
-    assert wide.model.build(classes=10).boundary.surrogate == Surrogate("atan", 0.5)
+    assert build_boundary(wide.model, 8).surrogate == Surrogate("atan", 0.5)
+    assert build_model(wide.model, classes=10).boundary.surrogate == Surrogate("atan", 0.5)
     for dense in ("model.variant=ann", "model.code=int4"):
         with pytest.raises(ValueError, match="surrogate='atan' is for spikes"):
-            override(other, [dense]).model.boundary(8)
+            build_boundary(override(other, [dense]).model, 8)
 
 
 def test_override_reads_values_as_their_type():

@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from snapjax import cost
-from snapjax.cost import hlo, hlo_text
-from snapjax.cost.hlo_text import Array
+from snapjax.cost.hlo import counts as hlo
+from snapjax.cost.hlo import text as hlo_text
+from snapjax.cost.hlo.text import Array
 
 
 @pytest.mark.parametrize(

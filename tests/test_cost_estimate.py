@@ -7,8 +7,9 @@ import pytest
 from cost_inputs import LINE4, op, profile, send
 
 from snapjax import cost
-from snapjax.cost import Counts, Schedule, Transfer, energy, latency
-from snapjax.cost.profile import load_profile
+from snapjax.cost import Counts, Schedule, Transfer
+from snapjax.cost.price import energy, latency
+from snapjax.cost.price.profile import load_profile
 
 # Energy
 

@@ -11,9 +11,11 @@ from jax.sharding import PartitionSpec as P
 
 from snapjax import cost
 from snapjax.boundary import Boundary
-from snapjax.cost import hlo, hlo_text, hlo_traffic
-from zoo import cost as zoo_cost
-from zoo.registry import create_model
+from snapjax.cost.hlo import counts as hlo
+from snapjax.cost.hlo import text as hlo_text
+from snapjax.cost.hlo import traffic as hlo_traffic
+from zoo.cost import models as zoo_cost
+from zoo.models.registry import create_model
 
 X = shape(64, 256)
 N, ROWS, FEATURES = 4 * 64 * 256, 4 * 64, 4 * 256  # bytes of x, of a number a row, and a feature

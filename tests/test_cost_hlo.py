@@ -6,7 +6,7 @@ from cost_programs import ONE_DEVICE, Program
 from cost_sharded import SHARDED
 
 from snapjax import cost
-from snapjax.cost import hlo
+from snapjax.cost.hlo import counts as hlo
 
 
 @pytest.mark.parametrize("program", [*ONE_DEVICE, *SHARDED], ids=lambda program: program.name)

@@ -9,11 +9,11 @@ from meshes import FEATURES, TOKENS, step_function, toy_batch, toy_params, toy_p
 
 from snapjax import cost
 from snapjax.boundary import Boundary
-from snapjax.cost import hlo
-from snapjax.sharding import make_mesh, place
-from zoo import cost as zoo_cost
-from zoo.registry import create_model
-from zoo.transformer import PreNormBlock
+from snapjax.cost.hlo import counts as hlo
+from snapjax.parallel.sharding import make_mesh, place
+from zoo.cost import models as zoo_cost
+from zoo.models.layers import PreNormBlock
+from zoo.models.registry import create_model
 
 
 def size(tree) -> int:
@@ -40,7 +40,7 @@ def bert(width, layers, heads, tokens, batch=1, task="classify", **options):
         task=task,
         **options,
     )
-    inputs = {"token": shape(batch, tokens, dtype=jnp.int32)}
+    inputs = {"input_ids": shape(batch, tokens, dtype=jnp.int32)}
     if task == "mlm":
         inputs["position"] = shape(batch, 20, dtype=jnp.int32)
     return model, inputs
@@ -215,7 +215,7 @@ def test_elementwise_work_by_the_conventions_of_electra():
         Boundary(FEATURES, "phase", steps=3, budget=13),
         Boundary(FEATURES, "latency", steps=2, gradient_wire="bfloat16"),
         Boundary(FEATURES, "ternary", steps=2, gradient_wire="int8"),
-        Boundary(FEATURES, "rate", steps=4, budget=FEATURES, kept=7, gradient_wire="int4"),
+        Boundary(FEATURES, "rate", steps=4, budget=FEATURES, kept_features=7, gradient_wire="int4"),
         Boundary(FEATURES, "phase", budget=FEATURES, wire="events", event_capacity=2),
         Boundary(FEATURES, "bfloat16"),
         Boundary(FEATURES, "int8"),
@@ -232,7 +232,7 @@ def test_hops_of_a_pipeline_to_the_last_byte(boundary, data):
     (ahead,) = [t for t in hops if t.pairs == chain]
     (back,) = [t for t in hops if t.pairs == tuple((b, a) for a, b in chain)]
     assert len(hops) == 2
-    # 3 microbatches through 4 places: 6 ticks, each of which sends.
+    # 3 microbatches through 4 ranks: 6 ticks, each of which sends.
     assert (ahead.executions, back.executions) == (6, 6)
     assert ahead.payload_bytes == max(
         boundary.message_bytes(tokens), boundary.message_bytes(tokens, "planes")
@@ -264,7 +264,7 @@ def test_a_pipelined_model_multiplies_what_one_device_does(stages, microbatches)
     counts = cost.trace(model.pipeline(mesh, microbatches), params, batch, cond="exact")
     alone, _ = forward(model, batch)
     assert counts.global_macs == alone.macs
-    # The dearest branches: every place does all of a busy one's work in all of its ticks.
+    # The dearest branches: every rank does all of a busy one's work in all of its ticks.
     ticks = microbatches + stages - 1
     dearest = cost.trace(model.pipeline(mesh, microbatches), params, batch)
     assert dearest.macs * stages * microbatches > counts.macs * ticks

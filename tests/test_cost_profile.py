@@ -6,8 +6,8 @@ import tomllib
 import pytest
 
 from snapjax.cost import list_profiles, load_profile
-from snapjax.cost.constants import BETTER_HIGH, STATUSES, UNITS
-from snapjax.cost.profile import FOLDER
+from snapjax.cost.price.constants import BETTER_HIGH, STATUSES, UNITS
+from snapjax.cost.price.profile import FOLDER
 
 NAMES = (
     "ethernet-100g",

@@ -11,8 +11,8 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from snapjax import cost
-from snapjax.cost.collectives import sends
-from snapjax.surrogate import spike
+from snapjax.cost.count.collectives import sends
+from snapjax.neurons.surrogate import spike
 
 sizes = st.integers(1, 6)
 quickly = settings(deadline=None, max_examples=25)

@@ -14,8 +14,8 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from snapjax import cost
 from snapjax.cost import Counts, Cut, Op, Schedule, Transfer
-from snapjax.cost.html import bars
-from snapjax.cost.report import modules_to_depth, si
+from snapjax.cost.report.html import bars
+from snapjax.cost.report.text import modules_to_depth, si
 
 HOSTILE = "Net/<script>alert('x')</script>&\"\n\x1b[31m"
 

@@ -12,7 +12,8 @@ import pytest
 from scripts import cost as script
 from snapjax import cost as price
 from snapjax.boundary import Boundary
-from zoo import cost, create_model, load_pretrained
+from zoo import create_model, load_pretrained
+from zoo.cost import models as cost
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
@@ -140,7 +141,10 @@ def test_the_measured_rate_is_the_models_statistics():
     for index, x in enumerate(result.cut):
         encoder = jax.tree.map(lambda leaf, i=index: leaf[i], loaded.params["boundaries"])
         symbols = np.asarray(code.encode(encoder["encoder"], x))
-        planned = np.arange(code.steps)[:, None] < np.asarray(encoder["encoder"]["steps"])[None]
+        planned = (
+            np.arange(code.steps)[:, None]
+            < np.asarray(encoder["encoder"]["steps_per_feature"])[None]
+        )
         kept = symbols * (planned if symbols.shape[-2:] == planned.shape else planned.T)
         shares.append(kept.sum() / (planned.sum() * x.shape[0] * x.shape[1]))
     assert rate == pytest.approx(np.mean(shares), rel=1e-6)

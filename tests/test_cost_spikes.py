@@ -8,9 +8,11 @@ from cost_programs import conv, shape
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from snapjax import bit_fields, cost, wire
-from snapjax.code import SPIKE_CODES, make_code
-from snapjax.surrogate import spike
+from snapjax import cost
+from snapjax.codes.code import SPIKE_CODES, make_code
+from snapjax.neurons.surrogate import spike
+from snapjax.wire import bit_fields
+from snapjax.wire import formats as wire
 
 W = jnp.ones((8, 8))
 x8 = shape(8, 8)  # times W: 512 multiply-accumulates

@@ -8,8 +8,8 @@ import pytest
 
 from scripts import bench_latency, calibrate_profile, cost_scaling
 from snapjax import cost as price
-from zoo import cost_study
 from zoo.bench import machine
+from zoo.cost import scaling as cost_study
 
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
 

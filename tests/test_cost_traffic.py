@@ -6,7 +6,7 @@ from cost_inputs import LINE4, profile, send
 
 from snapjax import cost
 from snapjax.cost import Counts, Cut
-from snapjax.cost.traffic import address_bits, break_even, entropy
+from snapjax.cost.price.traffic import address_bits, break_even, entropy
 
 
 def test_entropy_and_addresses():

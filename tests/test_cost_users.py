@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec as P
 from model_inputs import batch_for
 
 from snapjax import cost
-from snapjax.cost import hlo
-from snapjax.sharding import make_mesh
-from zoo.registry import create_model
-from zoo.train.config import TrainSpec
+from snapjax.cost.hlo import counts as hlo
+from snapjax.parallel.sharding import make_mesh
+from zoo.config.specs import TrainSpec
+from zoo.models.registry import create_model
 from zoo.train.step import Trainer
 
 

@@ -26,13 +26,13 @@ def rows(batches) -> dict[int, dict]:
     """Number of a text -> its row, without the padding."""
     found = {}
     for batch in batches:
-        for row, mask in enumerate(batch["mask"]):
-            number = int(batch["token"][row, 1])
+        for row, mask in enumerate(batch["attention_mask"]):
+            number = int(batch["input_ids"][row, 1])
             assert number not in found
             found[number] = {
-                name: batch[name][row][mask].tolist() for name in ("token", "type")
+                name: batch[name][row][mask].tolist() for name in ("input_ids", "token_type_ids")
             } | {"weight": float(batch["weight"][row])}
-            assert not batch["token"][row][~mask].any()
+            assert not batch["input_ids"][row][~mask].any()
     return found
 
 
@@ -46,10 +46,15 @@ def test_a_grouped_epoch_has_the_texts_of_a_plain_one(data, samples):
     assert len(grouped) == len(plain)
     assert rows(grouped) == rows(plain)
     for batch in grouped:
-        longest, width = batch["mask"].sum(1).max(), batch["token"].shape[1]
+        longest, width = batch["attention_mask"].sum(1).max(), batch["input_ids"].shape[1]
         assert longest <= width < longest + MULTIPLE
         assert width % MULTIPLE == 0 or width == 40
-        assert batch["token"].shape == batch["type"].shape == batch["mask"].shape == (size, width)
+        assert (
+            batch["input_ids"].shape
+            == batch["token_type_ids"].shape
+            == batch["attention_mask"].shape
+            == (size, width)
+        )
         assert all(array.flags.c_contiguous for array in batch.values())
 
 
@@ -62,17 +67,17 @@ def test_grouped_pairs_stay_together(data, pairs):
     grouped = list(train_batches(split, size, group_by_length=True, **at))
     assert rows(grouped) == rows(train_batches(split, size, **at))
     for batch in grouped:
-        number = batch["token"][:, 1]
+        number = batch["input_ids"][:, 1]
         assert (number[::2] % 2 == 0).all()
         np.testing.assert_array_equal(number[1::2], number[::2] + 1)
-        assert batch["mask"].any(0)[: batch["token"].shape[1] - MULTIPLE + 1].all()
+        assert batch["attention_mask"].any(0)[: batch["input_ids"].shape[1] - MULTIPLE + 1].all()
 
 
 def test_pairs_are_grouped_by_their_longer_text():
     split, size = texts(40 * 64), 64
     at = {"seed": 0, "epoch": 0, "pairs": True}
     spread = [
-        np.ptp(batch["mask"].sum(1).reshape(-1, 2).max(1))
+        np.ptp(batch["attention_mask"].sum(1).reshape(-1, 2).max(1))
         for batch in train_batches(split, size, group_by_length=True, **at)
     ]
     assert np.mean(spread) < 2
@@ -83,11 +88,11 @@ def test_pairs_are_grouped_by_their_longer_text():
 def test_texts_of_like_length_share_a_batch_and_the_batches_come_in_no_order():
     split, size = texts(40 * 64), 64
     batches = list(train_batches(split, size, seed=0, epoch=0, group_by_length=True))
-    spread = [np.ptp(batch["mask"].sum(1)) for batch in batches]
+    spread = [np.ptp(batch["attention_mask"].sum(1)) for batch in batches]
     assert np.mean(spread) < 2  # of lengths of 2 to 40 in 40 batches: about 1
-    widths = [batch["token"].shape[1] for batch in batches]
+    widths = [batch["input_ids"].shape[1] for batch in batches]
     assert abs(np.corrcoef(widths, np.arange(len(widths)))[0, 1]) < 0.5
-    again = [b["token"].shape[1] for b in train_batches(split, size, seed=0, epoch=1,
+    again = [b["input_ids"].shape[1] for b in train_batches(split, size, seed=0, epoch=1,
                                                         group_by_length=True)]  # fmt: skip
     assert again != widths
 
@@ -98,7 +103,7 @@ def test_only_so_many_batches_are_sorted_together():
     split = texts(samples, 4)
     first = set(epoch_order(samples, 1, 0)[: WINDOW * size].tolist())
     for batch in train_batches(split, size, seed=1, epoch=0, group_by_length=True):
-        inside = [int(number) in first for number in batch["token"][:, 1]]
+        inside = [int(number) in first for number in batch["input_ids"][:, 1]]
         assert all(inside) or not any(inside)
 
 

@@ -30,7 +30,7 @@ def letters_in(split) -> list[str]:
         "".join(
             chr(t - 5 + ord("a")) if t >= 5 else "?" for t in row[m].tolist() if t not in (2, 3)
         )
-        for row, m in zip(batch["token"], batch["mask"], strict=True)
+        for row, m in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_csv_keeps_what_is_quoted_and_a_tsv_takes_quotes_as_they_are(tmp_path)
     for name in "ct":
         data = classify(tmp_path / name, tokenizer="bytes", vocabulary=300, sequence=20)
         tokenizer = read_tokenizer(data.tokenizer, "").tokenizer
-        seen += [tokenizer.decode(row.tolist()) for row in everything(data.train)["token"]]
+        seen += [tokenizer.decode(row.tolist()) for row in everything(data.train)["input_ids"]]
     assert seen == ['a, "b"\nc', "d", '"a b', '"d"']
 
 
@@ -167,9 +167,9 @@ def test_pairs_of_texts(tmp_path):
         tmp_path / "d", text_column="one", text_pair_column="two", label_column="y", sequence=6
     )
     batch = everything(data.train)
-    assert batch["token"].tolist() == [[2, 5, 6, 3, 7, 3], [2, 8, 3, 9, 10, 3]]
-    assert batch["type"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
-    assert everything(data.validation)["mask"].tolist() == [[True] * 5 + [False]]
+    assert batch["input_ids"].tolist() == [[2, 5, 6, 3, 7, 3], [2, 8, 3, 9, 10, 3]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
+    assert everything(data.validation)["attention_mask"].tolist() == [[True] * 5 + [False]]
 
 
 # --- splits
@@ -268,7 +268,7 @@ def test_topics_are_prose_without_repeats_between_the_parts():
     assert data.record["text_sha256"] == record["text_sha256"]
     assert min(data.train.samples, data.validation.samples) > 100
     batch = next(train_batches(data.train, 8, seed=0, epoch=0))
-    assert batch["token"].shape == (8, 32)
+    assert batch["input_ids"].shape == (8, 32)
     assert batch["position"].shape == (8, 4)  # round(0.15 * 30)
     # Hardly a word of the held-out text is unknown.
     assert (data.validation.tokens == 1).mean() < 0.001

@@ -75,8 +75,8 @@ def test_the_right_number_of_ordinary_tokens_is_predicted_and_nothing_else_chang
         assert not made.position[row, count:].any()
         assert not made.label[row, count:].any()
         others = np.delete(np.arange(sequence), position)
-        np.testing.assert_array_equal(made.token[row, others], tokens[row, others])
-        assert all(t == MASK or t >= 5 for t in made.token[row, position])
+        np.testing.assert_array_equal(made.input_ids[row, others], tokens[row, others])
+        assert all(t == MASK or t >= 5 for t in made.input_ids[row, position])
 
 
 def masked_words(samples: int = 3000, size: int = 25, rate: float = 0.15):
@@ -93,7 +93,7 @@ def within(count: int, total: int, share: float) -> bool:
 def test_eight_of_ten_are_masked_one_is_random_and_one_is_kept():
     tokens, _, made = masked_words()
     used = made.weight > 0
-    now = np.take_along_axis(made.token, made.position, 1)[used]
+    now = np.take_along_axis(made.input_ids, made.position, 1)[used]
     true = made.label[used]
     total = used.sum()
     assert total > 20_000
@@ -124,7 +124,7 @@ def test_the_fate_and_the_random_token_come_from_two_halves_of_a_word():
         made = masking.corrupt(tokens, words, 0.5, MASK, ordinary_of(25))
         fate, other = upper * 10 >> 32, 5 + (lower * 20 >> 32)
         expected = MASK if fate < 8 else other if fate == 8 else 7
-        assert made.token.tolist() == [[CLS, expected, CLS]]
+        assert made.input_ids.tolist() == [[CLS, expected, CLS]]
         assert (made.position.tolist(), made.label.tolist()) == ([[1]], [[7]])
 
 
@@ -135,7 +135,7 @@ def test_the_smallest_words_choose_the_places():
     assert made.position.tolist() == [[2, 4, 0]]
     assert made.label.tolist() == [[6, 7, 0]]
     assert made.weight.tolist() == [[1, 1, 0]]
-    assert made.token.tolist() == tokens.tolist()  # the last fate keeps them
+    assert made.input_ids.tolist() == tokens.tolist()  # the last fate keeps them
 
 
 def test_masks_differ_by_epoch_and_are_fixed_in_evaluation():
@@ -149,7 +149,7 @@ def test_masks_differ_by_epoch_and_are_fixed_in_evaluation():
     first, second = split.take(every), split.take(every[::-1])
     for key in first:
         np.testing.assert_array_equal(first[key], second[key][::-1])
-    assert set(one) == {"token", "position", "label", "weight"}
+    assert set(one) == {"input_ids", "position", "label", "weight"}
     assert (first["weight"] == 1).all()
 
 
@@ -196,25 +196,25 @@ def labelled(texts, pairs=None, *, sequence, truncate=False):
 def test_single_texts():
     split = labelled(["a b", "c", "z d"], sequence=5)
     batch = split.take(np.array([1, 0, 2]))
-    assert batch["token"].tolist() == [ids("^c.__"), ids("^ab._"), [CLS, UNK, 8, SEP, PAD]]
-    assert batch["mask"].tolist() == [
+    assert batch["input_ids"].tolist() == [ids("^c.__"), ids("^ab._"), [CLS, UNK, 8, SEP, PAD]]
+    assert batch["attention_mask"].tolist() == [
         [True, True, True, False, False],
         [True, True, True, True, False],
         [True, True, True, True, False],
     ]
-    assert not batch["type"].any()
+    assert not batch["token_type_ids"].any()
     assert batch["label"].tolist() == [1, 0, 2]
-    assert [batch[k].dtype for k in ("token", "mask", "type", "label", "weight")] == [
-        "i4", "bool", "i4", "i4", "f4"]  # fmt: skip
+    names = ("input_ids", "attention_mask", "token_type_ids", "label", "weight")
+    assert [batch[name].dtype for name in names] == ["i4", "bool", "i4", "i4", "f4"]
     again = split.augmented(np.array([1, 0, 2]), 3, 4)
     assert all((again[key] == batch[key]).all() for key in batch)
 
 
 def test_pairs():
     batch = labelled(["a b", "c"], ["d", "e f g"], sequence=8).take(np.arange(2))
-    assert batch["token"].tolist() == [ids("^ab.d.__"), ids("^c.efg._")]
-    assert batch["type"].tolist() == [[0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1, 0]]
-    assert batch["mask"].sum(1).tolist() == [6, 7]
+    assert batch["input_ids"].tolist() == [ids("^ab.d.__"), ids("^c.efg._")]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1, 0]]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 7]
     assert batch["weight"].tolist() == [1, 1]
 
 
@@ -234,8 +234,8 @@ def test_pairs():
 def test_truncation(first, second, sequence, expected):
     pairs = None if second is None else [" ".join(second)]
     batch = labelled([" ".join(first)], pairs, sequence=sequence, truncate=True).take(np.arange(1))
-    assert batch["token"].tolist() == [ids(expected)]
-    assert batch["mask"].all()
+    assert batch["input_ids"].tolist() == [ids(expected)]
+    assert batch["attention_mask"].all()
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_a_tokenizer_without_a_token_that_is_needed_is_refused():
         text.blocks(["a b a b"], bare, 4, "here")
     made = text.tokenised(["a"], None, np.zeros(1, np.int32), 2, bare, sequence=4, truncate=False,
                          place=place)  # fmt: skip
-    assert made.token.tolist() == [[2, 4, 3, 0]]
+    assert made.input_ids.tolist() == [[2, 4, 3, 0]]
     none = read_tokenizer(letters(("a", "[UNK]")), "y.json")
     with pytest.raises(ValueError, match=r"has no \[PAD\], \[CLS\], \[SEP\] token"):
         text.tokenised(["a"], None, np.zeros(1, np.int32), 2, none, sequence=4, truncate=False,

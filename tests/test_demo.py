@@ -13,11 +13,14 @@ import jax
 import numpy as np
 import pytest
 
-from snapjax.sharding import make_mesh
-from zoo import baselines, checkpoint, demo
-from zoo.evaluate import data_for, score
-from zoo.pretrained import load_pretrained
-from zoo.registry import create_model
+from snapjax.parallel.sharding import make_mesh
+from zoo import checkpoint
+from zoo.cli import demo
+from zoo.evaluation import baselines
+from zoo.evaluation.inputs import data_for
+from zoo.evaluation.score import score
+from zoo.models.registry import create_model
+from zoo.pretrained.load import load_pretrained
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-W", "error", str(ROOT / "scripts" / "demo.py")]
@@ -108,7 +111,7 @@ def test_the_run_repeats_the_table(finished):
     for path in (out / "hnn", out / "hnn" / "checkpoints"):  # the exported model, and the newest
         loaded = load_pretrained(path)
         assert loaded.model.config.name == "vit_nano_patch2_8"
-        again = score(loaded, data_for(loaded, loaded.config.data), batch_size=40, places=1)
+        again = score(loaded, data_for(loaded, loaded.config.data), batch_size=40, ranks=1)
         # Another batch and one device instead of four: a spike in a million may fall elsewhere.
         assert abs(again["accuracy"] - accuracy) <= 1 / 360 + 1e-9
 

@@ -18,21 +18,15 @@ from scipy.spatial.distance import cosine
 from scipy.special import log_softmax
 from stops import StopAt
 
-from snapjax.sharding import make_mesh
+from snapjax.parallel.sharding import make_mesh
+from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.config.values import override
 from zoo.data import DataSpec, load, train_batches
 from zoo.data.batches import grouped_epoch, trimmed
-from zoo.distillation import (
-    OUTPUT,
-    STATES,
-    Teacher,
-    preset_of,
-    student_sizes,
-)
-from zoo.pretrained import load_pretrained
-from zoo.registry import create_model
-from zoo.sentences import Encoder
-from zoo.train.config import DistillSpec, ModelSpec, RunConfig, TrainSpec
-from zoo.train.config_values import override
+from zoo.embedding.encoder import Encoder
+from zoo.models.registry import create_model
+from zoo.pretrained.load import load_pretrained
+from zoo.train.distillation import OUTPUT, STATES, Teacher, preset_of, student_sizes
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop
 from zoo.train.run import prepare, train
@@ -54,7 +48,7 @@ def batch_of(task, rows=4, seed=0):
     draw = np.random.default_rng(seed)
     mask = np.arange(10) < draw.integers(3, 11, rows)[:, None]
     token = np.where(mask, draw.integers(5, 13, (rows, 10)), 0).astype(np.int32)
-    batch = {"token": token, "mask": mask, "weight": np.ones(rows, np.float32)}
+    batch = {"input_ids": token, "attention_mask": mask, "weight": np.ones(rows, np.float32)}
     if task == "mlm":
         batch["position"] = draw.integers(0, 3, (rows, 2)).astype(np.int32)
         batch["weight"] = draw.integers(0, 2, (rows, 2)).astype(np.float32)
@@ -83,7 +77,7 @@ def test_the_loss_is_its_formula(task):
     wanted, loss, correct = np.asarray(labelled[OUTPUT], np.float64), 0.0, 0.0
     for row in range(4):
         apart = []
-        for token in np.flatnonzero(batch["mask"][row]):
+        for token in np.flatnonzero(batch["attention_mask"][row]):
             target = np.asarray(labelled[STATES][row, token], np.float64)
             apart.append(((states[row, token] - target) ** 2).sum() / (target**2).sum())
         for place, weight in np.ndenumerate(batch["weight"][row]):
@@ -152,7 +146,7 @@ def test_the_same_on_a_mesh(data, stage):
 def test_only_the_boundaries_are_trained_on_request():
     dense, params, student, started = pair("encode")
     teacher = Teacher.of(dense, params, DistillSpec("x"))
-    spec = TrainSpec(batch_size=4, microbatches=1, trains="boundaries", warmup=0.0)
+    spec = TrainSpec(batch_size=4, microbatches=1, trainable="boundaries", warmup=0.0)
     trainer = Trainer(student, spec, 10, make_mesh(), teacher=teacher)
     state = trainer.start(started)
     for _ in range(3):
@@ -186,8 +180,8 @@ def test_unlabelled_texts_are_those_of_both_columns_once_each(tmp_path):
     assert data.classes is None
     assert data.train.samples == 5  # "a b", "b", "d", "c", "e"
     batch = data.train.take(np.arange(5))
-    assert sorted(batch) == ["mask", "token", "type", "weight"]
-    assert batch["mask"].sum(1).tolist() == [4, 3, 3, 3, 3]
+    assert sorted(batch) == ["attention_mask", "input_ids", "token_type_ids", "weight"]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 3, 3, 3, 3]
 
 
 def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
@@ -198,7 +192,7 @@ def test_a_text_that_is_trained_on_is_not_held_out(tmp_path):
     spec = DataSpec(task="unlabelled", source=str(path), sequence=4, held_out=0.5, **columns)
     data = load(spec, tokenizer=letters())
     parts = [
-        {tuple(row) for row in part.take(np.arange(part.samples))["token"].tolist()}
+        {tuple(row) for row in part.take(np.arange(part.samples))["input_ids"].tolist()}
         for part in (data.train, data.validation)
     ]
     assert all(parts)
@@ -213,7 +207,7 @@ def test_unlabelled_images_need_no_label():
 
 def test_a_run_learns_resumes_and_embeds(tmp_path):
     teacher, data = saved_teacher(tmp_path), lines(tmp_path)
-    config = distilled(teacher, data, "train.epochs=12", "model.calibration=metric_refit")
+    config = distilled(teacher, data, "train.epochs=12", "model.calibration=sensitivity_pca_refit")
     stop = StopRequest()
     quiet = Console(file=io.StringIO())
 
@@ -296,8 +290,8 @@ def test_a_student_has_the_teachers_sizes_whatever_its_preset():
         ([*PAIRS, "train.batch_size=12"], "multiple of 8: .* x 2 texts of data.pairs"),
         (["distill.output=-1"], "distill.output=-1.0 must be finite"),
         (["distill.temperature=0"], "distill.temperature=0.0 must be positive"),
-        (["train.trains=boundary"], "did you mean 'boundaries'"),
-        (["model.calibration=metric_refits"], "did you mean 'metric_refit'"),
+        (["train.trainable=boundary"], "did you mean 'boundaries'"),
+        (["model.calibration=sensitivity_pca_refits"], "did you mean 'sensitivity_pca_refit'"),
     ],
 )
 def test_what_a_config_refuses(changes, message):
@@ -312,7 +306,7 @@ def test_what_a_run_refuses(tmp_path):
     refuse = lambda config: train(config, tmp_path / "run", console=Console(file=io.StringIO()))
     with pytest.raises(ValueError, match=r"of another family than model\.name='vit_nano_patch2_8'"):
         refuse(base)
-    dense = ModelSpec("bert_nano", "ann", 2, calibration="metric")
+    dense = ModelSpec("bert_nano", "ann", 2, calibration="sensitivity_pca")
     with pytest.raises(ValueError, match=r"model\.calibration='metric' fits spikes"):
         refuse(replace(base, model=dense))
     with pytest.raises(ValueError, match="stages=3 must divide layers=2"):
@@ -352,7 +346,7 @@ def test_a_teacher_without_a_tokenizer_is_not_given_the_ids_of_another(tmp_path)
 @pytest.mark.parametrize("model", [ModelSpec("bert_nano", "ann", 2, code="int4"),
                                    ModelSpec("bert_nano", "hnn", 1)])  # fmt: skip
 def test_boundaries_that_learn_nothing_are_not_trained_alone(model, tmp_path):
-    config = distilled(saved_teacher(tmp_path), lines(tmp_path), "train.trains=boundaries",
+    config = distilled(saved_teacher(tmp_path), lines(tmp_path), "train.trainable=boundaries",
                        model=model)  # fmt: skip
     with pytest.raises(ValueError, match="has nothing to train on a boundary; choose a spike code"):
         train(config, tmp_path / "run", console=Console(file=io.StringIO()))
@@ -383,15 +377,15 @@ def test_batches_grouped_by_length_save_padding_and_change_nothing_else(tmp_path
     grouped = ready(override(config, ["train.group_by_length=true"]))
     data, at = grouped.data.train, {"seed": 0, "epoch": 0}
     batches = list(train_batches(data, 4, group_by_length=True, **at))
-    tokens = [batch["token"].shape[1] for batch in batches]
+    tokens = [batch["input_ids"].shape[1] for batch in batches]
     assert len(set(tokens)) > 2
     assert plain.tokens_per_sample == 32
     assert grouped.tokens_per_sample == pytest.approx(np.mean(tokens))
     loop = Loop(grouped, StopRequest(), Console(file=io.StringIO()))
     for start in (0, 2):  # as a resumed run does
         fed = list(loop.batches(start))
-        assert [batch["token"].tolist() for batch in fed] == [
-            batch["token"].tolist() for batch in batches[start:]
+        assert [batch["input_ids"].tolist() for batch in fed] == [
+            batch["input_ids"].tolist() for batch in batches[start:]
         ]
     ratio = grouped.flops_per_sample / plain.flops_per_sample
     # Attention is quadratic in the tokens, everything else linear.

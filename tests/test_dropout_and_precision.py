@@ -9,9 +9,9 @@ from meshes import jit
 from model_inputs import batch_for, random_params
 
 from snapjax.boundary import Boundary
-from snapjax.sharding import make_mesh, place, put_placed
-from zoo.registry import create_model
-from zoo.transformer import Dropout, PostNormBlock, PreNormBlock
+from snapjax.parallel.sharding import make_mesh, place, put_placed
+from zoo.models.layers import Dropout, PostNormBlock, PreNormBlock
+from zoo.models.registry import create_model
 
 RATE = 0.25
 NAMES = ["bert_nano", "vit_nano_patch2_8"]
@@ -89,12 +89,12 @@ def test_a_key_decides_all_of_it(name):
     np.testing.assert_array_equal(same, without)
 
 
-@pytest.mark.parametrize(("name", "places"), [("bert_nano", 2), ("vit_nano_patch2_8", 1)])
-def test_a_pipeline_drops_what_one_device_drops(name, places):
+@pytest.mark.parametrize(("name", "ranks"), [("bert_nano", 2), ("vit_nano_patch2_8", 1)])
+def test_a_pipeline_drops_what_one_device_drops(name, ranks):
     model = small(name, dropout=RATE)
     params, batch, key = random_params(model), batch_for(model, 8), jax.random.key(5)
-    mesh = make_mesh(1, places)
-    spread = put_placed(mesh, place(params, places, 2))
+    mesh = make_mesh(1, ranks)
+    spread = put_placed(mesh, place(params, ranks, 2))
     outputs = jit(model.pipeline(mesh, 1))(spread, batch, key)
     logits, _ = jit(model.apply)(params, batch, key)
     expected = model.loss(logits, batch)[0]["loss"]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import files
+from zoo.utils import files
 
 
 def visible(folder: Path) -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from meshes import FEATURES, TOKENS, collectives, step_function, toy_batch, toy_params, toy_pipeline
 
 from snapjax.boundary import Boundary
-from snapjax.sharding import make_mesh, place, put_placed
-from zoo.registry import create_model
+from snapjax.parallel.sharding import make_mesh, place, put_placed
+from zoo.models.registry import create_model
 
 CHAIN = tuple((i, i + 1) for i in range(3))
 BACK = tuple((b, a) for a, b in CHAIN)
@@ -17,7 +17,7 @@ DTYPE_BYTES = {"u8": 1, "u16": 2, "f32": 4}
 
 def stage_of(pipeline) -> dict[int, int]:
     """Place of each device, by its position in the mesh, which is what HLO's ids count."""
-    stages = np.broadcast_to(np.arange(pipeline.places), pipeline.mesh.devices.shape[:2])
+    stages = np.broadcast_to(np.arange(pipeline.ranks), pipeline.mesh.devices.shape[:2])
     return dict(enumerate(stages.reshape(-1).tolist()))
 
 
@@ -39,12 +39,12 @@ def size(collective) -> int:
 def directed(pipeline, collective) -> int:
     of = stage_of(pipeline)
     (step,) = {of[target] - of[source] for source, target in collective.pairs}
-    assert len(collective.pairs) == len(of) // pipeline.places * (pipeline.places - 1)
+    assert len(collective.pairs) == len(of) // pipeline.ranks * (pipeline.ranks - 1)
     return step
 
 
 def forward(pipeline, params, batch):
-    placed = put_placed(pipeline.mesh, place(params, pipeline.places, pipeline.stages))
+    placed = put_placed(pipeline.mesh, place(params, pipeline.ranks, pipeline.stages))
     return jax.jit(pipeline).lower(placed, batch).compile()
 
 
@@ -73,7 +73,7 @@ def test_forward_sends_one_uint8_buffer_of_the_predicted_size(boundary, data):
 
 
 @pytest.mark.parametrize(
-    ("gradient_wire", "dtype", "places", "remat"),
+    ("gradient_wire", "dtype", "ranks", "remat"),
     [
         ("float32", "f32", 4, False),
         ("bfloat16", "u16", 4, True),
@@ -83,13 +83,11 @@ def test_forward_sends_one_uint8_buffer_of_the_predicted_size(boundary, data):
         ("int8", "u8", 2, False),
     ],
 )
-def test_backward_sends_r_values_a_token_in_the_gradient_format(
-    gradient_wire, dtype, places, remat
-):
+def test_backward_sends_r_values_a_token_in_the_gradient_format(gradient_wire, dtype, ranks, remat):
     boundary = Boundary(
-        FEATURES, "phase", steps=4, budget=FEATURES, kept=7, gradient_wire=gradient_wire
+        FEATURES, "phase", steps=4, budget=FEATURES, kept_features=7, gradient_wire=gradient_wire
     )
-    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, remat=remat, places=places)
+    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, remat=remat, ranks=ranks)
     step, trainable = step_function(pipeline, toy_params(boundary, 4))
     compiled = step.lower(trainable, toy_batch(12), jax.random.key(0)).compile()
     found = crossing(pipeline, compiled)
@@ -117,7 +115,7 @@ def test_backward_sends_r_values_a_token_in_the_gradient_format(
 
 def test_a_single_place_sends_nothing_but_sums_over_data():
     boundary = Boundary(FEATURES, "phase", steps=2, gradient_wire="int8")
-    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, places=1)
+    pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, ranks=1)
     step, trainable = step_function(pipeline, toy_params(boundary, 4))
     compiled = step.lower(trainable, toy_batch(12), jax.random.key(0)).compile()
     found = collectives(compiled.as_text(), 2)

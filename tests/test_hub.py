@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from fake_hub import COMMIT, serving
 
-from zoo import pretrained
-from zoo.hugging_face import known
+from zoo.pretrained import load as pretrained
+from zoo.pretrained.hugging_face import known
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"

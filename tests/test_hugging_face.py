@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 from zoo import load_pretrained
 from zoo.data import DataSpec
-from zoo.evaluate import data_for
-from zoo.hugging_face.export import save
-from zoo.pretrained import start_from
-from zoo.registry import create_model
+from zoo.evaluation.inputs import data_for
+from zoo.models.registry import create_model
+from zoo.pretrained.hugging_face.export import save
+from zoo.pretrained.load import start_from
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
@@ -404,7 +404,7 @@ def test_sentence_folders_embed_as_their_modules_say(copied, tmp_path, mode, nor
     assert loaded.source.licence == "apache-2.0"
     batch, expected = golden(folder)
     out, _ = loaded.model.apply(loaded.params, batch)
-    tokens, mask = expected["tokens"].astype(np.float64), batch["mask"]
+    tokens, mask = expected["tokens"].astype(np.float64), batch["attention_mask"]
     for sample in range(len(mask)):
         real = tokens[sample][mask[sample]]
         wanted = real.mean(0) if mode == "mean_tokens" else real[0]

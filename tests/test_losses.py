@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import losses
+from zoo.models import losses
 
 
 def log_softmax(logits):

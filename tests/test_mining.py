@@ -13,12 +13,12 @@ from distilling import saved_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo import mining
 from zoo.data import DataSpec, load
-from zoo.pretrained import load_pretrained
-from zoo.sentences import Encoder
-from zoo.similarity import COLUMNS, cosines, read_pairs
-from zoo.unlabelled import texts_spec
+from zoo.embedding import mining
+from zoo.embedding.encoder import Encoder
+from zoo.embedding.similarity import COLUMNS, cosines, read_pairs
+from zoo.evaluation.inputs import texts_spec
+from zoo.pretrained.load import load_pretrained
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,10 +12,10 @@ from model_inputs import NARROW_BERTS, NARROW_VITS, batch_for, random_params
 from scipy.special import erf
 
 from snapjax.boundary import Boundary
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.sharding import make_mesh, place, put_placed, unplace
-from zoo.registry import create_model, list_models
-from zoo.transformer import gelu
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.parallel.sharding import make_mesh, place, put_placed, unplace
+from zoo.models.layers import gelu
+from zoo.models.registry import create_model, list_models
 
 
 def numpy_vit(config, params, images):
@@ -102,18 +102,18 @@ def small_model_on_one_device(name, code):
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "places"),
+    ("name", "code", "ranks"),
     [
         ("bert_nano", "phase", 1),
         ("bert_nano", "phase", 4),
         ("vit_nano_patch2_8", "int8", 2),
     ],
 )
-def test_gradients_are_those_of_one_device_on_any_number_of_places(name, code, places):
+def test_gradients_are_those_of_one_device_on_any_number_of_ranks(name, code, ranks):
     model, params, batch, (expected, gradients) = small_model_on_one_device(name, code)
-    mesh = make_mesh(2, places)
+    mesh = make_mesh(2, ranks)
     pipeline = model.pipeline(mesh, 3, label_smoothing=0.1)
-    spread, plans = split_plan(put_placed(mesh, place(params, places, 4)))
+    spread, plans = split_plan(put_placed(mesh, place(params, ranks, 4)))
     loss = lambda spread: pipeline(merge_plan(spread, plans), batch).sums["loss"]
     found, spread_gradients = jit(jax.value_and_grad(loss))(spread)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from jax.sharding import AxisType, PartitionSpec
 from neuron_reference import heaviside, reference_gradients, simulate
 
-from snapjax import neuron
-from snapjax.neuron import RESETS, Neuron
-from snapjax.surrogate import SURROGATES, Surrogate
+from snapjax.neurons import neuron
+from snapjax.neurons.neuron import RESETS, Neuron
+from snapjax.neurons.surrogate import SURROGATES, Surrogate
 
 
 def scan_of_step(model, membrane, currents, threshold, leak):

@@ -13,10 +13,10 @@ from distilling import distilled, saved_teacher
 from rich.console import Console
 from stops import StopAt
 
-from zoo import unlabelled
 from zoo.data import DataSpec, load, train_batches
-from zoo.distillation import similarity_error
-from zoo.pretrained import load_pretrained
+from zoo.evaluation import inputs
+from zoo.pretrained.load import load_pretrained
+from zoo.train.distillation import similarity_error
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop
 from zoo.train.run import prepare, train
@@ -40,7 +40,7 @@ def pairs_file(folder, rows):
 
 
 def token_pairs(split):
-    token = split.take(np.arange(split.samples))["token"].tolist()
+    token = split.take(np.arange(split.samples))["input_ids"].tolist()
     return list(zip(map(tuple, token[::2]), map(tuple, token[1::2]), strict=True))
 
 
@@ -70,7 +70,7 @@ def test_the_texts_of_a_row_stay_together(tmp_path):
     assert not {*sum(seen, ())} & {*sum(held_out, ())}
     for epoch in range(2):
         for batch in train_batches(data.train, 6, seed=0, epoch=epoch, pairs=True):
-            token = list(map(tuple, batch["token"].tolist()))
+            token = list(map(tuple, batch["input_ids"].tolist()))
             assert {*zip(token[::2], token[1::2], strict=True)} <= {*seen}
 
 
@@ -110,7 +110,7 @@ def test_a_run_trains_on_pairs_that_stay_together(grouped, tmp_path):
     teacher, quiet = saved_teacher(tmp_path), Console(file=io.StringIO())
     config = distilled(teacher, spec.source, f"train.group_by_length={grouped}", data=spec)
     run = prepare(config, tmp_path / "run", resume=False, fallback=False, console=quiet)
-    batches = [batch["token"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
+    batches = [batch["input_ids"] for batch in Loop(run, StopRequest(), quiet).batches(0)]
     assert len(batches) == 6
     widths = [token.shape[1] for token in batches]
     assert (len({*widths}) > 1) == (grouped == "true")
@@ -120,7 +120,7 @@ def test_a_run_trains_on_pairs_that_stay_together(grouped, tmp_path):
         rows = list(map(tuple, np.pad(token, ((0, 0), (0, 16 - token.shape[1]))).tolist()))
         assert {*zip(rows[::2], rows[1::2], strict=True)} <= kept
     for step, token in enumerate(Loop(run, StopRequest(), quiet).batches(2), 2):
-        np.testing.assert_array_equal(token["token"], batches[step])
+        np.testing.assert_array_equal(token["input_ids"], batches[step])
 
 
 def test_the_similarity_of_pairs_is_learned(tmp_path):
@@ -153,7 +153,7 @@ def test_calibration_takes_pairs_as_the_model_does(task, tmp_path):
     spec = DataSpec(task="unlabelled", source=str(path), sequence=9, held_out=0.25, pairs=True,
                     text_column="one", text_pair_column="other")  # fmt: skip
     loaded = load_pretrained(saved_teacher(tmp_path, task))
-    made = unlabelled.batches(loaded, spec, 8, 4)
-    tokens = [int(count) for batch in made for count in batch["mask"].sum(1)]
+    made = inputs.batches(loaded, spec, 8, 4)
+    tokens = [int(count) for batch in made for count in batch["attention_mask"].sum(1)]
     assert len(tokens) == 8
     assert set(tokens) == ({4} if task == "encode" else {7})

@@ -19,9 +19,9 @@ from meshes import (
 )
 
 from snapjax.boundary import Boundary
-from snapjax.code import CODES, SPIKE_CODES
-from snapjax.pipeline import Pipeline
-from snapjax.sharding import make_mesh, place, unplace
+from snapjax.codes.code import CODES, SPIKE_CODES
+from snapjax.parallel.pipeline import Pipeline
+from snapjax.parallel.sharding import make_mesh, place, unplace
 
 STAGES = 4
 MESHES = {"1x4": (1, 4), "2x4": (2, 4)}
@@ -62,7 +62,7 @@ def test_two_by_two_with_odd_microbatches(microbatches):
         {"rank": 5, "budget": 9},
         {"wire": "events", "event_capacity": 2},  # too few at the initial rate: falls back
         {"wire": "events", "event_capacity": 30},  # always fits
-        {"kept": 4, "budget": 4, "steps": 3},
+        {"kept_features": 4, "budget": 4, "steps": 3},
     ],
     ids=["projection", "events-overflow", "events", "few-kept"],
 )
@@ -88,9 +88,17 @@ def test_calibrated_plans_and_remat(remat):
         samples = rng.standard_normal((500, FEATURES)) * rng.exponential(size=FEATURES) ** 2
         fitted.append(boundary.calibrate(ends, samples))
     params["boundaries"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
-    assert len({tuple(plan) for plan in np.asarray(params["boundaries"]["encoder"]["steps"])}) == 3
+    assert (
+        len(
+            {
+                tuple(plan)
+                for plan in np.asarray(params["boundaries"]["encoder"]["steps_per_feature"])
+            }
+        )
+        == 3
+    )
     one = on_one_device(boundary, params, batch, STAGES)
-    tight = boundary.tighten(params["boundaries"])
+    tight = boundary.shrink_to_plan(params["boundaries"])
     assert tight.gradient_features < FEATURES
     assert_same(one, on_mesh(toy_pipeline(tight, 1, 4, 3, remat), params, batch))
 
@@ -130,13 +138,13 @@ def test_stochastic_gradient_wires_are_unbiased_everywhere(gradient_wire):
 
 
 @pytest.mark.parametrize("code", ["phase", "float32", "int8"])
-@pytest.mark.parametrize(("data", "places"), [(1, 1), (2, 2)])
-def test_four_stages_on_fewer_places_are_the_same_function(code, data, places):
+@pytest.mark.parametrize(("data", "ranks"), [(1, 1), (2, 2)])
+def test_four_stages_on_fewer_places_are_the_same_function(code, data, ranks):
     budget = 13 if code == "phase" else None
     boundary = Boundary(FEATURES, code, steps=3, budget=budget)
     params, batch = toy_params(boundary, STAGES), toy_batch(12)
     one = on_one_device(boundary, params, batch, STAGES)
-    pipeline = toy_pipeline(boundary, data, STAGES, 3, remat=code == "phase", places=places)
+    pipeline = toy_pipeline(boundary, data, STAGES, 3, remat=code == "phase", ranks=ranks)
     assert_same(one, on_mesh(pipeline, params, batch))
 
 
@@ -146,7 +154,7 @@ def test_a_stochastic_gradient_wire_rounds_between_the_stages_of_a_place_too():
     )
     params, batch = toy_params(exact, STAGES), toy_batch(12)
     one = on_one_device(exact, params, batch, STAGES)
-    step, trainable = step_function(toy_pipeline(rough, 1, STAGES, 3, places=2), params)
+    step, trainable = step_function(toy_pipeline(rough, 1, STAGES, 3, ranks=2), params)
     draw = lambda seed: unplace(step(trainable, batch, jax.random.key(seed))[1])
     assert 1e-6 < largest_gap(one.gradients, draw(0)) < 0.1
     assert largest_gap(draw(0), draw(0)) == 0
@@ -157,7 +165,7 @@ def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_places():
     """Embedding, stages and head each write down the first number that their key draws."""
     column = lambda x, i, key: x.at[..., i].set(jax.random.uniform(key))
 
-    def draws(data, places, microbatches=3):
+    def draws(data, ranks, microbatches=3):
         pipeline = Pipeline(
             embed=lambda params, batch, key: column(batch["x"], 0, key),
             stage=lambda params, x, batch, key: jnp.where(
@@ -166,7 +174,7 @@ def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_places():
             head=lambda params, x, batch, key: ({}, {"drawn": column(x, 5, key)[:, 0]}),
             boundary=Boundary(6, "float32"),
             stages=STAGES,
-            mesh=make_mesh(data, places),
+            mesh=make_mesh(data, ranks),
             microbatches=microbatches,
         )
         params = {
@@ -176,14 +184,14 @@ def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_places():
             "boundaries": {"encoder": {}, "decoder": {}},
         }
         batch = {"x": jnp.zeros((12, 1, 6))}
-        outputs = jax.jit(pipeline)(place(params, places, STAGES), batch, jax.random.key(3))
+        outputs = jax.jit(pipeline)(place(params, ranks, STAGES), batch, jax.random.key(3))
         return np.asarray(outputs.samples["drawn"])[-1]
 
     one = draws(2, 1)
     assert one.shape == (12, 6)
     assert len(np.unique(one)) == 2 * 3 * 6  # data shards, microbatches, uses
-    for places in (2, 4):
-        np.testing.assert_array_equal(draws(2, places), one)
+    for ranks in (2, 4):
+        np.testing.assert_array_equal(draws(2, ranks), one)
 
 
 def test_one_stage_needs_no_boundary():
@@ -215,10 +223,10 @@ def test_bad_input_is_refused_before_anything_is_compiled():
         Pipeline(embed, run_stage, head, boundary, 4, explicit, 1)
     with pytest.raises(ValueError, match="not placed on stages=4"):
         pipeline(params, batch)
-    with pytest.raises(ValueError, match="3 places on the 'stage' axis must divide stages=4"):
-        toy_pipeline(boundary, 1, 4, 1, places=3)
-    for fewer in (toy_pipeline(boundary, 1, 4, 3, places=2), toy_pipeline(boundary, 1, 4, 3)):
-        with pytest.raises(ValueError, match=rf"stages=4 at {fewer.places} places"):
+    with pytest.raises(ValueError, match="3 ranks on the 'stage' axis must divide stages=4"):
+        toy_pipeline(boundary, 1, 4, 1, ranks=3)
+    for fewer in (toy_pipeline(boundary, 1, 4, 3, ranks=2), toy_pipeline(boundary, 1, 4, 3)):
+        with pytest.raises(ValueError, match=rf"stages=4 at {fewer.ranks} ranks"):
             fewer(place(params, 1, 4), batch)
     with pytest.raises(ValueError, match=r"stages=3 must divide layers=4; use one of \[1, 2, 4\]"):
         place(params, 3)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapjax import plan
+from snapjax.codes import plan
 
 
 def total(error, steps):

@@ -4,7 +4,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from snapjax.boundary import Boundary
-from zoo import compare, plots
+from zoo.evaluation import compare, plots
+from zoo.train import curves
 
 
 def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
@@ -19,11 +20,11 @@ def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
     line = {"kind": "evaluation", "step": 1, "loss": 1.0, "accuracy": 0.5}
     for first, second in (("a", "b"), ("a" * 30, "b" * 30), ("a" + "c" * 30, "b" + "c" * 30)):
         drawn.clear()
-        plots.runs(tmp_path / "both.png", {first: [line], second: [line]})
+        curves.runs(tmp_path / "both.png", {first: [line], second: [line]})
         assert len(drawn - {None}) == 2, (first, second)
     folders = [tmp_path / "one" / "run", tmp_path / "two" / "run"]
-    assert plots.names(folders) == [str(folder) for folder in folders]
-    assert plots.names([tmp_path / "one", tmp_path / "two"]) == ["one", "two"]
+    assert curves.names(folders) == [str(folder) for folder in folders]
+    assert curves.names([tmp_path / "one", tmp_path / "two"]) == ["one", "two"]
 
 
 def test_every_model_is_drawn_where_it_stands(tmp_path, monkeypatch):

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from data_files import picture, write, write_idx
 
-from zoo import compare, pretrained, where
-from zoo.evaluate import data_for, score
-from zoo.hugging_face import known
-from zoo.hugging_face.known import KNOWN
-from zoo.hugging_face.tensors import Tensors
-from zoo.train.presets import get_preset
+from zoo.config.presets import get_preset
+from zoo.evaluation import compare
+from zoo.evaluation.inputs import data_for
+from zoo.evaluation.score import score
+from zoo.models.build import build_model
+from zoo.pretrained import load as pretrained
+from zoo.pretrained import locate as where
+from zoo.pretrained.hugging_face import known
+from zoo.pretrained.hugging_face.known import KNOWN
+from zoo.pretrained.hugging_face.tensors import Tensors
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED = ("digits", "topics")
@@ -132,7 +136,7 @@ def test_damaged_and_foreign_folders_are_refused(copied):
 def test_a_model_of_another_size_does_not_start_from_it(copied):
     loaded = pretrained.load_pretrained(copied)
     config = get_preset("digits_hnn")
-    model = config.model.build(classes=7)
+    model = build_model(config.model, classes=7)
     with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
         pretrained.start_from(loaded, model, jax.random.key(0))
 
@@ -262,7 +266,7 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
-        (["vit_nano_patch2_8.hnn_digits", "--places", "0"], "give at least 1 place"),
+        (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 place"),
     ],
 )
 def test_the_script_refuses(arguments, message):

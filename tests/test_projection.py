@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snapjax import projection
 from snapjax.boundary import Boundary
-from snapjax.code import make_code
-from snapjax.surrogate import Surrogate
+from snapjax.codes import calibrate, projection
+from snapjax.codes.code import make_code
+from snapjax.neurons.surrogate import Surrogate
 
 
 def correlated(samples=4000, features=12, seed=0):
@@ -92,7 +92,7 @@ def test_at_variance_1_the_function_is_the_same(code):
     params = spikes.init()
     maps = projection.principal_axes(x, 12, metric_of())
     seen = x @ maps.encoder
-    fitted = spikes.calibrate(params, seen, None)
+    fitted = calibrate.fit(spikes, params, seen, None)
     turned, after = projection.unit_variance(fitted, maps, seen.std(0))
 
     def delivered(fitted, maps):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo import compare, cost_study
+from zoo.cost import scaling as cost_study
+from zoo.evaluation import compare
 
 ROOT = Path(__file__).parents[1]
 

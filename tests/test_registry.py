@@ -8,10 +8,10 @@ import pytest
 from meshes import jit
 from model_inputs import batch_for, random_params
 
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.sharding import make_mesh, place, put_placed
-from zoo.bert.modeling import BertConfig
-from zoo.registry import create_model, list_models
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.parallel.sharding import make_mesh, place, put_placed
+from zoo.models.bert.modeling import BertConfig
+from zoo.models.registry import create_model, list_models
 
 
 def shapes(model):
@@ -154,7 +154,7 @@ def test_encoders_embed_on_a_mesh_as_on_one_device(pooler):
 def test_a_normalised_embedding_has_length_one_and_padding_alone_none():
     model = create_model("bert_nano", stages=2, task="encode", normalise=True)
     params, batch = random_params(model), batch_for(model, 3)
-    batch["mask"] = batch["mask"].at[2].set(False)
+    batch["attention_mask"] = batch["attention_mask"].at[2].set(False)
 
     def total(params):
         out, _ = model.apply(params, batch)

@@ -18,18 +18,19 @@ from data_files import write_idx
 from rich.console import Console
 from stops import StopAt
 
-from snapjax.parameters import merge_plan
+from snapjax.codes.parameters import merge_plan
 from zoo import checkpoint
+from zoo.config.presets import get_preset
+from zoo.config.values import override
 from zoo.data import train_batches
-from zoo.evaluate import data_for, score
-from zoo.pretrained import load_pretrained
-from zoo.train.config_values import override
+from zoo.evaluation.inputs import data_for
+from zoo.evaluation.score import score
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.locate import SHIPPED
 from zoo.train.logbook import TIMINGS, read_metrics
 from zoo.train.placement import batch_putter
-from zoo.train.presets import get_preset
 from zoo.train.run import prepare, train
 from zoo.train.step import evaluate
-from zoo.where import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["model.width=16", "model.mlp_width=32", "train.epochs=1", "log.every=10"]
@@ -61,16 +62,16 @@ def canonical(run):
 
 
 def test_a_checkpoint_restores_onto_other_meshes(tmp_path):
-    """8 devices to 4, 2 and 1; 4 places to 2 and 1: state and outputs are equal."""
+    """8 devices to 4, 2 and 1; 4 ranks to 2 and 1: state and outputs are equal."""
     config = small("digits_hnn", "mesh.data=2", "mesh.stage=4", "train.ema=0.9")
     assert train(config, tmp_path, stop=StopAt(12), console=quiet()) is None
     first = going_on(config, tmp_path)
     assert first.trainer.mesh.size == 8
     state, scores = canonical(first), evaluate(first.trainer, first.state, first.data.validation)
-    for data, places in ((1, 4), (2, 2), (1, 2), (1, 1)):
-        moved = override(config, [f"mesh.data={data}", f"mesh.stage={places}"])
+    for data, ranks in ((1, 4), (2, 2), (1, 2), (1, 1)):
+        moved = override(config, [f"mesh.data={data}", f"mesh.stage={ranks}"])
         run = going_on(moved, tmp_path)
-        assert run.trainer.mesh.shape["stage"] == places
+        assert run.trainer.mesh.shape["stage"] == ranks
         assert run.step == first.step > 0
         jax.tree.map(np.testing.assert_array_equal, state, canonical(run))
         again = evaluate(run.trainer, run.state, run.data.validation)
@@ -100,8 +101,8 @@ def test_the_optimiser_goes_on_where_it_was(tmp_path):
     config = small("digits_ann", "mesh.stage=4", "train.microbatches=1")
     train(config, tmp_path, stop=StopAt(8), console=quiet())
     results = []
-    for places in (4, 2, 1):
-        run = going_on(override(config, [f"mesh.stage={places}"]), tmp_path)
+    for ranks in (4, 2, 1):
+        run = going_on(override(config, [f"mesh.stage={ranks}"]), tmp_path)
         state = run.state
         put, losses = batch_putter(run.trainer.mesh, config.train.batch_size), []
         batches = train_batches(run.data.train, 32, seed=0, epoch=0, start=run.step)
@@ -125,7 +126,7 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
     np.testing.assert_allclose(*blocks, atol=1e-6)
     assert spiking["bytes_per_token_and_hop"] * 32 == dense["bytes_per_token_and_hop"]
     loaded = load_pretrained(tmp_path / "hnn" / "checkpoints")
-    result = score(loaded, data_for(loaded, loaded.config.data), places=2)
+    result = score(loaded, data_for(loaded, loaded.config.data), ranks=2)
     assert result["accuracy"] == pytest.approx(spiking["accuracy"], abs=1.5 / 360)
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
 

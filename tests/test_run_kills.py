@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from zoo import checkpoint
-from zoo.pretrained import load_pretrained
+from zoo.pretrained.load import load_pretrained
 from zoo.train.logbook import TIMINGS, read_metrics
 
 ROOT = Path(__file__).parents[1]

@@ -13,14 +13,16 @@ import pytest
 from data_files import letters, write
 from pyarrow import parquet
 
-from zoo import embeddings, similarity, single_file
 from zoo.data import DataSpec
-from zoo.evaluate import score_any
-from zoo.pretrained import Pretrained
-from zoo.provenance import PretrainedConfig
-from zoo.registry import create_model
-from zoo.sentences import Encoder
-from zoo.unlabelled import read_texts
+from zoo.embedding import files as embeddings
+from zoo.embedding import similarity
+from zoo.embedding.encoder import Encoder
+from zoo.evaluation.inputs import read_texts
+from zoo.evaluation.score import score_any
+from zoo.models.registry import create_model
+from zoo.pretrained import single_file
+from zoo.pretrained.load import Pretrained
+from zoo.pretrained.source import PretrainedConfig
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 40
@@ -51,7 +53,7 @@ def texts(count, longest=60, seed=0):
 def alone(encoder, text):
     """The embedding of one text, its tokens written out by hand, without any padding."""
     ids = [5 + "abcdefgh".index(letter) for letter in text.split()][: LONGEST - 2]
-    batch = {"token": np.array([[2, *ids, 3]], np.int32)}
+    batch = {"input_ids": np.array([[2, *ids, 3]], np.int32)}
     return np.asarray(encoder.model.apply(encoder.params, batch)[0].embedding)[0]
 
 
@@ -69,10 +71,10 @@ def test_embeddings_are_those_of_each_text_alone(encoder):
 def test_every_text_is_in_one_batch(encoder):
     seen = []
     for places, batch in encoder.batches(texts(11)):
-        assert batch["token"].shape == batch["mask"].shape
-        assert batch["token"].shape[1] in (16, 32, LONGEST)
+        assert batch["input_ids"].shape == batch["attention_mask"].shape
+        assert batch["input_ids"].shape[1] in (16, 32, LONGEST)
         assert batch["weight"].sum() == len(places)
-        lengths = batch["mask"][: len(places)].sum(1)
+        lengths = batch["attention_mask"][: len(places)].sum(1)
         assert (lengths <= LONGEST).all()
         seen += places.tolist()
     assert sorted(seen) == list(range(11))

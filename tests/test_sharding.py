@@ -8,8 +8,8 @@ from jax.sharding import PartitionSpec as P
 from model_inputs import random_params
 
 from snapjax.boundary import Boundary
-from snapjax.parameters import split_plan
-from snapjax.sharding import (
+from snapjax.codes.parameters import split_plan
+from snapjax.parallel.sharding import (
     make_mesh,
     match_rules,
     place,
@@ -21,8 +21,8 @@ from snapjax.sharding import (
     unplace,
     unstack,
 )
-from zoo.registry import create_model
-from zoo.transformer import SHARDING_RULES
+from zoo.models.layers import SHARDING_RULES
+from zoo.models.registry import create_model
 
 
 def assert_equal_trees(a, b):
@@ -30,26 +30,26 @@ def assert_equal_trees(a, b):
 
 
 @pytest.mark.parametrize(
-    ("places", "stages", "variant"),
+    ("ranks", "stages", "variant"),
     [
         *((1, 1, "hnn"), (1, 2, "hnn"), (2, 2, "hnn"), (1, 4, "hnn"), (2, 4, "hnn"), (4, 4, "hnn")),
         *((1, 4, "ann"), (2, 4, "ann")),
     ],
 )
-def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(places, stages, variant):
+def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(ranks, stages, variant):
     model = create_model("vit_nano_patch2_8", variant, stages)
     params = random_params(model)
     if stages > 1 and variant == "hnn":  # all boundaries alike would hide a slot that is wrong
         mark = lambda leaf: leaf + jnp.arange(stages - 1).astype(leaf.dtype)[:, None]
         params["boundaries"] = jax.tree.map(mark, params["boundaries"])
-    placed = place(params, places, stages)
-    assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {places}
+    placed = place(params, ranks, stages)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {ranks}
     assert_equal_trees(unplace(placed), params)
     for tree in split_plan(params):  # None where the other has the leaf
-        assert_equal_trees(unplace(place(tree, places, stages)), tree)
-    per_place, each = 4 // places, stages // places
+        assert_equal_trees(unplace(place(tree, ranks, stages)), tree)
+    per_place, each = 4 // ranks, stages // ranks
     kernel = params["blocks"]["mlp"]["up"]["kernel"]
-    for d in range(places):
+    for d in range(ranks):
         np.testing.assert_array_equal(
             placed["blocks"]["mlp"]["up"]["kernel"][d], kernel[d * per_place : (d + 1) * per_place]
         )
@@ -116,9 +116,9 @@ def test_bad_meshes():
     with pytest.raises(ValueError, match=r"stages=0 must divide layers=6; use one of \[1, 2, 3, 6"):
         split_layers(6, 0)
     model = create_model("vit_nano_patch2_8", "hnn", 4)
-    with pytest.raises(ValueError, match=r"3 places .* divide stages=4; use one of \[1, 2, 4\]"):
+    with pytest.raises(ValueError, match=r"3 ranks .* divide stages=4; use one of \[1, 2, 4\]"):
         model.pipeline(make_mesh(stage=3), 1)
-    with pytest.raises(ValueError, match="8 places on the 'stage' axis must divide stages=4"):
+    with pytest.raises(ValueError, match="8 ranks on the 'stage' axis must divide stages=4"):
         split_stages(4, 8)
     with pytest.raises(ValueError, match="boundaries of 3 cuts do not fit stages=2"):
         place(random_params(model), 1, 2)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from jax.sharding import AxisType, PartitionSpec
 
-from snapjax.surrogate import SURROGATES, Surrogate, spike
+from snapjax.neurons.surrogate import SURROGATES, Surrogate, spike
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "surrogates.json").read_text())
 

@@ -9,10 +9,10 @@ import optax
 import pytest
 from meshes import collectives
 
-from snapjax.sharding import make_mesh
+from snapjax.parallel.sharding import make_mesh
+from zoo.config.specs import TrainSpec
 from zoo.data import DataSpec, load, train_batches
-from zoo.registry import create_model
-from zoo.train.config import TrainSpec
+from zoo.models.registry import create_model
 from zoo.train.diagnose import explain
 from zoo.train.placement import batch_putter, gather
 from zoo.train.step import Trainer, evaluate
@@ -55,11 +55,11 @@ def alone():
         return one, *run(one, 3)
 
 
-@pytest.mark.parametrize(("data", "places"), [(2, 4), (2, 2), (1, 1)])
-def test_three_steps_are_the_same_on_any_mesh(data, places, alone):
+@pytest.mark.parametrize(("data", "ranks"), [(2, 4), (2, 2), (1, 1)])
+def test_three_steps_are_the_same_on_any_mesh(data, ranks, alone):
     # Float32 wires, because a spike in a million falls elsewhere when sums are rounded otherwise.
     one_device, reference, expected = alone
-    one = trainer(mesh=make_mesh(data, places))
+    one = trainer(mesh=make_mesh(data, ranks))
     state, metrics = run(one, 3)
     for got, want in zip(metrics, expected, strict=True):
         assert got.loss == pytest.approx(want.loss, rel=1e-5)
@@ -114,7 +114,7 @@ def test_fully_sharded_parameters_give_the_same_steps(alone):
         if jax.tree_util.keystr(path).endswith("['mlp']['up']['kernel']")
     )
     for array in (kernel, moment):
-        assert array.addressable_shards[0].data.size == array.size // 4  # 2 places x 2 in data
+        assert array.addressable_shards[0].data.size == array.size // 4  # 2 ranks x 2 in data
 
 
 def test_a_parameter_that_does_not_split_is_named():

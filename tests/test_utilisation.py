@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from snapjax import cost
-from zoo.registry import create_model
+from zoo.models.registry import create_model
 from zoo.train import utilisation
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snapjax import wire
+from snapjax.wire import formats as wire
 
 # Every new shape compiles every operation once, so properties draw from a few shapes.
 SHAPES = [(1,), (0, 5), (3, 1), (2, 3, 8), (4, 13)]

@@ -8,14 +8,14 @@ It reads the jaxpr of the step that really runs, whoever wrote it; nothing else 
 needed.
 """
 
-from snapjax.cost.compare import Difference, compare
+from snapjax.cost.count.spike_marks import spikes
+from snapjax.cost.count.walk import trace
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
-from snapjax.cost.estimate import Estimate, estimate
-from snapjax.cost.latency import Schedule
-from snapjax.cost.profile import Profile, list_profiles, load_profile
-from snapjax.cost.spike_marks import spikes
-from snapjax.cost.traffic import Cut
-from snapjax.cost.walk import trace
+from snapjax.cost.hlo.compare import Difference, compare
+from snapjax.cost.price.estimate import Estimate, estimate
+from snapjax.cost.price.latency import Schedule
+from snapjax.cost.price.profile import Profile, list_profiles, load_profile
+from snapjax.cost.price.traffic import Cut
 
 __all__ = [
     "Counts",

@@ -20,7 +20,7 @@ them fired, and `with_rates` says what share really does.
 | move | an element copied without arithmetic | gather, concatenate, transpose, slices, ... |
 
 Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere, but for a
-"move" of no elements where one must be written to memory (`snapjax.cost.fusion`).
+"move" of no elements where one must be written to memory (`snapjax.cost.count.fusion`).
 """
 
 import math
@@ -53,7 +53,7 @@ class Op:
       bytes_read: bytes of all operands over all executions, as if nothing were fused.
       bytes_written: bytes of all results, likewise.
       stored_read: bytes read from memory over all executions, where operations are fused as
-        `snapjax.cost.fusion` says (of a compiled program, as they are).
+        `snapjax.cost.count.fusion` says (of a compiled program, as they are).
       stored_written: bytes written to memory, likewise.
       executions: how often its equations run; several of a module that are alike are one `Op`.
       starts: how many operations of their own, or groups of fused ones, this starts.

@@ -54,9 +54,9 @@ def text(config, seed: int = 0, tokens: int = 7, samples: int = 4) -> dict[str, 
     integers = lambda top: rng.integers(0, top, (samples, tokens)).astype(np.int32)
     lengths = np.linspace(tokens, 1, samples).astype(int)
     return {
-        "token": integers(config.vocab_size),
-        "type": integers(config.type_vocab_size),
-        "mask": np.arange(tokens)[None] < lengths[:, None],
+        "input_ids": integers(config.vocab_size),
+        "token_type_ids": integers(config.type_vocab_size),
+        "attention_mask": np.arange(tokens)[None] < lengths[:, None],
     }
 
 
@@ -73,9 +73,9 @@ def outputs(model, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         inputs = {"pixel_values": torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())}
     else:
         inputs = {
-            "input_ids": torch.from_numpy(batch["token"]).long(),
-            "token_type_ids": torch.from_numpy(batch["type"]).long(),
-            "attention_mask": torch.from_numpy(batch["mask"]).long(),
+            "input_ids": torch.from_numpy(batch["input_ids"]).long(),
+            "token_type_ids": torch.from_numpy(batch["token_type_ids"]).long(),
+            "attention_mask": torch.from_numpy(batch["attention_mask"]).long(),
         }
     with torch.inference_mode():
         found = model(**inputs, output_hidden_states=True)

@@ -25,7 +25,7 @@ def encode(loaded, texts):
     tokenizer.enable_padding()
     found = tokenizer.encode_batch(texts)
     pick = lambda name, kind: np.array([getattr(entry, name) for entry in found], kind)
-    return {"token": pick("ids", np.int32), "mask": pick("attention_mask", bool)}
+    return {"input_ids": pick("ids", np.int32), "attention_mask": pick("attention_mask", bool)}
 
 
 def embed(loaded, texts):
@@ -47,7 +47,7 @@ def test_embeddings_are_those_of_pytorch(minilm):
     import torch
     import transformers as hf
 
-    from zoo.hugging_face.known import locate
+    from zoo.pretrained.hugging_face.known import locate
 
     folder, _ = locate("minilm_l6")
     theirs = hf.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
@@ -58,14 +58,14 @@ def test_embeddings_are_those_of_pytorch(minilm):
         batch = encode(minilm, texts[start : start + 25])
         with torch.inference_mode():
             tokens = theirs(
-                input_ids=torch.from_numpy(batch["token"]).long(),
-                attention_mask=torch.from_numpy(batch["mask"]).long(),
+                input_ids=torch.from_numpy(batch["input_ids"]).long(),
+                attention_mask=torch.from_numpy(batch["attention_mask"]).long(),
             ).last_hidden_state
-            mask = torch.from_numpy(batch["mask"])[..., None].float()
+            mask = torch.from_numpy(batch["attention_mask"])[..., None].float()
             mean = (tokens * mask).sum(1) / mask.sum(1)
             wanted = torch.nn.functional.normalize(mean).numpy()
         embedding, states = embed(minilm, texts[start : start + 25])
-        real = batch["mask"]
+        real = batch["attention_mask"]
         gaps = {
             "embedding": np.abs(embedding - wanted).max(),
             "tokens": np.abs(states[real] - tokens.numpy()[real]).max(),

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from zoo import load_pretrained
 from zoo.data.tokenizer import train_tokenizer
-from zoo.hugging_face.export import save
+from zoo.pretrained.hugging_face.export import save
 
 # Of every kind of size at least two; odd lengths, among them 1 and the longest.
 BERTS = [

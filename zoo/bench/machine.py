@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snapjax import cost
-from snapjax.cost.constants import UNITS, Constant
+from snapjax.cost.price.constants import UNITS, Constant
 from zoo.bench.ours import Ours
 from zoo.bench.rounds import time_in_turn
 from zoo.data import Batch

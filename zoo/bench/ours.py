@@ -2,12 +2,12 @@
 
 import jax
 
-from snapjax.sharding import make_mesh
+from snapjax.parallel.sharding import make_mesh
 from zoo.bench.rounds import Run
+from zoo.config.specs import TrainSpec
 from zoo.data import Batch
-from zoo.hybrid import Model
+from zoo.models.model import Model
 from zoo.train import placement
-from zoo.train.config import TrainSpec
 from zoo.train.step import State, Trainer
 
 # The schedule's length; the step's cost does not depend on it.

@@ -117,7 +117,7 @@ class Peer:
             label = self.batch["label"].long()
             self.inputs = {"pixel_values": image, "labels": label}
         else:
-            self.inputs = {"input_ids": self.batch["token"].long()}
+            self.inputs = {"input_ids": self.batch["input_ids"].long()}
             self.position = self.batch["position"].long()
             # -100 is where Hugging Face's loss looks away.
             used = self.batch["weight"] > 0

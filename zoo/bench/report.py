@@ -11,7 +11,7 @@ from rich.table import Table
 from zoo.bench import inputs, peers
 from zoo.bench.ours import Ours, parameter_count
 from zoo.bench.rounds import Run, median_ratio, time_in_turn
-from zoo.registry import create_model
+from zoo.models.registry import create_model
 
 Record = dict[str, Any]
 
@@ -55,7 +55,7 @@ def bench(
     """Measures some models one after the other, the runs of a model in turn.
 
     Args:
-      names: of `zoo.registry.list_models()`.
+      names: of `zoo.models.registry.list_models()`.
       batch_size: samples a step.
       repeats: rounds that the medians are of.
       with_torch: also PyTorch's rows, where it is installed.

@@ -19,6 +19,7 @@ from zoo.checkpoint.folder import (
     read_record,
     verify,
 )
+from zoo.config.old_names import current_tree, saved_tree
 
 
 def load(
@@ -85,7 +86,8 @@ def _load(
     held = verify(path, abstract)
     record = read_record(path)
     here = sorted(held & abstract.keys())
-    in_file = {name: _apart(_metadata, path / name) for name in here}
+    saved = {name: _apart(_metadata, path / name) for name in here}
+    in_file = current_tree(saved)
     _compare(path, record, in_file, asked, held - abstract.keys(), model)
 
     placed = _with_sharding(abstract, sharding)
@@ -94,7 +96,10 @@ def _load(
         # One part at a time, so that no more than one is held twice.
         full = without_empty(abstract[name])
         if full:
-            host = jax.tree.leaves(_apart(_read, path / name, full))
+            wanted = saved_tree(full, saved[name], name)
+            read = current_tree(_apart(_read, path / name, wanted), name)
+            # In the order of the tree that is asked for, whatever the file calls its entries.
+            host = jax.tree.leaves(jax.tree.map(lambda _, leaf: leaf, full, read))
             arrays += map(_place, host, jax.tree.leaves(placed[name]))
     return jax.tree.unflatten(jax.tree.structure(abstract), arrays), record
 

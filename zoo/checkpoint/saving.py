@@ -10,7 +10,7 @@ from zoo.checkpoint.entries import entries_of
 from zoo.checkpoint.folder import PathLike
 from zoo.checkpoint.processes import agree, to_host, writes
 from zoo.checkpoint.writing import write
-from zoo.files import to_json
+from zoo.utils.files import to_json
 
 Tree = dict[str, dict]
 
@@ -69,8 +69,8 @@ class Saver:
           tree: named parts, {"params": ..., "optimiser": ...}, each a nested dict of jax or numpy
             arrays (see `tree_to_dict`); keys are strings without "." and "/". A jax.Array may be
             replicated or sharded over several processes.
-          record: what belongs to it, as JSON (see `zoo.files.to_json`: NaN and infinities become
-            null). `load` names record["model"] in its errors. "path" and "metric" are the
+          record: what belongs to it, as JSON (see `zoo.utils.files.to_json`: NaN and infinities
+            become null). `load` names record["model"] in its errors. "path" and "metric" are the
             Saver's own and replaced.
           metric: the value of the metric `best`; none, NaN and infinities are never best.
 

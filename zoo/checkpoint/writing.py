@@ -18,7 +18,7 @@ from zoo.checkpoint.folder import (
     hidden,
     number,
 )
-from zoo.files import sync, write_json
+from zoo.utils.files import sync, write_json
 
 
 def write(

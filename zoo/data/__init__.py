@@ -9,12 +9,12 @@
 | `order.py`, `lengths.py`, `batches.py`, `prefetch.py` | who sees which sample when |
 """
 
+from zoo.config.data import DataSpec
 from zoo.data.batches import Batch, Split, eval_batches, steps_per_epoch, train_batches
 from zoo.data.order import epoch_order, sample_rng
 from zoo.data.prefetch import Prefetch, prefetch
 from zoo.data.prepare import Data
 from zoo.data.sources import load
-from zoo.data.spec import DataSpec
 
 __all__ = [
     "Batch",

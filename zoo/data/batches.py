@@ -29,7 +29,7 @@ S is the data's, or with group_by_length the batch's own. A weight is 0 for a sa
 up a batch.
 """
 
-_TOKENS = ("token", "type", "mask")
+_TOKENS = ("input_ids", "token_type_ids", "attention_mask")
 
 
 class Split(Protocol):
@@ -142,7 +142,7 @@ def grouped_epoch(
         # The two of a pair get one length: sorting by it, which is stable, keeps them together.
         length = np.repeat(length.reshape(-1, 2).max(1), 2)
     order = by_length(order, length, batch_size, seed, epoch)
-    sequence = split.take(np.arange(1))["token"].shape[1]
+    sequence = split.take(np.arange(1))["input_ids"].shape[1]
     return order, padded_lengths(order, split.lengths, batch_size, sequence)
 
 

@@ -16,7 +16,7 @@ it the mask token, and the one after it keeps the token."""
 class Masked(NamedTuple):
     """What `corrupt` returns, for B samples of S tokens and P slots a sample."""
 
-    token: np.ndarray  # (B, S) int32, corrupted
+    input_ids: np.ndarray  # (B, S) int32, corrupted
     position: np.ndarray  # (B, P) int32, ascending; 0 in unused slots
     label: np.ndarray  # (B, P) int32, the true tokens; 0 in unused slots
     weight: np.ndarray  # (B, P) float32, 1 where a prediction counts

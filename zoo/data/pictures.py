@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.spec import RESAMPLES
+from zoo.config.data import RESAMPLES
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _GREY = ("1", "L", "LA", "La")

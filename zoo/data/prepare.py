@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.config.data import TOKENIZERS, DataSpec
 from zoo.data import pictures, text
 from zoo.data.batches import Split
 from zoo.data.images import Images, measure
-from zoo.data.spec import TOKENIZERS, DataSpec
 from zoo.data.tables import Table
 from zoo.data.tokenizer import Vocabulary, load_tokenizer, read_tokenizer, train_tokenizer
 

@@ -11,19 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zoo.config.data import EMBEDDED, DataSpec
 from zoo.data import embedded, pictures, prepare, tables
 from zoo.data.files import nearest, stem, suffix
 from zoo.data.idx import read_idx_pair
 from zoo.data.order import HELD_OUT, epoch_order
 from zoo.data.prepare import Data
-from zoo.data.spec import DataSpec
 from zoo.data.tables import Table
 
-EMBEDDED = {"digits": "classify", "topics": "mlm"}
-"""Name -> task of the data that need no file."""
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "test", "t10k")
 """Splits that validate where none is named: the first of them that is there."""
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _IDX_IMAGES = re.compile(r"(?P<split>.+)-images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 
 
@@ -37,13 +34,6 @@ class Source(NamedTuple):
 
     known: list[str]
     read: Callable[[str], Table | None]
-
-
-def is_path(source: str) -> bool:
-    """Whether a source is a path, and not the name of embedded data or of a data set on the Hub."""
-    if source in EMBEDDED:
-        return False
-    return not _HUB_NAME.fullmatch(source) or Path(source).expanduser().exists()
 
 
 def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -> Data:

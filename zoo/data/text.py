@@ -126,9 +126,9 @@ class Texts:
     def take(self, index: np.ndarray) -> Batch:
         """The texts at `index`."""
         batch = {
-            "token": self.token[index],
-            "mask": np.arange(self.token.shape[1]) < self.lengths[index, None],
-            "type": self.type[index],
+            "input_ids": self.token[index],
+            "attention_mask": np.arange(self.token.shape[1]) < self.lengths[index, None],
+            "token_type_ids": self.type[index],
             "weight": np.ones(len(index), np.float32),
         }
         return batch if self.label is None else {**batch, "label": self.label[index]}

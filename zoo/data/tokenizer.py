@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.config.data import TOKENIZERS
 from zoo.data.files import nearest
-from zoo.data.spec import TOKENIZERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

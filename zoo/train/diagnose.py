@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from snapjax.sharding import path_name
+from snapjax.parallel.sharding import path_name
 from zoo.data import Batch
-from zoo.hybrid import Params
+from zoo.models.model import Params
 from zoo.train import placement
 from zoo.train.processes import first_said
 from zoo.train.step import State, Trainer

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zoo.files import MetricsLog, write_atomic
+from zoo.utils.files import MetricsLog, write_atomic
 
 # Measured by the clock, so different in every run; all other metrics repeat bit for bit.
 TIMINGS = (

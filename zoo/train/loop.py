@@ -13,11 +13,11 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import Progress
 
-from snapjax.parameters import merge_plan
+from snapjax.codes.parameters import merge_plan
 from zoo import checkpoint
+from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, prefetch, train_batches
 from zoo.train import placement
-from zoo.train.config import RunConfig
 from zoo.train.diagnose import explain
 from zoo.train.logbook import Logbook, Window, progress_bar
 from zoo.train.step import Metrics, Scores, State, Trainer, evaluate
@@ -39,7 +39,7 @@ class Run:
       data: loaded.
       trainer: model and mesh.
       state: placed; consumed by the loop.
-      record: what rebuilds the model, see `zoo.pretrained.describe`; part of every checkpoint.
+      record: what rebuilds the model, see `zoo.pretrained.load.describe`; part of every checkpoint.
       window: the steps since the last line of metrics, from a checkpoint.
       step: updates made so far.
       steps_per_epoch: full batches of the training split.

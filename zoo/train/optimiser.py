@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snapjax.sharding import path_name
-from zoo.train.config import TrainSpec
+from snapjax.parallel.sharding import path_name
+from zoo.config.specs import TrainSpec
 
 
 def schedule(spec: TrainSpec, total_steps: int) -> optax.Schedule:
@@ -26,7 +26,7 @@ def make_optimiser(spec: TrainSpec, total_steps: int) -> optax.GradientTransform
         optax.clip_by_global_norm(spec.clip),
         optax.adamw(schedule(spec, total_steps), weight_decay=spec.weight_decay, mask=decays),
     ]
-    if spec.trains == "boundaries":
+    if spec.trainable == "boundaries":
         still = optax.masked(optax.set_to_zero(), frozen)
         steps = [still, *steps, still]
     return optax.chain(*steps)

@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from snapjax.sharding import make_mesh, path_name
-from zoo.train.config import RunConfig
+from snapjax.parallel.sharding import make_mesh, path_name
+from zoo.config.specs import RunConfig
 
 # Placed parameters under mesh.fsdp, matched in order: the input axis of each matrix and the rows of
 # each table over "data" (fully sharded data parallelism: Rajbhandari et al. 2020, 1910.02054).
@@ -30,13 +30,13 @@ def choose_mesh(config: RunConfig) -> Mesh:
     """The mesh that the config asks for, on the devices at hand.
 
     Raises:
-      ValueError: more places than devices.
+      ValueError: more ranks than devices.
     """
-    places, stages = config.mesh.stage, config.model.stages
-    if places is None:
+    ranks, stages = config.mesh.stage, config.model.stages
+    if ranks is None:
         fits = len(jax.devices()) // config.mesh.data
-        places = max([n for n in range(1, fits + 1) if stages % n == 0], default=1)
-    return make_mesh(data=config.mesh.data, stage=places)
+        ranks = max([n for n in range(1, fits + 1) if stages % n == 0], default=1)
+    return make_mesh(data=config.mesh.data, stage=ranks)
 
 
 def describe(mesh: Mesh) -> str:

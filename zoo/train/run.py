@@ -4,7 +4,7 @@ out/
   config.json        the run's config
   metrics.jsonl      one line a window of steps and one an evaluation
   checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
-  model/             at the end: config.json, model.safetensors, see `zoo.pretrained`
+  model/             at the end: config.json, model.safetensors, see `zoo.pretrained.load`
   summary.json, curves.png
 """
 
@@ -18,20 +18,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from snapjax.parameters import merge_plan, split_plan
-from zoo import checkpoint, plots, pretrained
+from snapjax.codes.parameters import count, merge_plan, split_plan
+from zoo import checkpoint
+from zoo.config.specs import RunConfig
+from zoo.config.values import differences, to_dict
 from zoo.data import Data, steps_per_epoch
-from zoo.distillation import Teacher, about, student_sizes
-from zoo.files import write_json
-from zoo.train import placement, processes, utilisation
-from zoo.train.config import RunConfig
-from zoo.train.config_values import differences, to_dict
+from zoo.models.build import build_model
+from zoo.pretrained import load as pretrained
+from zoo.train import curves, placement, processes, utilisation
+from zoo.train.distillation import Teacher, about, student_sizes
 from zoo.train.logbook import read_metrics
 from zoo.train.loop import Loop, Run, state_tree
 from zoo.train.start import check_data, data_sizes, first_state, load_data, teacher_of
 from zoo.train.step import Scores, State, Trainer
 from zoo.train.stop import StopRequest
-from zoo.trees import count
+from zoo.utils.files import write_json
 
 # What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
 MAY_CHANGE = ("mesh", "log", "data.source")
@@ -113,18 +114,18 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     if taught is not None:
         pretrained.check_classes(taught, data.record, config.data.source)
     sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
-    model = config.model.build(**sizes)
+    model = build_model(config.model, **sizes)
     check_data(model, data)
     steps = steps_per_epoch(data.train, config.train.batch_size)
     samples = utilisation.shapes_of_samples(data.train, config.train, config.data.pairs)
     teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
     trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     shapes = trainer.abstract()
-    if config.train.trains == "boundaries" and not count(shapes.trainable.get("boundaries", {})):
+    if config.train.trainable == "boundaries" and not count(shapes.trainable.get("boundaries", {})):
         raise ValueError(
-            f"train.trains='boundaries': model.code={model.boundary.code!r} in "
+            f"train.trainable='boundaries': model.code={model.boundary.code!r} in "
             f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
-            "spike code and 2 stages or more, or train.trains=all"
+            "spike code and 2 stages or more, or train.trainable=all"
         )
     placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
@@ -145,7 +146,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
         state = first_state(trainer, config, data, taught)
     boundaries = merge_plan(state.trainable, state.plans).get("boundaries")
     if boundaries is not None:
-        model = model.with_boundary(model.boundary.tighten(boundaries))
+        model = model.with_boundary(model.boundary.shrink_to_plan(boundaries))
         trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
     record = pretrained.describe(model, config, sizes, data.record) | told
     if taught is not None:
@@ -215,7 +216,7 @@ def check_same(
     Args:
       record: of the checkpoint.
       config, data: of the run that is to go on from it.
-      told: {"teacher": see `zoo.distillation.about`} of that run, or empty.
+      told: {"teacher": see `zoo.train.distillation.about`} of that run, or empty.
       out: the run's folder, for the error.
     """
     _, old = pretrained.rebuild(record)
@@ -259,7 +260,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
         record = {**run.record, "metrics": scores.record(), "step": run.trainer.total_steps}
         pretrained.export(out / "model", params, record, run.data.tokenizer)
         write_json(out / "summary.json", summary)
-        plots.runs(out / "curves.png", {config.name: read_metrics(out)})
+        curves.runs(out / "curves.png", {config.name: read_metrics(out)})
         console.print(summary_table(summary))
         console.print(f"written to {out}: model/, metrics.jsonl, summary.json, curves.png")
     return summary

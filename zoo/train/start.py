@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo import calibration, checkpoint, pretrained
+from zoo import checkpoint
+from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
-from zoo.distillation import check_teacher
-from zoo.hybrid import Model, Params
-from zoo.pretrained import Pretrained
-from zoo.train.config import RunConfig
+from zoo.models import calibration
+from zoo.models.model import Model, Params
+from zoo.pretrained import load as pretrained
+from zoo.pretrained.load import Pretrained
+from zoo.train.distillation import check_teacher
 from zoo.train.step import State, Trainer
 
 CALIBRATION_SAMPLES = 256

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from snapjax.parameters import merge_plan, split_plan
-from snapjax.sharding import place, unplace
+from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax.parallel.sharding import place, unplace
+from zoo.config.specs import TrainSpec
 from zoo.data import Batch, Split, eval_batches
-from zoo.distillation import Teacher
-from zoo.hybrid import Model, Objective, Params
+from zoo.models.model import Model, Objective, Params
 from zoo.train import placement
-from zoo.train.config import TrainSpec
+from zoo.train.distillation import Teacher
 from zoo.train.optimiser import make_optimiser, move_average, schedule
 
 
@@ -24,7 +24,7 @@ class State(NamedTuple):
     """What training carries from step to step, placed on a mesh.
 
     Attributes:
-      trainable, plans: the parameters, parted by `snapjax.parameters.split_plan`.
+      trainable, plans: the parameters, parted by `snapjax.codes.parameters.split_plan`.
       optimiser: optax's state.
       average: moving average of `trainable`, or None.
       step: int32 scalar, updates made.
@@ -124,8 +124,8 @@ class Trainer:
 
     def placed(self, state: State) -> State:
         """A canonical state in the layout of the mesh, wherever its arrays are; traceable."""
-        places, stages = self.mesh.shape["stage"], self.model.config.stages
-        return placement.map_params(lambda tree: place(tree, places, stages), state)
+        ranks, stages = self.mesh.shape["stage"], self.model.config.stages
+        return placement.map_params(lambda tree: place(tree, ranks, stages), state)
 
     def canonical(self, state: State) -> State:
         """A placed state in the canonical layout, whole on every process."""

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from snapjax import cost
-from snapjax.parameters import merge_plan, split_plan
+from snapjax.codes.parameters import merge_plan, split_plan
+from zoo.config.specs import TrainSpec
 from zoo.data import Batch, Split
 from zoo.data.batches import grouped_epoch, trimmed
-from zoo.hybrid import Model
-from zoo.train.config import TrainSpec
-from zoo.transformer import output
+from zoo.models.layers import output
+from zoo.models.model import Model
 
 # Start of a device's kind, as jax calls it -> the profile that has its peak rates.
 PROFILES = {

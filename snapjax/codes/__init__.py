@@ -1,0 +1,1 @@
+"""How features become symbols and back: spike codes, dense formats, plans, calibration."""

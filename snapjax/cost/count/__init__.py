@@ -1,0 +1,1 @@
+"""Counting: the walk of a jaxpr, operation by operation."""

@@ -1,0 +1,147 @@
+"""What a collective sends over each mesh axis, under a stated algorithm: see `Transfer`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from snapjax.cost.count._jax import bytes_of, size_of
+from snapjax.cost.count.layout import Move
+from snapjax.cost.count.primitives import Work
+
+# primitive -> the collective that it is. Casts between kinds of replication are none.
+COLLECTIVES = {
+    "psum": "psum",
+    "psum_invariant": "psum",
+    "unreduced_psum": "psum",
+    "pmax": "pmax",
+    "pmin": "pmin",
+    "unreduced_pmax": "pmax",
+    "unreduced_pmin": "pmin",
+    "ppermute": "ppermute",
+    "psend": "ppermute",
+    "all_gather": "all_gather",
+    "all_gather_invariant": "all_gather",
+    "all_gather_reduced": "all_gather",
+    "reduce_scatter": "reduce_scatter",
+    "unreduced_reduce_scatter": "reduce_scatter",
+    "all_to_all": "all_to_all",
+    "ragged_all_to_all": "ragged_all_to_all",
+    "pbroadcast": "broadcast",
+    "pbroadcast_dynamic": "broadcast",
+}
+_REDUCING = {"psum": "add", "reduce_scatter": "add", "pmax": "compare", "pmin": "compare"}
+
+# The other half of a collective that was counted: where an asynchronous one ends or a send arrives.
+ENDS = frozenset(["precv", *(f"{name}_done" for name in COLLECTIVES)])
+
+
+class Collective(NamedTuple):
+    """One execution of a collective."""
+
+    name: str
+    axes: tuple[str, ...]
+    payload_bytes: int
+    sent: tuple[float, ...]
+    messages: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] | None
+    elements: int
+    work: list[Work]
+
+
+def collective_of(primitive: str) -> str | None:
+    """Which collective a primitive is, an asynchronous start included."""
+    return COLLECTIVES.get(primitive.removesuffix("_start"))
+
+
+def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
+    """What a collective equation sends.
+
+    Raises:
+      KeyError: for an axis that the mesh does not have.
+    """
+    name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
+    params = equation.params
+    axes = _axes(params)
+    if name != "ppermute":  # whose pairs count along the axes in their own order
+        axes = in_mesh_order(axes, mesh)
+    sizes = [mesh[axis] for axis in axes]
+    groups = params.get("axis_index_groups")
+    if groups is not None and len(axes) == 1:
+        sizes = [len(groups[0])]
+    # Of a ragged all-to-all only the first operand travels; the rest says where to.
+    operands = equation.invars[:1] if name == "ragged_all_to_all" else equation.invars
+    payload = sum(bytes_of(operand.aval) for operand in operands)
+    elements = sum(size_of(operand.aval) for operand in operands)
+    pairs = None
+    if name == "ppermute":
+        pairs = tuple((int(a), int(b)) for a, b in params["perm"] if a != b)
+    sent, messages = sends(name, payload, sizes, pairs)
+    devices = math.prod(sizes)
+    folded = elements * (devices - 1) / devices
+    local = [Work(_REDUCING[name], folded)] if name in _REDUCING and devices > 1 else []
+    return Collective(name, axes, payload, sent, messages, pairs, elements, local)
+
+
+def implied(move: Move, mesh: Mapping[str, int], payload: int, elements: int) -> Collective:
+    """A collective that no equation states, of so many bytes and elements on each device."""
+    name, axes, pairs = move.collective, move.axes, move.pairs
+    if pairs is None:  # whose order would count
+        axes = in_mesh_order(axes, mesh)
+    sent, messages = sends(name, payload, [mesh[axis] for axis in axes], pairs)
+    return Collective(name, axes, payload, sent, messages, pairs, elements, [])
+
+
+def sends(
+    name: str,
+    payload: float,
+    sizes: Sequence[int],
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """(bytes, messages) that the busiest device sends over each axis.
+
+    Args:
+      name: a collective of `Transfer`.
+      payload: bytes of one device's operand.
+      sizes: of the axes, the last one innermost.
+      pairs: of a ppermute, over the axes' flat index.
+    """
+    sent, messages = [0.0] * len(sizes), [0] * len(sizes)
+    share = float(payload)  # bytes that a device holds when a phase begins
+    for axis, size in reversed(list(enumerate(sizes))):
+        rest = size - 1
+        messages[axis] = rest
+        if name == "ppermute":
+            stride = math.prod(sizes[axis + 1 :])
+            moves = any(a // stride % size != b // stride % size for a, b in pairs or ())
+            sent[axis], messages[axis] = payload * moves, int(moves)
+        elif name in ("psum", "pmax", "pmin"):
+            # A reduce-scatter, the phases of the other axes on what is left, and an all-gather.
+            sent[axis], messages[axis] = 2 * rest * share / size, 2 * rest
+            share /= size
+        elif name == "all_gather":
+            sent[axis] = rest * share
+            share *= size
+        elif name == "reduce_scatter":
+            sent[axis] = rest * share / size
+            share /= size
+        elif name in ("all_to_all", "ragged_all_to_all"):
+            # A byte crosses every axis along which its destination differs.
+            sent[axis] = rest * share / size
+        elif name == "broadcast":
+            sent[axis] = share if rest else 0.0
+        else:
+            raise ValueError(f"collective {name!r} has no rule")
+    return tuple(sent), tuple(messages)
+
+
+def in_mesh_order(axes: Sequence[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """Axes in the order of the mesh; KeyError for one that it does not have."""
+    order = list(mesh)
+    for axis in axes:
+        mesh[axis]
+    return tuple(sorted(axes, key=order.index))
+
+
+def _axes(params: Mapping[str, Any]) -> tuple[str, ...]:
+    axes = params["axis_name"] if "axis_name" in params else params["axes"]
+    return (axes,) if isinstance(axes, str) else tuple(axes)

@@ -1,0 +1,237 @@
+"""Equations that run other jaxprs more or less often than once: loops, branches, maps, kernels.
+
+Each function counts one such equation with the walker that met it, and returns what is known of its
+results. `weights` are executions, as in `Walker.run`.
+"""
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snapjax.cost.count import _jax, known, layout
+from snapjax.cost.count.record import Record
+from snapjax.cost.count.value import UNKNOWN, Path, Value, executions, join_values, place
+from snapjax.cost.counts import Unpriced
+
+if TYPE_CHECKING:
+    from snapjax.cost.count.fusion import Plan
+    from snapjax.cost.count.walk import Walker
+
+BRANCHES = "branches are counted by the rule "
+UNKNOWN_TRIPS = "trip count unknown: the body counts once; state while_trips"
+_LARGEST = 1 << 20  # (device, iteration) pairs that are told apart
+
+
+def scan(
+    walker: "Walker",
+    equation: Any,
+    operands: list[Value],
+    path: Path,
+    weights: np.ndarray,
+    plan: "Plan | None" = None,
+) -> list[Value]:
+    length = equation.params["length"]
+    consts, carry = _jax.scan_parts(equation.params)
+    body = _jax.opened(equation.params["jaxpr"])
+    context, inner_weights = weights.shape, weights * length
+    rows = operands[consts + carry :]
+    # Only a loop over known counters, such as a pipeline's ticks, is told apart by iteration.
+    counted = any(row.known is not None for row in rows) and weights.size * length <= _LARGEST
+    if counted:
+        inner_weights = np.repeat(weights[..., None], length, -1)
+        fixed = [
+            value._replace(known=known.enter_loop(value.known, context, length))
+            for value in operands[:consts]
+        ]
+    else:
+        fixed = operands[:consts]
+    sliced = []
+    for row in rows:
+        value = _turned(equation, row.known, context) if counted else None
+        sliced.append(Value(row.mark, value, None if row.spec is None else row.spec[1:]))
+    inner = (*path, f"scan[{length}]")
+    state = [Value(value.mark, None, value.spec) for value in operands[consts : consts + carry]]
+    run = lambda state: walker.run(body, [*fixed, *state, *sliced], inner, inner_weights, plan)
+    state, results = _fixpoint(walker, run, state, carry)
+    # (context, iterations, shape) of a result is (context, shape) of the stack of them.
+    stacked = [
+        Value(
+            value.mark,
+            _turned(equation, value.known, context) if counted else None,
+            None if value.spec is None else ((), *value.spec),
+        )
+        for value in results[carry:]
+    ]
+    return [Value(mark=value.mark, spec=value.spec) for value in state] + stacked
+
+
+def _turned(equation: Any, stacked: known.Known, context: tuple[int, ...]) -> known.Known:
+    """Rows in the order in which a scan takes or makes them, or back."""
+    if stacked is None or not equation.params["reverse"]:
+        return stacked
+    return np.flip(stacked, len(context))
+
+
+def while_loop(
+    walker: "Walker", equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+) -> list[Value]:
+    params, where = equation.params, "/".join(path)
+    trips = _trips(walker, where)
+    if trips is None:
+        size = sum(_jax.size_of(result.aval) for result in equation.outvars)
+        walker.record.unpriced(Unpriced("while", where, size, executions(weights), UNKNOWN_TRIPS))
+    label = "?" if trips is None else f"{trips:g}"
+    inner, trips = (*path, f"while[{label}]"), 1 if trips is None else trips
+    test, body = (_jax.opened(params[name]) for name in ("cond_jaxpr", "body_jaxpr"))
+    first, second = params["cond_nconsts"], params["body_nconsts"]
+    strip = lambda value: Value(value.mark, None, value.spec)
+    test_consts = operands[:first]
+    body_consts = operands[first : first + second]
+    state = [strip(value) for value in operands[first + second :]]
+    run = lambda state: walker.run(body, [*body_consts, *state], inner, weights * trips)
+    state, _ = _fixpoint(walker, run, state, len(state))
+    walker.run(test, [*test_consts, *state], inner, weights * (trips + 1))
+    return state
+
+
+def _trips(walker: "Walker", where: str) -> float | None:
+    if isinstance(walker.while_trips, Mapping):
+        for pattern, trips in walker.while_trips.items():
+            if fnmatch.fnmatchcase(where, pattern):
+                return trips
+        return None
+    return walker.while_trips
+
+
+def _fixpoint(
+    walker: "Walker", run: Callable[[list[Value]], list[Value]], state: list[Value], carry: int
+) -> tuple[list[Value], list[Value]]:
+    """(what a loop's carried values are in every iteration, the body's results), counted once.
+
+    What is known of a carried value is what its initial value and the body's have in common.
+    """
+    while any(value.mark is not None or value.spec is not None for value in state):
+        with walker.uncounted():
+            results = run(state)
+        merged = [join_values([a, b]) for a, b in zip(state, results[:carry], strict=True)]
+        if merged == state:
+            break
+        state = merged
+    results = run(state)
+    return [join_values([a, b]) for a, b in zip(state, results[:carry], strict=True)], results
+
+
+def cond(
+    walker: "Walker", equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+) -> list[Value]:
+    branches = [_jax.opened(branch) for branch in equation.params["branches"]]
+    shares = _shares(walker, operands[0].known, "/".join(path), len(branches), weights)
+    records, results = [], []
+    for number, branch in enumerate(branches):
+        share = weights if shares is None else shares[number]
+        with walker.recording(Record(walker.record.active)) as record:
+            results.append(walker.run(branch, operands[1:], path, share))
+        records.append(record)
+    chosen = [max(records, key=Record.weight)] if shares is None else records
+    for record in chosen:
+        walker.record.merge(record)
+    return [join_values(list(values)) for values in zip(*results, strict=True)]
+
+
+def _shares(
+    walker: "Walker", index: known.Known, where: str, branches: int, weights: np.ndarray
+) -> list[np.ndarray] | None:
+    """Executions of each branch; None for the dearest one's."""
+    if walker.cond != "max":
+        walker.note(f"{BRANCHES}{walker.cond!r}")
+    if walker.cond == "mean":
+        return [weights / branches] * branches
+    if walker.cond == "exact":
+        if index is not None:
+            taken = np.clip(index.astype(int), 0, branches - 1)
+            return [weights * (taken == number) for number in range(branches)]
+        walker.note(
+            f"{where or 'top level'}: which branch a cond takes depends on data; the dearest "
+            "is counted"
+        )
+    if isinstance(walker.cond, Mapping):
+        for pattern, given in walker.cond.items():
+            if fnmatch.fnmatchcase(where, pattern):
+                if len(given) != branches:
+                    raise ValueError(
+                        f"cond[{pattern!r}] has {len(given)} weights; the cond at {where!r} "
+                        f"has {branches} branches"
+                    )
+                return [weights * float(share) for share in given]
+    return None
+
+
+def shard_map(
+    walker: "Walker", equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+) -> list[Value]:
+    params = equation.params
+    walker.add_mesh(params["mesh"])
+    manual = set(params.get("newly_manual_axes", walker.mesh))
+    taken = [
+        _jax.spec_axes(spec, len(operand.aval.shape))
+        for operand, spec in zip(equation.invars, params["in_specs"], strict=True)
+    ]
+    for number, (value, spec) in enumerate(zip(operands, taken, strict=True)):
+        produced = spec if value.spec is None else value.spec
+        steps = layout.moves(produced, spec, walker.mesh)
+        if steps:
+            walker.note(layout.resharded(equation, number, produced, spec))
+            walker.reshard(equation.invars[number], value, steps, path, weights)
+    others = [axis for axis, size in walker.mesh.items() if axis not in manual and size > 1]
+    if others and not walker.manual:
+        walker.note(
+            f"{place(path)}: a shard_map leaves {', '.join(others)} to XLA: "
+            "operations are counted whole along it, and its collectives are only in the HLO"
+        )
+    inner = [Value(value.mark) for value in operands]
+    if not walker.manual:
+        # From here on every device is told apart: it knows what is whole on all of them, and what
+        # it knew when an earlier shard_map returned the array, as the backward pass's takes it.
+        devices = math.prod(walker.mesh.values())
+        grow = lambda array: np.broadcast_to(array, (devices, *array.shape[1:]))
+        if weights.ndim == 1:
+            inner = [
+                Value(value.mark, value.local if value.spec == spec else None)
+                for value, spec in zip(operands, taken, strict=True)
+            ]
+        inner = [
+            value._replace(known=grow(outer.known))
+            if outer.known is not None and not layout.axes_of(spec)
+            else value
+            for value, outer, spec in zip(inner, operands, taken, strict=True)
+        ]
+        weights = grow(weights)
+    with walker.inside():
+        results = walker.run(_jax.opened(params["jaxpr"]), inner, path, weights)
+    return [
+        Value(value.mark, None, _jax.spec_axes(spec, len(result.aval.shape)), value.known)
+        for value, result, spec in zip(results, equation.outvars, params["out_specs"], strict=True)
+    ]
+
+
+def pallas_call(
+    walker: "Walker", equation: Any, operands: list[Value], path: Path, weights: np.ndarray
+) -> list[Value]:
+    programs = _jax.pallas_grid(equation.params)
+    nothing = [UNKNOWN] * len(equation.outvars)
+    if programs is None:
+        size = sum(_jax.size_of(result.aval) for result in equation.outvars)
+        walker.record.unpriced(
+            Unpriced(
+                "pallas_call", "/".join(path), size, executions(weights), "its grid is dynamic"
+            )
+        )
+        return nothing
+    body = _jax.opened(equation.params["jaxpr"])
+    inner = (*path, f"pallas[{programs}]")
+    with walker.inside():  # references are a device's own
+        walker.run(body, [UNKNOWN] * len(body.invars), inner, weights * programs)
+    return nothing

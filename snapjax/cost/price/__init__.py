@@ -1,0 +1,1 @@
+"""Pricing: profiles of hardware, energy, latency and traffic of counted programs."""

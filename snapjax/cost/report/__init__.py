@@ -1,0 +1,1 @@
+"""Showing an estimate: tables, JSON and HTML."""

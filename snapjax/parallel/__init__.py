@@ -1,0 +1,1 @@
+"""A model over a mesh: stages and microbatches, sharding rules, parameter layouts."""

@@ -1,0 +1,1 @@
+"""How symbols become bytes: bit planes, events, dense formats, gradients, bit fields."""

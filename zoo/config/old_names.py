@@ -1,0 +1,86 @@
+"""What files and commands of version 0.1.0 call things, and their names now.
+
+Everything that reads a saved file or a key of a user goes through here, so that the rest of the
+code knows one name for each thing.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = {"train.trains": "train.trainable"}
+"""Keys of a run's config, old -> new."""
+
+VALUES = {
+    "model.calibration": {
+        "rotation": "pca",
+        "rotation_refit": "pca_refit",
+        "metric": "sensitivity_pca",
+        "metric_refit": "sensitivity_pca_refit",
+    }
+}
+"""Key (new) -> its values, old -> new."""
+
+_PLAN = re.compile(r"(?P<path>(^|.*[./])boundaries(?P<mark>[./])(encoder|decoder)(?P=mark))steps")
+
+
+def current_key(key: str) -> str:
+    """The name of a config key now.
+
+    Example:
+      >>> current_key("train.trains")
+      'train.trainable'
+    """
+    return KEYS.get(key, key)
+
+
+def current_value(key: str, value: Any) -> Any:
+    """The value of a config key now.
+
+    Args:
+      key: as it is called now.
+      value: as saved or given.
+    """
+    return VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
+def current_parameter(name: str) -> str:
+    """The name of a parameter now; its parts are joined by "." or "/".
+
+    Example:
+      >>> current_parameter("boundaries.encoder.steps")
+      'boundaries.encoder.steps_per_feature'
+    """
+    found = _PLAN.fullmatch(name)
+    return f"{found['path']}steps_per_feature" if found else name
+
+
+def current_tree(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested dicts of parameters with the names that they have now."""
+    made = {}
+    for key, node in tree.items():
+        name = current_parameter(f"{path}/{key}" if path else key).rpartition("/")[2]
+        inner = f"{path}/{key}" if path else key
+        made[name] = current_tree(node, inner) if isinstance(node, Mapping) else node
+    return made
+
+
+def saved_tree(tree: Mapping[str, Any], saved: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The inverse of `current_tree`: a tree with the names that a file has.
+
+    Args:
+      tree: with the names of now.
+      saved: the file's tree.
+    """
+    old = {}
+    for key in saved:
+        name = f"{path}/{key}" if path else key
+        old[current_parameter(name).rpartition("/")[2]] = key
+    made = {}
+    for key, node in tree.items():
+        name = old.get(key, key)
+        below = saved.get(name, {})
+        inner = f"{path}/{name}" if path else name
+        deeper = isinstance(node, Mapping) and isinstance(below, Mapping)
+        made[name] = saved_tree(node, below, inner) if deeper else node
+    return made

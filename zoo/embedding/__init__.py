@@ -1,0 +1,3 @@
+"""Texts to vectors, files of vectors, similarity, mining of pairs.
+
+May import pretrained, models and data."""

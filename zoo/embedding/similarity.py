@@ -1,0 +1,86 @@
+"""Semantic textual similarity: do embeddings rank pairs of sentences as people do?
+
+The score of STS-B (Cer et al. 2017, arXiv 1708.00055) is Spearman's rank correlation between the
+cosine of two embeddings and the pair's grade.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from zoo.data import DataSpec
+from zoo.data.sources import read_rows
+from zoo.embedding.encoder import Encoder
+
+COLUMNS = {
+    "text_column": "sentence1",
+    "text_pair_column": "sentence2",
+    "label_column": "score",
+}
+
+
+def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
+    """Both sentences and the grade (float64) of every pair.
+
+    Args:
+      spec: a file, whose rows are all taken, or a folder or Hub name, of which the validation split
+        is; and the names of the columns.
+
+    Raises:
+      ValueError: a column or a value that is not there, or is no number.
+    """
+    table = read_rows(spec, validation=True)
+    if spec.text_pair_column is None:
+        raise ValueError("data.text_pair_column=None: similarity is of two texts; name its column")
+    pair = [
+        list(table.column(spec.text_column, "text_column")),
+        list(table.column(spec.text_pair_column, "text_pair_column")),
+    ]
+    for name, column in zip((spec.text_column, spec.text_pair_column), pair, strict=True):
+        for row, text in enumerate(column):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{table.place(row)} has no text in column {name!r}; remove it")
+    grades = np.empty(len(table))
+    for row, value in enumerate(table.column(spec.label_column, "label_column")):
+        try:
+            grades[row] = float(value)
+        except (TypeError, ValueError):
+            grades[row] = np.nan
+        if not np.isfinite(grades[row]):
+            raise ValueError(
+                f"{table.place(row)} holds {value!r} in column {spec.label_column!r}; a grade is "
+                "a finite number"
+            )
+    if len(grades) < 2 or np.ptp(grades) == 0:
+        raise ValueError(f"{table.where}: has {len(grades)} grades, none of which differ")
+    return pair[0], pair[1], grades
+
+
+def cosines(encoder: Encoder, texts: list[str], others: list[str]) -> np.ndarray:
+    """The cosine of the embeddings of each pair, float64 (pairs,)."""
+    both = unit(encoder.embed([*texts, *others]).astype(np.float64))
+    return (both[: len(texts)] * both[len(texts) :]).sum(1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors, (n, width), at length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def score(encoder: Encoder, spec: DataSpec) -> dict[str, Any]:
+    """One JSON-able object with "spearman", "samples" and "bits_per_token"."""
+    texts, others, grades = read_pairs(spec)
+    model, boundary = encoder.model, encoder.model.boundary
+    ranked = cosines(encoder, texts, others)
+    cut = model.config.stages > 1
+    return {
+        "model": model.config.name,
+        "task": "stsb",
+        "spearman": float(spearmanr(ranked, grades).statistic),
+        "samples": len(grades),
+        "stages": model.config.stages,
+        "code": boundary.code if cut else None,
+        "bits_per_token": 8 * boundary.bytes_per_token if cut else None,
+        "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features if cut else None,
+    }

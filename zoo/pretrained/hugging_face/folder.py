@@ -1,0 +1,232 @@
+"""A Hugging Face folder as a model with parameters: everything in it is used, or it is refused."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from snapjax.errors import unknown_name
+from zoo.models import config_map as fields
+from zoo.models.bert import modeling as bert
+from zoo.models.bert import weights as bert_weights
+from zoo.models.model import Model, Params
+from zoo.models.vit import modeling as vit
+from zoo.models.vit import weights as vit_weights
+from zoo.models.weight_map import to_ours
+from zoo.pretrained.hugging_face import images, sentence
+from zoo.pretrained.hugging_face.tensors import Tensors, in_folder
+from zoo.utils.files import read_json
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    bert_weights.MODEL_TYPE: (bert, bert_weights),
+    vit_weights.MODEL_TYPE: (vit, vit_weights),
+}
+
+
+class Imported(NamedTuple):
+    """A folder's content.
+
+    Attributes:
+      model: dense, in one stage.
+      params: canonical parameters.
+      files: that the weights were read from.
+      tokenizer: text of the tokenizer.json, or None.
+      preprocessing: see `zoo.pretrained.source.PretrainedConfig`.
+      licence: as the folder's README states it, or None.
+      labels: names of the classes of a classifier, or None.
+    """
+
+    model: Model
+    params: Params
+    files: list[Path]
+    tokenizer: str | None
+    preprocessing: dict[str, Any]
+    licence: str | None
+    labels: list[str] | None
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder holds a model of transformers or of sentence-transformers."""
+    if (folder / sentence.MODULES).is_file():
+        return True
+    if not (folder / CONFIG).is_file():
+        return False
+    names = read_json(folder / CONFIG).keys()
+    return "format" not in names and not names.isdisjoint(("model_type", "hidden_size"))
+
+
+def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> Imported:
+    """A dense model and its parameters.
+
+    Args:
+      folder: of `save_pretrained`, or of sentence-transformers.
+      task: which head to take; None for the one that the folder was saved with.
+      ignore: patterns such as "cls.seq_relationship.*" of tensors that may be left out.
+
+    Raises:
+      ValueError: one error that lists every tensor without a parameter, parameter without a tensor,
+        shape that differs, and config field that is not handled; or the files are damaged.
+    """
+    home = sentence.transformer(folder) if (folder / sentence.MODULES).is_file() else folder
+    theirs, tensors = read_json(home / CONFIG), Tensors(in_folder(home))
+    try:
+        model, params = convert(theirs, tensors, task, ignore)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    if isinstance(model.config, vit.ViTConfig):
+        preprocessing = images.read(folder, model.config.image_size, model.config.channels)
+    elif (folder / sentence.MODULES).is_file():
+        changes, preprocessing = sentence.read(folder, model.config.width, model.config.positions)
+        if model.config.task == "encode":
+            model = replace(model, config=replace(model.config, **changes))
+    else:
+        preprocessing = {}
+    tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
+    text = _text(tokenizer) if tokenizer else None
+    if text is not None and isinstance(model.config, bert.BertConfig):
+        _check_vocabulary(text, model.config.vocabulary, folder)
+        if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
+            text = sentence.lowered(text)
+    model = replace(model, config=replace(model.config, name=_name(model)))
+    labels = fields.labels(theirs) if model.config.task == "classify" else None
+    return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
+
+
+def convert(
+    theirs: dict[str, Any], tensors: Any, task: str | None = None, ignore: Sequence[str] = ()
+) -> tuple[Model, Params]:
+    """A dense model and its parameters out of a config and tensors by name; see `load`."""
+    kind = theirs.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise unknown_name("model_type", kind, FAMILIES)
+    family, weights = FAMILIES[kind]
+    names = {name: _plain(name, weights) for name in tensors}
+    ignored = [name for name in names if any(fnmatch(name, pattern) for pattern in ignore)]
+    task = task or _task(theirs, names.values(), weights)
+    if task not in weights.ARCHITECTURES:
+        raise unknown_name("task", task, weights.ARCHITECTURES)
+    source, problems = {}, []
+    for name, plain in names.items():
+        if name in ignored:
+            continue
+        if plain in source:
+            problems.append(f"tensor {plain} is there twice, once as {name}")
+        try:
+            array = tensors[name]
+        except ValueError as error:  # a dtype that is not read
+            problems.append(str(error))
+            continue
+        if plain in weights.BUFFERS:
+            problems += _buffer(name, array, weights.BUFFERS[plain])
+        else:
+            source[plain] = array
+    config, lines = weights.config(theirs, source, task)
+    problems += lines
+    if config is not None:
+        lines, table = weights.table_for(theirs, source, config)
+        model = Model(family, config)
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        params, more = to_ours(table, source, shapes, config.layers)
+        problems += lines + more
+    if problems:
+        hint = (
+            "\ntensors that may be left out can be named: ignore=[...]"
+            if any("has no parameter" in line or "the model computes" in line for line in problems)
+            else ""
+        )
+        raise ValueError(
+            f"{len(problems)} things do not fit a {weights.ARCHITECTURES[task]}\n  "
+            + "\n  ".join(problems)
+            + hint
+        )
+    return model, params
+
+
+def _buffer(name: str, array: np.ndarray, rise: int) -> list[str]:
+    """What is wrong with a tensor that the model computes itself: 0, rise, 2 rise, ..."""
+    if array.ndim and array.size:
+        # In the file's dtype: a bfloat16 does not hold all numbers above 256.
+        expected = (rise * np.arange(array.shape[-1])).astype(array.dtype)
+        if np.array_equal(array, np.broadcast_to(expected, array.shape)):
+            return []
+    shown = ", ".join(str(rise * i) for i in range(3))
+    found = ", ".join(str(value) for value in array.ravel()[:3]) or "nothing"
+    return [f"tensor {name} holds {found}, ... where the model computes {shown}, ..."]
+
+
+def _task(theirs: dict[str, Any], names: Any, weights: Any) -> str:
+    architectures = theirs.get("architectures") or []
+    if not architectures:
+        return weights.task_of(set(names))
+    for task, architecture in weights.ARCHITECTURES.items():
+        if architecture == architectures[0]:
+            return task
+    raise ValueError(
+        f"architectures={architectures} is none of {', '.join(weights.ARCHITECTURES.values())}; "
+        "give the task whose head to take: task=" + " or ".join(map(repr, weights.ARCHITECTURES))
+    )
+
+
+def _plain(name: str, weights: Any) -> str:
+    """A tensor's name without the family's prefix, old spellings replaced."""
+    name = name.removeprefix(weights.PREFIX)
+    for pattern, new in weights.RENAMES:
+        name = pattern.sub(new, name)
+    return name
+
+
+def _name(model: Model) -> str:
+    """Of the preset that has the model's sizes, or of its family."""
+    weights = FAMILIES[family_of(model)][1]
+    sizes = [ours for ours, default in weights.FIELDS.sizes.values() if isinstance(default, int)]
+    for name, preset in model.family.PRESETS.items():
+        if all(getattr(preset(), size) == getattr(model.config, size) for size in sizes):
+            return name
+    return model.config.name
+
+
+def family_of(model: Model) -> str:
+    """The model_type of a model's family."""
+    return next(kind for kind, (family, _) in FAMILIES.items() if family is model.family)
+
+
+def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    try:
+        ids = Tokenizer.from_str(text).get_vocab(with_added_tokens=True).values()
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(f"{folder / TOKENIZER}: {error}") from error
+    if max(ids, default=-1) >= vocabulary:
+        raise ValueError(
+            f"{folder / TOKENIZER}: its largest id is {max(ids)}, the model has a vocabulary of "
+            f"{vocabulary}; the tokenizer is of another model"
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}; it must be UTF-8") from error
+
+
+def _licence(folder: Path) -> str | None:
+    """The "license:" line of a model card's front matter."""
+    card = folder / "README.md"
+    # What else a card says does not matter here, nor how it is written.
+    lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
+    if lines[:1] != ["---"]:
+        return None
+    for line in lines[1:]:
+        if line == "---":
+            break
+        key, _, value = line.partition(":")
+        if key == "license" and value.strip():
+            return value.strip()
+    return None

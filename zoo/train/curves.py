@@ -1,0 +1,99 @@
+"""Curves of runs, drawn without a display."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from zoo.utils.files import write_atomic
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008), and a brown.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+
+Line = Mapping[str, Any]
+
+
+def runs(
+    path: str | Path,
+    metrics: Mapping[str, Sequence[Line]],
+    bytes_per_token: Mapping[str, float] | None = None,
+) -> None:
+    """Loss, accuracy, spike rates and bits on each hop of one or more runs, as one PNG.
+
+    Args:
+      path: of the PNG.
+      metrics: name of a run -> its lines, see `zoo.train.logbook.read_metrics`.
+      bytes_per_token: name -> bytes that one token costs on one hop, drawn as bars instead of the
+        bits over time.
+    """
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy, rate, traffic = figure.subplots(1, 4)
+    short = {_short(name): lines for name, lines in metrics.items()}
+    metrics = short if len(short) == len(metrics) else metrics  # or one would hide another
+    for index, (name, lines) in enumerate(metrics.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        train = [line for line in lines if line["kind"] == "train"]
+        scored = [line for line in lines if line["kind"] == "evaluation"]
+        draw = lambda axes, points, key, **style: axes.plot(
+            [point["step"] for point in points], [point[key] for point in points], **style
+        )
+        draw(loss, train, "loss", color=colour, ls=":", lw=1)
+        draw(loss, scored, "loss", color=colour, marker=".", label=name)
+        draw(accuracy, scored, "accuracy", color=colour, marker=".", label=name)
+        cuts = len(train[0]["spike_rate"]) if train else 0
+        for cut in range(cuts):
+            steps = [line["step"] for line in train]
+            # One colour a run when there are several, one a boundary when there is one.
+            shade = COLOURS[cut % len(COLOURS)] if len(metrics) == 1 else colour
+            rates = [line["spike_rate"][cut] for line in train]
+            label = f"{name}, " if len(metrics) > 1 else ""
+            if min(rates) < 1:  # a dense boundary reports 1
+                rate.plot(steps, rates, color=shade, lw=1, label=f"{label}cut {cut + 1}")
+            if bytes_per_token is None:
+                bits = [line["bits"][cut] for line in train]
+                traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")
+    loss.set(title="cross-entropy (dotted: training)", xlabel="step", yscale="log")
+    accuracy.set(title="validation accuracy", xlabel="step")
+    rate.set(title="spike rate of each boundary", xlabel="step", ylim=(0, 1))
+    shown = [loss, accuracy, rate]
+    if bytes_per_token is None:
+        traffic.set(title="bits a token on each hop", xlabel="step", ylim=(0, None))
+        shown.append(traffic)
+    else:
+        _bars(traffic, bytes_per_token)
+    for axes in shown:
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    save(figure, path)
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called by their folders: the last part, where that tells them apart."""
+    last = [folder.resolve().name for folder in folders]
+    return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """The figure as a PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_atomic(path, buffer.getvalue())
+
+
+def _short(name: str) -> str:
+    """The end of a long name, so that legends leave room for the curves."""
+    return name if len(name) <= 24 else f"...{name[-21:]}"
+
+
+def _bars(axes: Any, bytes_per_token: Mapping[str, float]) -> None:
+    names = list(bytes_per_token)
+    bars = axes.barh(names, [bytes_per_token[name] for name in names], color=COLOURS[0])
+    axes.bar_label(bars, padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set(title="bytes a token on each hop")
