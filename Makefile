@@ -1,16 +1,21 @@
-# Two commands: `make demo` and `make test`. PYTHON picks the interpreter of the environment, VENV
-# its folder; PYTEST_ARGS is passed on.
+# `make demo` shows what snapjax does, `make test` checks it, `make docs` builds the site. PYTHON picks
+# the interpreter of the environment, VENV its folder; PYTEST_ARGS is passed on.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test parity lint clean same-python
+.PHONY: demo test test-all parity docs lint clean same-python
 
 demo: $(VENV)/.installed same-python
 	$(RUN) scripts/demo.py
 
+# What a change can break in daily work.
 test: $(VENV)/.installed-dev same-python lint
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+# The slow tests too: kills, several processes, training to a quality.
+test-all: $(VENV)/.installed-dev same-python lint
 	$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 # Against PyTorch, and the full all-MiniLM-L6-v2; Python 3.11 alone, where the pinned torch is.
