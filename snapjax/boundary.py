@@ -29,7 +29,7 @@ from snapjax.varying import match_varying, vary_over
 from snapjax.wire import formats
 
 WIRES = ("planes", "events")
-
+"""Forms of the wire of a spike code: bit planes, or AER (address-event representation)."""
 
 _OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 

@@ -54,7 +54,10 @@ SPIKE_CODES: dict[str, type[SpikeCode]] = {
     "latency": LatencyCode,
     "ternary": TernaryCode,
 }
+"""Every spike code by name."""
+
 CODES = (*SPIKE_CODES, *wire.DENSE_FORMATS, "topk")
+"""The names of all codes: spikes, dense formats and top-k."""
 
 
 def make_code(

@@ -18,7 +18,10 @@ from jax.typing import DTypeLike
 from snapjax.errors import unknown_name
 
 DENSE_FORMATS = ("float32", "bfloat16", "int8", "int4", "int2")
+"""Number formats that send every feature."""
+
 GRADIENT_FORMATS = ("float32", "bfloat16", "int8", "int4")
+"""Number formats of a gradient on the way back; int8 and int4 round stochastically."""
 
 
 class _Levels(NamedTuple):
