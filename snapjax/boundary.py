@@ -45,8 +45,8 @@ class Boundary:
       budget: bits a token; None sends every step of every feature.
       surrogate: gradient of the spikes.
       rank: width r of a learned projection features -> r -> features around the code, or None.
-      wire: "planes" (a bit per planned spike) or "events" (spike indices, fixed capacity, bit
-        planes whenever a device has more spikes than fit).
+      wire: "planes" (a bit per planned spike) or "events", the address-event representation (AER):
+        spike indices, fixed capacity, bit planes whenever a device has more spikes than fit.
       event_capacity: spikes a token that an event message has room for, on average.
       gradient_wire: format of the cotangent on the way back, one of
         `snapjax.wire.formats.GRADIENT_FORMATS`.
