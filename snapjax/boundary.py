@@ -29,7 +29,7 @@ from snapjax.varying import match_varying, vary_over
 from snapjax.wire import formats
 
 WIRES = ("planes", "events")
-
+"""Forms of the wire of a spike code: bit planes, or AER (address-event representation)."""
 
 _OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 
@@ -45,8 +45,8 @@ class Boundary:
       budget: bits a token; None sends every step of every feature.
       surrogate: gradient of the spikes.
       rank: width r of a learned projection features -> r -> features around the code, or None.
-      wire: "planes" (a bit per planned spike) or "events" (spike indices, fixed capacity, bit
-        planes whenever a device has more spikes than fit).
+      wire: "planes" (a bit per planned spike) or "events", the address-event representation (AER):
+        spike indices, fixed capacity, bit planes whenever a device has more spikes than fit.
       event_capacity: spikes a token that an event message has room for, on average.
       gradient_wire: format of the cotangent on the way back, one of
         `snapjax.wire.formats.GRADIENT_FORMATS`.

@@ -119,7 +119,7 @@ class Link(NamedTuple):
     Attributes:
       code: packs symbols and unpacks values.
       hop: the collective.
-      events: capacity in spikes of one message, or None for bit planes.
+      events: capacity in spikes of one message of events (AER), or None for bit planes.
       gradient_format: one of `wire.GRADIENT_FORMATS`.
       gradient_features: r, the static width of the cotangent on the wire; at least the number of
         features that the plan keeps.
@@ -169,8 +169,8 @@ def _backward(
 ) -> tuple[jax.Array, None, None, None]:
     encoder, decoder, key = residuals
     code, dtype = link.code, cotangent.dtype
-    kept = plan.gather(cotangent, code.kept_features(decoder), link.gradient_features)
-    buffer = link.hop.backward(wire.pack_gradient(kept, link.gradient_format, key))
+    planned = plan.gather(cotangent, code.kept_features(decoder), link.gradient_features)
+    buffer = link.hop.backward(wire.pack_gradient(planned, link.gradient_format, key))
     received = wire.unpack_gradient(buffer, link.gradient_features, link.gradient_format, dtype)
     received = plan.scatter(link.hop.accumulate(received), code.kept_features(encoder))
     return code.cotangent(encoder, received), None, None, None
@@ -187,7 +187,7 @@ def _send_events(
     encoder: Params,
     decoder: Params,
 ) -> jax.Array:
-    """Spike indices when every device's spikes fit the capacity, bit planes when any one's do not.
+    """Events (AER) when every device's spikes fit the capacity, bit planes when any one's do not.
 
     All devices must take the same branch, or the collectives of the two would wait for each other
     for ever; one scalar maximum over the mesh settles it.

@@ -16,7 +16,7 @@ DTYPE_BYTES = {"u8": 1, "u16": 2, "f32": 4}
 
 
 def stage_of(pipeline) -> dict[int, int]:
-    """Place of each device, by its position in the mesh, which is what HLO's ids count."""
+    """Rank of each device, by its position in the mesh, which is what HLO's ids count."""
     stages = np.broadcast_to(np.arange(pipeline.ranks), pipeline.mesh.devices.shape[:2])
     return dict(enumerate(stages.reshape(-1).tolist()))
 
@@ -113,7 +113,7 @@ def test_backward_sends_r_values_a_token_in_the_gradient_format(gradient_wire, d
     assert all(c.in_entry for c in sums)
 
 
-def test_a_single_place_sends_nothing_but_sums_over_data():
+def test_a_single_rank_sends_nothing_but_sums_over_data():
     boundary = Boundary(FEATURES, "phase", steps=2, gradient_wire="int8")
     pipeline = toy_pipeline(boundary, 2, 4, microbatches=3, ranks=1)
     step, trainable = step_function(pipeline, toy_params(boundary, 4))

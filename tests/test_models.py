@@ -113,11 +113,11 @@ def test_gradients_are_those_of_one_device_on_any_number_of_ranks(name, code, ra
     model, params, batch, (expected, gradients) = small_model_on_one_device(name, code)
     mesh = make_mesh(2, ranks)
     pipeline = model.pipeline(mesh, 3, label_smoothing=0.1)
-    spread, plans = split_plan(put_placed(mesh, place(params, ranks, 4)))
-    loss = lambda spread: pipeline(merge_plan(spread, plans), batch).sums["loss"]
-    found, spread_gradients = jit(jax.value_and_grad(loss))(spread)
+    trainable, plans = split_plan(put_placed(mesh, place(params, ranks, 4)))
+    loss = lambda trainable: pipeline(merge_plan(trainable, plans), batch).sums["loss"]
+    found, placed_gradients = jit(jax.value_and_grad(loss))(trainable)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert largest_gap(no_key_bias(gradients), no_key_bias(unplace(spread_gradients))) < 1e-5
+    assert largest_gap(no_key_bias(gradients), no_key_bias(unplace(placed_gradients))) < 1e-5
 
 
 def no_key_bias(gradients):

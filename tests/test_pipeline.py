@@ -139,7 +139,7 @@ def test_stochastic_gradient_wires_are_unbiased_everywhere(gradient_wire):
 
 @pytest.mark.parametrize("code", ["phase", "float32", "int8"])
 @pytest.mark.parametrize(("data", "ranks"), [(1, 1), (2, 2)])
-def test_four_stages_on_fewer_places_are_the_same_function(code, data, ranks):
+def test_four_stages_on_fewer_ranks_are_the_same_function(code, data, ranks):
     budget = 13 if code == "phase" else None
     boundary = Boundary(FEATURES, code, steps=3, budget=budget)
     params, batch = toy_params(boundary, STAGES), toy_batch(12)
@@ -148,7 +148,7 @@ def test_four_stages_on_fewer_places_are_the_same_function(code, data, ranks):
     assert_same(one, on_mesh(pipeline, params, batch))
 
 
-def test_a_stochastic_gradient_wire_rounds_between_the_stages_of_a_place_too():
+def test_a_stochastic_gradient_wire_rounds_between_the_virtual_stages_of_a_rank_too():
     exact, rough = (
         Boundary(FEATURES, "phase", steps=2, gradient_wire=wire) for wire in ("float32", "int8")
     )
@@ -161,7 +161,7 @@ def test_a_stochastic_gradient_wire_rounds_between_the_stages_of_a_place_too():
     assert largest_gap(draw(0), draw(1)) > 1e-6
 
 
-def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_places():
+def test_every_use_of_randomness_has_a_key_of_its_own_whatever_the_ranks():
     """Embedding, stages and head each write down the first number that their key draws."""
     column = lambda x, i, key: x.at[..., i].set(jax.random.uniform(key))
 

@@ -47,17 +47,17 @@ def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(ranks
     assert_equal_trees(unplace(placed), params)
     for tree in split_plan(params):  # None where the other has the leaf
         assert_equal_trees(unplace(place(tree, ranks, stages)), tree)
-    per_place, each = 4 // ranks, stages // ranks
+    per_rank, virtual = 4 // ranks, stages // ranks
     kernel = params["blocks"]["mlp"]["up"]["kernel"]
     for d in range(ranks):
         np.testing.assert_array_equal(
-            placed["blocks"]["mlp"]["up"]["kernel"][d], kernel[d * per_place : (d + 1) * per_place]
+            placed["blocks"]["mlp"]["up"]["kernel"][d], kernel[d * per_rank : (d + 1) * per_rank]
         )
     if stages > 1 and variant == "hnn":
         for s in range(stages - 1):
             for end, slot in (("encoder", s), ("decoder", s + 1)):
                 np.testing.assert_array_equal(
-                    placed["boundaries"][end]["gain"][slot // each, slot % each],
+                    placed["boundaries"][end]["gain"][slot // virtual, slot % virtual],
                     params["boundaries"][end]["gain"][s],
                 )
 

@@ -39,7 +39,7 @@ class Code(Protocol):
         """Values (..., features) of a received buffer."""
 
     def cotangent(self, encoder: Params, cotangent: jax.Array) -> jax.Array:
-        """The cotangent of the symbols, from the cotangent of the values."""
+        """The cotangent of the symbols, in their shape, from that of the values (..., features)."""
 
     def kept_features(self, end: Params) -> jax.Array:
         """bool (features,): the features of which anything is sent."""
@@ -54,7 +54,10 @@ SPIKE_CODES: dict[str, type[SpikeCode]] = {
     "latency": LatencyCode,
     "ternary": TernaryCode,
 }
+"""Every spike code by name."""
+
 CODES = (*SPIKE_CODES, *wire.DENSE_FORMATS, "topk")
+"""The names of all codes: spikes, dense formats and top-k."""
 
 
 def make_code(

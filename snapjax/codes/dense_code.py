@@ -76,17 +76,17 @@ class TopKCode(DenseCode):
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:
         index = self._largest(symbols)
         values = jnp.take_along_axis(symbols, index, axis=-1)
-        places = jax.lax.bitcast_convert_type(index.astype(self._index_dtype), jnp.uint8)
+        indices = jax.lax.bitcast_convert_type(index.astype(self._index_dtype), jnp.uint8)
         width = jnp.dtype(self._index_dtype).itemsize
-        places = places.reshape(*index.shape[:-1], width * self.count)
-        return jnp.concatenate([wire.pack_dense(values, self.format), places], axis=-1)
+        indices = indices.reshape(*index.shape[:-1], width * self.count)
+        return jnp.concatenate([wire.pack_dense(values, self.format), indices], axis=-1)
 
     def from_wire(self, decoder: Params, buffer: jax.Array, dtype: Any) -> jax.Array:
-        values, places = jnp.split(buffer, [2 * self.count], axis=-1)
+        values, indices = jnp.split(buffer, [2 * self.count], axis=-1)
         values = wire.unpack_dense(values, self.count, self.format, dtype)
         width = jnp.dtype(self._index_dtype).itemsize
-        shape = (*places.shape[:-1], self.count, *((width,) if width > 1 else ()))
-        index = jax.lax.bitcast_convert_type(places.reshape(shape), self._index_dtype)
+        shape = (*indices.shape[:-1], self.count, *((width,) if width > 1 else ()))
+        index = jax.lax.bitcast_convert_type(indices.reshape(shape), self._index_dtype)
         index = index.astype(jnp.int32)
         empty = jnp.zeros((*buffer.shape[:-1], self.features), dtype)
         return jnp.put_along_axis(empty, index, values, axis=-1, inplace=False)

@@ -79,7 +79,7 @@ def gather(values: jax.Array, mask: jax.Array, size: int) -> jax.Array:
     """
     if size == mask.shape[0]:
         return _keep(values, mask)
-    return jnp.take(values, _places(mask, size), axis=-1, mode="fill", fill_value=0)
+    return jnp.take(values, _positions(mask, size), axis=-1, mode="fill", fill_value=0)
 
 
 def scatter(values: jax.Array, mask: jax.Array) -> jax.Array:
@@ -88,11 +88,11 @@ def scatter(values: jax.Array, mask: jax.Array) -> jax.Array:
     if size == mask.shape[0]:
         return _keep(values, mask)
     every = jnp.arange(mask.shape[0], dtype=jnp.int32)
-    position = jnp.where(mask, jnp.searchsorted(_places(mask, size), every), size)
+    position = jnp.where(mask, jnp.searchsorted(_positions(mask, size), every), size)
     return jnp.take(values, position, axis=-1, mode="fill", fill_value=0)
 
 
-def _places(mask: jax.Array, size: int) -> jax.Array:
+def _positions(mask: jax.Array, size: int) -> jax.Array:
     """Where the mask is true, ascending: (size,), past the last one the mask's length.
 
     A sort and a search, because XLA cannot fuse into them: it would compute a `cumsum` or `nonzero`

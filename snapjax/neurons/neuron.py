@@ -29,6 +29,7 @@ from snapjax.neurons.surrogate import Surrogate, spike
 from snapjax.varying import match_varying
 
 RESETS = ("soft", "hard")
+"""What a spike does to the membrane: see the equations above."""
 
 # Up to here the time loop is unrolled, and XLA fuses the steps: 0.2 to 0.8 of the time of a rolled
 # scan on a CPU for T = 2 to 8 (scripts/bench_neuron.py). Beyond, XLA computes the early steps anew

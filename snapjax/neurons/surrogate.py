@@ -77,6 +77,7 @@ _SURROGATES: dict[str, tuple[Callable[[jax.Array, float], jax.Array], float]] = 
 }
 
 SURROGATES = tuple(_SURROGATES)
+"""The names of all surrogate gradients: the rows of the table above."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ sends in one tick arrives for the next. The last rank sends to nobody: there is 
 Every tick of the scan sends, the ramps too, so of the hops a step makes the share
 microbatches / (microbatches + ranks - 1) carries data; more microbatches waste less.
 
-A rank runs one stage or several, with the boundaries between its own stages computed and no link
-crossed: the function is the same for any number of ranks. On one rank the microbatches are plain
-gradient accumulation.
+A rank runs one stage or several, its virtual stages, with the boundaries between them computed and
+no link crossed: the function is the same for any number of ranks. On one rank the microbatches are
+plain gradient accumulation.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,11 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from snapjax.boundary import Boundary, BoundaryStats
+from snapjax.parallel.keys import Key, PassKeys
 from snapjax.parallel.sharding import split_stages
 from snapjax.varying import vary_over
 
 Batch = dict[str, jax.Array]
-Key = jax.Array | None
 
 
 class Outputs(NamedTuple):
@@ -44,44 +45,53 @@ class Outputs(NamedTuple):
     stats: BoundaryStats
 
 
-class PassKeys(NamedTuple):
-    """The randomness of one microbatch's pass: one key a use, or None everywhere.
-
-    The keys depend on the data shard, the microbatch and the stage, and on nothing of the mesh's
-    "stage" axis, so that a pass draws the same numbers on any number of ranks.
+class _Rank(NamedTuple):
+    """What a rank holds through all ticks of a pass.
 
     Attributes:
-      base: key of this data shard's microbatch; see `of`.
+      rank, shard: int32 scalars, the device's position on the mesh's "stage" and "data" axes.
+      first, last: bool scalars, whether it is the first or the last rank.
+      params: this rank's; of the blocks and of the boundaries' ends a list, an entry a virtual
+        stage.
+      microbatches: the device's part of the batch, arrays (microbatches, samples, ...).
+      key: of the pass, or None; for the work.
+      link_key: for what the links draw, or None.
     """
 
-    base: Key
+    rank: jax.Array
+    shard: jax.Array
+    first: jax.Array
+    last: jax.Array
+    params: dict[str, Any]
+    microbatches: Batch
+    key: Key
+    link_key: Key
 
-    @classmethod
-    def of(cls, key: Key, shard: Any = 0, microbatch: Any = 0) -> "PassKeys":
-        """The keys of a microbatch (int or int32 scalar) of a data shard (likewise)."""
-        if key is None:
-            return cls(None)
-        work, _ = jax.random.split(key)  # the other half is of the links; see `Pipeline`
-        return cls(jax.random.fold_in(jax.random.fold_in(work, shard), microbatch))
+    def microbatch(self, index: Any) -> Batch:
+        take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
+        return jax.tree.map(take, self.microbatches)
 
-    @property
-    def embed(self) -> Key:
-        return self._part(0)
 
-    @property
-    def head(self) -> Key:
-        return self._part(1)
+class _Task(NamedTuple):
+    """A rank's work in one tick; in the ramps it is idle, and `busy`, a bool scalar, False."""
 
-    def stage(self, stage: Any) -> Key:
-        """Of the work of a stage (int or int32 scalar)."""
-        return self._part(2 + 2 * stage)
+    busy: jax.Array
+    microbatch: Batch
+    keys: PassKeys
 
-    def cut(self, stage: Any) -> Key:
-        """Of the boundary after a stage, where no link is crossed."""
-        return self._part(3 + 2 * stage)
 
-    def _part(self, part: Any) -> Key:
-        return None if self.base is None else jax.random.fold_in(self.base, part)
+class _Carry(NamedTuple):
+    """What a tick hands to the next.
+
+    Attributes:
+      arrived: values that came over the link, not yet decoded; None on a single rank.
+      sums: of the head, over the ticks so far.
+      stats: likewise, with leaves (virtual stages,).
+    """
+
+    arrived: Any
+    sums: Any
+    stats: BoundaryStats
 
 
 @dataclass(frozen=True)
@@ -135,10 +145,12 @@ class Pipeline:
 
     @property
     def virtual_stages(self) -> int:
+        """Stages of each rank, S / D."""
         return split_stages(self.stages, self.ranks)
 
     @property
     def ticks(self) -> int:
+        """Steps of the schedule: M + D - 1."""
         return self.microbatches + self.ranks - 1
 
     def check(self, placed: Any, batch: Batch) -> None:
@@ -150,12 +162,12 @@ class Pipeline:
                 f"stages={self.stages}"
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
-            part, slots = path[0].key, self.virtual_stages
+            part = path[0].key
             fits = leaf.shape[:1] == (self.ranks,)
             if part == "blocks":
-                fits = fits and leaf.ndim > 1 and leaf.shape[1] % slots == 0
+                fits = fits and leaf.ndim > 1 and leaf.shape[1] % self.virtual_stages == 0
             elif part == "boundaries":
-                fits = leaf.shape[:2] == (self.ranks, slots)
+                fits = leaf.shape[:2] == (self.ranks, self.virtual_stages)
             if not fits:
                 raise ValueError(
                     f"Pipeline: parameter {jax.tree_util.keystr(path)} of shape {leaf.shape} is "
@@ -195,56 +207,15 @@ class Pipeline:
         return run(placed, batch, key)
 
     def _on_device(self, placed: Any, batch: Batch, key: Key) -> Outputs:
-        # Cast and cut into slots once, outside the scan: the transpose then sums a gradient over
-        # "data" once, and pads none per tick.
-        params = self._by_slot(_varying(jax.tree.map(lambda leaf: leaf[0], placed)))
-        rank, shard = (jax.lax.axis_index(name) for name in ("stage", "data"))
-        microbatches = _varying(
-            jax.tree.map(lambda leaf: leaf.reshape(self.microbatches, -1, *leaf.shape[1:]), batch)
+        """One device's part of a pass: a scan of its ticks, then the sums over the mesh."""
+        here = self._rank(placed, batch, key)
+        x = jax.eval_shape(
+            self.embed, here.params["embed"], here.microbatch(0), PassKeys.of(key).embed
         )
-        first, last = rank == 0, rank == self.ranks - 1
-        take = lambda index: jax.tree.map(
-            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), microbatches
-        )
-        # What a link's ends draw is of the tick and not of the microbatch: idle ranks send too.
-        link_key = None if key is None else jax.random.split(key)[1]
-
-        def tick(carry: tuple[Any, Any, BoundaryStats], time: jax.Array) -> Any:
-            arrived, sums, stats = carry
-            index = time - rank
-            busy = (index >= 0) & (index < self.microbatches)
-            index = jnp.clip(index, 0, self.microbatches - 1)
-            microbatch, keys = take(index), PassKeys.of(key, shard, index)
-            # What arrived is decoded here and not in the tick that received it: the backward pass
-            # of a tick then needs nothing that came over the link, and remat sends nothing twice.
-            receive = lambda: self.boundary.receive(params["decoder"][0], arrived, example.dtype)
-            embed = lambda: self.embed(params["embed"], microbatch, keys.embed)
-            # Idle ranks skip their work: on fake devices, which share cores, that is time saved.
-            x = self._either(first & busy, embed, receive)
-            work = lambda: self._run_stages(params, x, microbatch, keys, rank)
-            idle = lambda: (x, jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:-1]), stats))
-            y, inner = self._either(busy, work, idle)
-            head = lambda: self.head(params["head"], y, microbatch, keys.head)
-            new_sums, samples = self._either(last & busy, head, lambda: _zeros(head))
-            sums = jax.tree.map(jnp.add, sums, new_sums)
-            if self.ranks > 1:
-                tick_key = None if link_key is None else jax.random.fold_in(link_key, time)
-                y, sent = self._transmit(params, y, tick_key)
-                counts = (busy & ~last).astype(jnp.float32)
-                outer = jax.tree.map(lambda leaf: counts * leaf[None], sent)
-            else:
-                y, outer = None, _no_stats(1)
-            new_stats = jax.tree.map(lambda *parts: jnp.concatenate(parts), inner, outer)
-            return (y, sums, jax.tree.map(jnp.add, stats, _varying(new_stats))), samples
-
-        example = jax.eval_shape(self.embed, params["embed"], take(0), PassKeys.of(key).embed)
-        head_sums = lambda x: self.head(params["head"], x, take(0), PassKeys.of(key).head)[0]
-        # Before anything has arrived the carry holds zeros of what a boundary delivers.
-        value = lambda x: self._transmit(params, x, None)[0]
-        arrived = _zeros(value, example) if self.ranks > 1 else None
-        (_, sums, stats), samples = jax.lax.scan(
+        tick = partial(self._tick, here, x.dtype)
+        end, samples = jax.lax.scan(
             jax.checkpoint(tick) if self.remat else tick,
-            (arrived, _zeros(head_sums, example), _varying(_no_stats(self.virtual_stages))),
+            self._start(here, x),
             jnp.arange(self.ticks, dtype=jnp.int32),
         )
         # The last rank's sample outputs start when the first microbatch reaches it.
@@ -253,32 +224,130 @@ class Pipeline:
         )
         mean = lambda total: jax.lax.pmean(total / self.microbatches, "data")
         return Outputs(
-            sums=jax.tree.map(lambda total: jax.lax.psum(total, ("data", "stage")), sums),
+            sums=jax.tree.map(lambda total: jax.lax.psum(total, ("data", "stage")), end.sums),
             samples=samples,
-            stats=jax.tree.map(mean, stats),
+            stats=jax.tree.map(mean, end.stats),
         )
 
+    def _tick(self, here: _Rank, dtype: Any, carry: _Carry, time: jax.Array) -> tuple[_Carry, Any]:
+        """What a rank does in one tick; `time` counts the ticks, an int32 scalar.
+
+        Returns:
+          the next tick's carry, and the samples that the head gave, zeros on all but the last rank.
+        """
+        task = self._task(here, time)
+        x = self._receive(here, task, carry.arrived, dtype)
+        y, inner = self._run_stages(here, task, x)
+        sums, samples = self._head(here, task, y)
+        sums = jax.tree.map(jnp.add, carry.sums, sums)
+        arrived, outer = self._transmit(here, task, y, time)
+        stats = jax.tree.map(lambda *parts: jnp.concatenate(parts), inner, outer)
+        stats = jax.tree.map(jnp.add, carry.stats, _varying(stats))
+        return _Carry(arrived, sums, stats), samples
+
+    def _task(self, here: _Rank, time: jax.Array) -> _Task:
+        """Microbatch `time - rank`; before the first and after the last one a rank is idle."""
+        index = time - here.rank
+        busy = (index >= 0) & (index < self.microbatches)
+        index = jnp.clip(index, 0, self.microbatches - 1)
+        return _Task(busy, here.microbatch(index), PassKeys.of(here.key, here.shard, index))
+
+    def _receive(self, here: _Rank, task: _Task, arrived: Any, dtype: Any) -> jax.Array:
+        """The activation to work on: the first rank embeds, the others decode what arrived.
+
+        It is decoded here and not in the tick that received it: the backward pass of a tick then
+        needs nothing that came over the link, and remat sends nothing twice.
+        """
+        params = here.params
+        embed = lambda: self.embed(params["embed"], task.microbatch, task.keys.embed)
+        decode = lambda: self.boundary.receive(params["decoder"][0], arrived, dtype)
+        return self._either(here.first & task.busy, embed, decode)
+
     def _run_stages(
-        self, params: Any, x: jax.Array, microbatch: Batch, keys: PassKeys, rank: jax.Array
+        self, here: _Rank, task: _Task, x: jax.Array
     ) -> tuple[jax.Array, BoundaryStats]:
-        """This rank's stages and the boundaries between them, with leaves (stages here - 1,)."""
-        boundary, inner = replace(self.boundary, debug=False), [_no_stats(0)]
-        for slot in range(self.virtual_stages):
-            stage = rank * self.virtual_stages + slot
-            x = self.stage(params["blocks"][slot], x, microbatch, keys.stage(stage))
-            if slot < self.virtual_stages - 1:
-                ends = {"encoder": params["encoder"][slot], "decoder": params["decoder"][slot + 1]}
-                x, sent = boundary.apply(ends, x, keys.cut(stage))
-                inner.append(jax.tree.map(lambda leaf: leaf[None], sent))
-        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *inner)
+        """This rank's stages and the boundaries between them, with leaves (virtual stages - 1,).
 
-    def _transmit(self, params: Any, x: jax.Array, key: Key) -> tuple[jax.Array, BoundaryStats]:
-        """From the last stage here to the first stage of the next rank."""
+        An idle rank skips its work: on fake devices, which share cores, that is time saved.
+        """
+        boundary, params = replace(self.boundary, debug=False), here.params
+
+        def work() -> tuple[jax.Array, BoundaryStats]:
+            y, inner = x, [_no_stats(0)]
+            for slot in range(self.virtual_stages):
+                stage = here.rank * self.virtual_stages + slot
+                y = self.stage(params["blocks"][slot], y, task.microbatch, task.keys.stage(stage))
+                if slot < self.virtual_stages - 1:
+                    ends = {
+                        "encoder": params["encoder"][slot],
+                        "decoder": params["decoder"][slot + 1],
+                    }
+                    y, sent = boundary.apply(ends, y, task.keys.cut(stage))
+                    inner.append(jax.tree.map(lambda leaf: leaf[None], sent))
+            return y, jax.tree.map(lambda *parts: jnp.concatenate(parts), *inner)
+
+        return self._either(task.busy, work, lambda: (x, _no_stats(self.virtual_stages - 1)))
+
+    def _head(self, here: _Rank, task: _Task, y: jax.Array) -> tuple[Any, Any]:
+        """The head's sums and samples on the last rank, zeros on the others."""
+        head = lambda: self.head(here.params["head"], y, task.microbatch, task.keys.head)
+        return self._either(here.last & task.busy, head, lambda: _zeros(head))
+
+    def _transmit(
+        self, here: _Rank, task: _Task, y: jax.Array, time: jax.Array
+    ) -> tuple[Any, BoundaryStats]:
+        """Sends to the next rank: values that arrived from the one before, and what was sent.
+
+        The leaves of the statistics are (1,), zeros where no data was sent.
+        """
+        if self.ranks == 1:
+            return None, _no_stats(1)
+        # What a link's ends draw is of the tick and not of the microbatch: idle ranks send too.
+        key = None if here.link_key is None else jax.random.fold_in(here.link_key, time)
+        arrived, sent = self._send(here.params, y, key)
+        counts = (task.busy & ~here.last).astype(jnp.float32)
+        return arrived, jax.tree.map(lambda leaf: counts * leaf[None], sent)
+
+    def _send(self, params: Any, y: jax.Array, key: Key) -> tuple[jax.Array, BoundaryStats]:
+        """From the last stage of a rank to the first stage of the next."""
         ends = {"encoder": params["encoder"][-1], "decoder": params["decoder"][0]}
-        return self.boundary.transmit(ends, x, "stage", key=key)
+        return self.boundary.transmit(ends, y, "stage", key=key)
 
-    def _by_slot(self, params: Any) -> dict[str, Any]:
-        """A rank's parameters, those of its stages as lists with an entry a stage."""
+    def _rank(self, placed: Any, batch: Batch, key: Key) -> _Rank:
+        # Cast and cut into stages once, outside the scan: the transpose then sums a gradient over
+        # "data" once, and pads none per tick.
+        params = self._by_virtual_stage(_varying(jax.tree.map(lambda leaf: leaf[0], placed)))
+        rank, shard = (jax.lax.axis_index(name) for name in ("stage", "data"))
+        split = lambda leaf: leaf.reshape(self.microbatches, -1, *leaf.shape[1:])
+        return _Rank(
+            rank=rank,
+            shard=shard,
+            first=rank == 0,
+            last=rank == self.ranks - 1,
+            params=params,
+            microbatches=_varying(jax.tree.map(split, batch)),
+            key=key,
+            link_key=None if key is None else jax.random.split(key)[1],
+        )
+
+    def _start(self, here: _Rank, x: Any) -> _Carry:
+        """The first tick's carry: zeros of what a link delivers, of the head's sums, of statistics.
+
+        Args:
+          here: this rank.
+          x: shape and dtype of an activation.
+        """
+        key = lambda: PassKeys.of(here.key).head
+        sums = lambda x: self.head(here.params["head"], x, here.microbatch(0), key())[0]
+        value = lambda x: self._send(here.params, x, None)[0]
+        return _Carry(
+            arrived=_zeros(value, x) if self.ranks > 1 else None,
+            sums=_zeros(sums, x),
+            stats=_varying(_no_stats(self.virtual_stages)),
+        )
+
+    def _by_virtual_stage(self, params: Any) -> dict[str, Any]:
+        """A rank's parameters, those of its stages as lists with an entry a virtual stage."""
         ends = params["boundaries"] if self.stages > 1 else {}
         cut = lambda leaf: leaf.reshape(self.virtual_stages, -1, *leaf.shape[1:])
         slots = {

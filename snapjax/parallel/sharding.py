@@ -1,7 +1,8 @@
 """Meshes, sharding rules, and the layouts that parameters take.
 
 Parameters have one stable layout, the canonical one, and one that a pipeline runs on. A model of S
-stages is placed on D ranks, D a divisor of S; each rank runs k = S / D stages, one after another:
+stages is placed on D ranks, D a divisor of S; each rank runs k = S / D virtual stages, one after
+another:
 
 | | canonical | placed on D ranks |
 |---|---|---|
@@ -69,7 +70,7 @@ def split_layers(layers: int, stages: int) -> int:
 
 
 def split_stages(stages: int, ranks: int) -> int:
-    """Stages of each rank.
+    """Virtual stages of each rank.
 
     Raises:
       ValueError: when `ranks` does not divide `stages`, naming the numbers that do.
@@ -106,12 +107,12 @@ def place(params: dict[str, Any], ranks: int, stages: int | None = None) -> dict
         boundaries of another number of stages.
     """
     stages = ranks if stages is None else stages
-    each = split_stages(stages, ranks)
+    virtual = split_stages(stages, ranks)
     everywhere = lambda leaf: jnp.broadcast_to(leaf[None], (ranks, *leaf.shape))
 
     def cut(leaf: Any) -> Any:
-        per_place = each * split_layers(leaf.shape[0], stages)
-        return leaf.reshape(ranks, per_place, *leaf.shape[1:])
+        per_rank = virtual * split_layers(leaf.shape[0], stages)
+        return leaf.reshape(ranks, per_rank, *leaf.shape[1:])
 
     def slots(leaf: Any, spare_first: bool) -> Any:
         if leaf.shape[0] != stages - 1:
@@ -120,7 +121,7 @@ def place(params: dict[str, Any], ranks: int, stages: int | None = None) -> dict
                 f"{stages - 1}"
             )
         parts = [leaf[:1], leaf] if spare_first else [leaf, leaf[-1:]]
-        return jnp.concatenate(parts).reshape(ranks, each, *leaf.shape[1:])
+        return jnp.concatenate(parts).reshape(ranks, virtual, *leaf.shape[1:])
 
     placed = {
         "embed": jax.tree.map(everywhere, params["embed"]),

@@ -1,1 +1,1 @@
-"""How symbols become bytes: bit planes, events, dense formats, gradients, bit fields."""
+"""How symbols become bytes: bit planes, events (AER), dense formats, gradients, bit fields."""

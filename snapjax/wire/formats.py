@@ -18,7 +18,10 @@ from jax.typing import DTypeLike
 from snapjax.errors import unknown_name
 
 DENSE_FORMATS = ("float32", "bfloat16", "int8", "int4", "int2")
+"""Number formats that send every feature."""
+
 GRADIENT_FORMATS = ("float32", "bfloat16", "int8", "int4")
+"""Number formats of a gradient on the way back; int8 and int4 round stochastically."""
 
 
 class _Levels(NamedTuple):
@@ -92,7 +95,10 @@ def event_count(bits: jax.Array) -> jax.Array:
 
 
 def pack_events(bits: jax.Array, capacity: int) -> jax.Array:
-    """Writes spikes as feature indices, which is shorter than bit planes when few features spike.
+    """Address-event representation (AER): spikes as feature indices.
+
+    Shorter than bit planes when few features spike. The token is not written with every event, as
+    AER's address would have it, but follows from the counts.
 
     The buffer is every token's spike count, then the features that spike, token after token and in
     ascending order, then zeros; widths as in `event_bytes`. With more than `capacity` spikes the

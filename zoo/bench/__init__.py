@@ -5,4 +5,6 @@ ours.py     this repository's training and forward steps as runs
 peers.py    Hugging Face's models of the same sizes, on PyTorch, as runs; needs torch
 inputs.py   a data set for a model, and how long a step waits for it
 report.py   all of it for some models, as records and as a table
+
+May import train and below.
 """

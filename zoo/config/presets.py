@@ -162,6 +162,7 @@ PRESETS = {
         gutenberg_hnn,
     )
 }
+"""Every preset by name: a function that makes its `RunConfig`."""
 
 
 def get_preset(name: str) -> RunConfig:

@@ -2,11 +2,13 @@
 
 | file | what it does |
 |---|---|
-| `spec.py`, `sources.py`, `prepare.py` | a `DataSpec` is found, checked and becomes a `Data` |
+| `sources.py`, `prepare.py` | a `DataSpec` is found, checked and becomes a `Data` |
 | `embedded.py`, `tables.py`, `idx.py`, `pictures.py`, `files.py` | where the bytes come from |
 | `images.py`, `augment.py` | splits of images |
 | `text.py`, `masking.py`, `tokenizer.py` | splits of text |
 | `order.py`, `lengths.py`, `batches.py`, `prefetch.py` | who sees which sample when |
+
+May import config and utils.
 """
 
 from zoo.config.data import DataSpec

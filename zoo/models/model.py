@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snapjax.boundary import Boundary, BoundaryStats
-from snapjax.parallel.pipeline import Key, PassKeys, Pipeline
+from snapjax.parallel.keys import Key, PassKeys
+from snapjax.parallel.pipeline import Pipeline
 from snapjax.parallel.sharding import split_layers, stack
 from zoo.models.layers import init_stack, run_stack
 from zoo.models.losses import LOSSES, Arrays
