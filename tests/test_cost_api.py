@@ -25,7 +25,7 @@ def test_every_public_name_is_there():
 def test_type_checkers_see_the_names_where_they_are_found():
     """The imports under TYPE_CHECKING are of the same objects as the lazy ones, and of all."""
     module = ast.parse(Path(cost.__file__).read_text())
-    (block,) = [node for node in module.body if isinstance(node, ast.If)]
+    block = next(node for node in module.body if isinstance(node, ast.If))
     imported = {alias.name: node.module for node in block.body for alias in node.names}
     assert sorted(imported) == cost.__all__
     for name, home in imported.items():

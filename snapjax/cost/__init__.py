@@ -9,7 +9,7 @@ needed. Names are imported when they are first asked for, so importing this modu
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snapjax.cost.count.spike_marks import spikes
@@ -44,30 +44,31 @@ __all__ = [
     "trace",
 ]
 
-_DEFINED_IN = {
-    "spikes": "count.spike_marks",
-    "trace": "count.trace",
-    **dict.fromkeys(("Counts", "Op", "Transfer", "Unpriced"), "counts"),
-    **dict.fromkeys(("Difference", "compare"), "hlo.compare"),
-    "Schedule": "price.latency",
-    **dict.fromkeys(("Profile", "list_profiles", "load_profile"), "price.profile"),
-    "Cut": "price.traffic",
-    "html": "report.html",
-    **dict.fromkeys(("Estimate", "estimate"), "report.methods"),
-    **dict.fromkeys(("table", "to_dict"), "report.text"),
-}
-_MODULES = ("count", "counts", "hlo", "price", "report")
+# Where each name is from. Hidden from type checkers, to which a module with a `__getattr__` has
+# every name there could be.
+if not TYPE_CHECKING:
+    _DEFINED_IN = {
+        "spikes": "count.spike_marks",
+        "trace": "count.trace",
+        **dict.fromkeys(("Counts", "Op", "Transfer", "Unpriced"), "counts"),
+        **dict.fromkeys(("Difference", "compare"), "hlo.compare"),
+        "Schedule": "price.latency",
+        **dict.fromkeys(("Profile", "list_profiles", "load_profile"), "price.profile"),
+        "Cut": "price.traffic",
+        "html": "report.html",
+        **dict.fromkeys(("Estimate", "estimate"), "report.methods"),
+        **dict.fromkeys(("table", "to_dict"), "report.text"),
+    }
+    _MODULES = ("count", "counts", "hlo", "price", "report")
 
+    def __getattr__(name):
+        if name in _DEFINED_IN:
+            value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+            globals()[name] = value  # the next use does not come here
+            return value
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-        globals()[name] = value  # asked for here once only
-        return value
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    def __dir__():
+        return sorted({*globals(), *__all__, *_MODULES})
