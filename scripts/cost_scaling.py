@@ -1,10 +1,10 @@
-"""Margins of spiking boundaries over dense ones against model size and devices (claim C4).
+"""Margins of spiking boundaries over dense ones against model size and devices.
 
 python scripts/cost_scaling.py --json results/cost_scaling.json --plot results/cost_scaling.png
 python scripts/cost_scaling.py --train --profile h100-nvlink
 
-One fixed rule (see zoo/cost_study.py): only the width and the number of devices change. Spike rates
-are those of the trained hybrids that ship with the zoo where a family has one, and assumed
+One fixed rule (see zoo/cost/scaling.py): only the width and the number of devices change. Spike
+rates are those of the trained hybrids that ship with the zoo where a family has one, and assumed
 elsewhere; every row says which.
 """
 

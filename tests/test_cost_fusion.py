@@ -14,7 +14,7 @@ from snapjax.boundary import Boundary
 from snapjax.cost.hlo import counts as hlo
 from snapjax.cost.hlo import text as hlo_text
 from snapjax.cost.hlo import traffic as hlo_traffic
-from zoo.cost import models as zoo_cost
+from zoo.cost import models
 from zoo.models.registry import create_model
 
 X = shape(64, 256)
@@ -217,7 +217,7 @@ def test_a_model_moves_about_what_xla_moves(name):
     which is not counted here: most in a backward pass."""
     model = create_model(name, "hnn", 1)
     params = jax.eval_shape(model.init, jax.random.key(0))
-    batch = zoo_cost.batch_shapes(model, zoo_cost.Setting(8))
+    batch = models.batch_shapes(model, models.Setting(8))
 
     def forward(params, batch):
         return model.apply(params, batch)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from scripts import bench_latency, calibrate_profile, cost_scaling
-from snapjax import cost as price
+from snapjax import cost
 from zoo.bench import machine
-from zoo.cost import scaling as cost_study
+from zoo.cost import scaling
 
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
 
@@ -26,11 +26,11 @@ def _optax_mixes_types():
 
 @pytest.fixture(scope="module")
 def study():
-    return cost_study.run("snap-mesh", ["vit"], (2, 4), sizes=1, rate=0.5)
+    return scaling.run("snap-mesh", ["vit"], (2, 4), sizes=1, rate=0.5)
 
 
 def test_rows_of_the_study(study):
-    assert len(study) == 2 * len(cost_study.variants())
+    assert len(study) == 2 * len(scaling.variants())
     by = {(row["devices"], row["variant"]): row for row in study}
     # 196 tokens, 16 layers: macs are the model's, whatever the cut.
     layer = 196 * (4 * 192**2 + 2 * 192 * 768 + 2 * 196 * 192)
@@ -44,7 +44,7 @@ def test_rows_of_the_study(study):
         assert by[devices, "ann_int8"]["hop_bytes"] == sent * (192 + 2)
         assert by[devices, "hnn"]["hop_bytes"] == sent * 24
         assert by[devices, "hnn"]["margin"]["link_energy_pj"] == pytest.approx(32)
-        assert by[devices, "ann"]["margin"] == dict.fromkeys(cost_study.MARGINS, 1)
+        assert by[devices, "ann"]["margin"] == dict.fromkeys(scaling.MARGINS, 1)
         assert by[devices, "ann"]["boundary_energy_pj"] < by[devices, "hnn"]["boundary_energy_pj"]
     assert by[2, "hnn"]["rate_is"] == "assumed"
     assert by[2, "ann"]["rate"] is None
@@ -56,16 +56,16 @@ def test_growth_is_read_off_the_rows():
         "margin": {"energy_pj": margin},
     }  # fmt: skip
     rows = [row(1, 2, 1.0), row(1, 4, 3.0), row(2, 2, 2.0), row(2, 4, 2.0)]
-    grows = lambda along: cost_study.grows(rows, "energy_pj", along)
+    grows = lambda along: scaling.grows(rows, "energy_pj", along)
     assert grows("devices") == {"f, width=1": True, "f, width=2": False}
     assert grows("width") == {"f, devices=2": True, "f, devices=4": False}
     # One point does not grow.
-    assert cost_study.grows(rows[:1], "energy_pj", "devices") == {}
+    assert scaling.grows(rows[:1], "energy_pj", "devices") == {}
 
 
 def test_rates_of_the_study_are_measured_where_a_trained_model_ships():
-    assert cost_study.family_rate("vit").how.startswith(f"{PRETRAINED}: measured on")
-    assert cost_study.family_rate("nothing") == cost_study.Rate(0.5, "assumed")
+    assert scaling.family_rate("vit").how.startswith(f"{PRETRAINED}: measured on")
+    assert scaling.family_rate("nothing") == scaling.Rate(0.5, "assumed")
 
 
 def test_the_studys_command(capsys, tmp_path):
@@ -73,7 +73,7 @@ def test_the_studys_command(capsys, tmp_path):
     argv = ["--families", "bert", "--sizes", "1", "--devices", "2", "--rate", "0.4"]
     assert cost_scaling.main([*argv, "--json", str(out), "--plot", str(png)]) == 0
     record = json.loads(out.read_text())
-    assert len(record["rows"]) == len(cost_study.variants())
+    assert len(record["rows"]) == len(scaling.variants())
     assert {row["rate"] for row in record["rows"]} == {None, 0.4}
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "0.400 assumed" in capsys.readouterr().out
@@ -117,7 +117,7 @@ def test_measured_constants_are_work_over_time():
     assert found["rate_mac_32"].value == pytest.approx((64 + 128) / 2, rel=0.2)
     profile = machine.calibrated("mine", "ethernet-1g", found, "a test")
     assert profile["rate_mac_8"] == profile["rate_mac_32"]
-    assert profile["link_bandwidth"] == price.load_profile("ethernet-1g")["link_bandwidth"]
+    assert profile["link_bandwidth"] == cost.load_profile("ethernet-1g")["link_bandwidth"]
     assert profile.constants["start"].status == "measured"
 
 
@@ -126,7 +126,7 @@ def test_calibrating_and_predicting(capsys, tmp_path):
     path, out = tmp_path / "machine.toml", tmp_path / "latency.json"
     argv = ["--small", "--repeats", "1", "--name", "here", "--out", str(path)]
     assert calibrate_profile.main(argv) == 0
-    profile = price.load_profile(path)
+    profile = cost.load_profile(path)
     assert profile.name == "here"
     assert {"rate_mac_32", "memory_bandwidth"} <= set(profile.by_status()["measured"])
     argv = ["--profile", str(path), "--models", "vit_nano_patch2_8", "--batch-size", "8"]

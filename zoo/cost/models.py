@@ -150,7 +150,7 @@ def batch_shapes(model: Model, setting: Setting) -> dict[str, jax.ShapeDtypeStru
         image = (count, config.image_size, config.image_size, config.channels)
         batch = {"image": shape(jnp.float32, *image)}
     else:
-        batch = {name: shape(jnp.int32, count, tokens) for name in ("input_ids", "type")}
+        batch = {name: shape(jnp.int32, count, tokens) for name in ("input_ids", "token_type_ids")}
         batch["attention_mask"] = shape(jnp.bool_, count, tokens)
     targets: tuple[int, ...] = (count,)
     if config.task == "mlm":

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snapjax import cost as price
+from snapjax import cost
 from snapjax.boundary import Boundary
-from zoo.cost import models as cost
+from zoo.cost.models import Setting, cut_of, measured_rate, schedule_of, trace_step, with_rate
 from zoo.models.model import Model
 from zoo.models.registry import VARIANTS, create_model
 from zoo.pretrained.load import load_pretrained
@@ -72,12 +72,12 @@ def family_rate(family: str) -> Rate:
     for name in list_pretrained():
         loaded = load_pretrained(name) if name.startswith(family) else None
         if loaded is not None and loaded.model.boundary.spiking:
-            value, how = cost.measured_rate(loaded.model, loaded.params)
+            value, how = measured_rate(loaded.model, loaded.params)
             return Rate(value, f"{name}: {how}")
     return Rate(ASSUMED_RATE, "assumed")
 
 
-def one_packet_an_activation(counts: price.Counts, bits: float) -> price.Counts:
+def one_packet_an_activation(counts: cost.Counts, bits: float) -> cost.Counts:
     """The counts of a float32 boundary as if every activation took a packet of `bits`."""
     wider = lambda transfer: replace(
         transfer,
@@ -89,7 +89,7 @@ def one_packet_an_activation(counts: price.Counts, bits: float) -> price.Counts:
 
 
 def run(
-    profile: str | price.Profile,
+    profile: str | cost.Profile,
     families: Iterable[str] = tuple(FAMILIES),
     devices: Sequence[int] = DEVICES,
     sizes: int | None = None,
@@ -108,7 +108,7 @@ def run(
       rate: spike rate to assume; None for `family_rate`.
       done: called after every row.
     """
-    profile = price.load_profile(profile)
+    profile = cost.load_profile(profile)
     rows: list[Row] = []
     for family in families:
         known = family_rate(family) if rate is None else Rate(rate, "assumed")
@@ -127,20 +127,20 @@ def _row(
     variant: str,
     width: int,
     devices: int,
-    profile: price.Profile,
+    profile: cost.Profile,
     train: bool,
     rate: Rate,
 ) -> Row:
     model = build(family, variant, width, devices)
-    setting = cost.Setting(BATCH, MICROBATCHES, train=train)
-    counts = cost.with_rate(cost.trace_step(model, setting), rate.value)
+    setting = Setting(BATCH, MICROBATCHES, train=train)
+    counts = with_rate(trace_step(model, setting), rate.value)
     if variant == "ann_packets":
         counts = one_packet_an_activation(counts, profile["link_packet_bits"])
-    found = price.estimate(
+    found = cost.estimate(
         counts,
         profile,
-        schedule=cost.schedule_of(model, setting, profile),
-        cut=cost.cut_of(model, setting),
+        schedule=schedule_of(model, setting, profile),
+        cut=cut_of(model, setting),
     )
     spiking = model.boundary.spiking
     return {
@@ -182,8 +182,8 @@ def _with_margins(rows: list[Row]) -> Iterator[Row]:
 
 
 def grows(rows: Sequence[Row], figure: str, along: str, variant: str = "hnn") -> dict[str, bool]:
-    """Whether a margin over the ANN grows along one of the two directions, at every place on the
-    other: claim C4.
+    """Whether a margin over the ANN grows with the width (or with the devices), for every number
+    of devices (or every width).
 
     Args:
       rows: from `run`.
@@ -214,7 +214,8 @@ def markdown(studies: Mapping[str, Sequence[Row]]) -> str:
     ends of both directions; a column for each study and for spikes and 8 bits.
 
     Args:
-      studies: what is written over a study's columns -> its rows, all of the same places.
+      studies: what is written over a study's columns -> its rows; all studies have the same
+        families, widths and devices.
     """
     shown = [(name, variant) for name in studies for variant in ("hnn", "ann_int8")]
     label = {"hnn": "spikes", "ann_int8": "int8"}

@@ -1,1 +1,1 @@
-"""Counting: the walk of a jaxpr, operation by operation."""
+"""Counting: the walk of a jaxpr, operation by operation; `trace` is where it starts."""

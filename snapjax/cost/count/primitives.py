@@ -1,8 +1,9 @@
 """What every primitive of a jaxpr costs: the table of classes, and the few that need a formula.
 
 A primitive is priced here, declared free here, a collective (`collectives.py`), a call or a loop
-(`walk.py`), or unpriced. A function of the math library counts once as "transcendental", whatever
-polynomial it compiles to; published counts differ in this, and a reader can weigh the class.
+(`control.py`), or unpriced. A function of the math library counts once as "transcendental",
+whatever polynomial it compiles to; published counts differ in this, and a reader can weigh the
+class.
 """
 
 import math

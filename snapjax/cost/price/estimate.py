@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer
 from snapjax.cost.price import energy, latency
@@ -120,23 +120,16 @@ class Estimate:
         """The same with every spike operand dense."""
         return energy.mac_ac(self.macs, 0)
 
-    def table(self, depth: int = 3) -> str:
-        """Readable text: totals, modules down to `depth` levels, links, encodings, notes."""
-        from snapjax.cost.report.text import table
+    if TYPE_CHECKING:  # `snapjax.cost.report.methods` attaches its functions under these names
 
-        return table(self, depth)
+        def table(self, depth: int = 3) -> str:
+            """Readable text: see `snapjax.cost.table`."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, in JSON's own types."""
-        from snapjax.cost.report.text import to_dict
+        def to_dict(self) -> dict[str, Any]:
+            """Everything, in JSON's own types: see `snapjax.cost.to_dict`."""
 
-        return to_dict(self)
-
-    def html(self, title: str = "Cost") -> str:
-        """One page with charts that needs nothing from elsewhere."""
-        from snapjax.cost.report.html import page
-
-        return page(self, title)
+        def html(self, title: str = "Cost") -> str:
+            """One page with charts: see `snapjax.cost.html`."""
 
 
 def estimate(

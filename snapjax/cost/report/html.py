@@ -1,14 +1,11 @@
 """An estimate as one page with charts: no script, no font, no picture from elsewhere."""
 
-import html
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from html import escape as escape_markup
 
+from snapjax.cost.price.estimate import Estimate
 from snapjax.cost.price.traffic import ENCODINGS
 from snapjax.cost.report.text import joules, latency_rows, plain, seconds, si, table
-
-if TYPE_CHECKING:
-    from snapjax.cost.price.estimate import Estimate
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -22,8 +19,13 @@ pre { overflow-x: auto; background: #f6f6f6; padding: 1em; font-size: 12px; line
 _LABEL, _BAR, _ROW = 250, 520, 26  # pixels of the label's column, of the longest bar, of a row
 
 
-def page(estimate: "Estimate", title: str = "Cost") -> str:
-    """What `Estimate.html` returns."""
+def html(estimate: Estimate, title: str = "Cost") -> str:
+    """An estimate as one HTML page with charts, which loads nothing from elsewhere.
+
+    Args:
+      estimate: from `snapjax.cost.estimate`.
+      title: of the page.
+    """
     profile, devices = estimate.profile, estimate.counts.devices
     parts = [(part, amount) for part, amount in estimate.energy_parts.items() if amount.value]
     top = max((amount.high for _, amount in parts), default=0.0)
@@ -60,7 +62,7 @@ def page(estimate: "Estimate", title: str = "Cost") -> str:
 <p>{escape(lead)}</p>
 {body}
 <h2>In figures</h2>
-<pre>{html.escape(table(estimate))}</pre>
+<pre>{escape_markup(table(estimate))}</pre>
 <h2>Notes</h2>
 <ul>
 {notes}
@@ -109,7 +111,7 @@ def bars(rows: Sequence[Bar], top: float) -> str:
     return "\n".join([*lines, "</svg>"])
 
 
-def waterfall(estimate: "Estimate") -> str:
+def waterfall(estimate: Estimate) -> str:
     """The parts of a step's latency, each starting where the one before ended, and their sum."""
     rows: list[Bar] = []
     reached = top = 0.0
@@ -121,7 +123,7 @@ def waterfall(estimate: "Estimate") -> str:
     return bars(rows, top)
 
 
-def _links(estimate: "Estimate") -> str:
+def _links(estimate: Estimate) -> str:
     rows: list[Bar] = []
     for link in estimate.links:
         moved = link.transfer
@@ -130,7 +132,7 @@ def _links(estimate: "Estimate") -> str:
     return bars(rows, _top(row[2] for row in rows))
 
 
-def _encodings(estimate: "Estimate") -> str:
+def _encodings(estimate: Estimate) -> str:
     rows: list[Bar] = []
     for name in ENCODINGS:
         sent = sum(row.bytes[name] for row in estimate.traffic)
@@ -144,7 +146,7 @@ def _top(values: Iterable[float]) -> float:
 
 def escape(text: str) -> str:
     """Text of a page on one line: names come from the user's program."""
-    return html.escape(plain(text))
+    return escape_markup(plain(text))
 
 
 def _short(text: str, most: int = 34) -> str:

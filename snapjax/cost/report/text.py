@@ -3,14 +3,12 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snapjax.cost.counts import KINDS
 from snapjax.cost.price.amounts import Amount, total
+from snapjax.cost.price.estimate import Estimate, ModuleCost
 from snapjax.cost.price.traffic import ENCODINGS
-
-if TYPE_CHECKING:
-    from snapjax.cost.price.estimate import Estimate, ModuleCost
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
@@ -45,10 +43,8 @@ def seconds(value: float) -> str:
     return si(value, "s")
 
 
-def modules_to_depth(estimate: "Estimate", depth: int) -> list["ModuleCost"]:
+def modules_to_depth(estimate: Estimate, depth: int) -> list[ModuleCost]:
     """The modules with those below `depth` levels put into their ancestors; in program order."""
-    from snapjax.cost.price.estimate import ModuleCost
-
     groups: dict[str, list[ModuleCost]] = {}
     for module in estimate.modules:
         path = "/".join(module.path.split("/")[:depth]) if module.path else "(top)"
@@ -68,7 +64,7 @@ def modules_to_depth(estimate: "Estimate", depth: int) -> list["ModuleCost"]:
     ]
 
 
-def latency_rows(estimate: "Estimate") -> list[tuple[str, float]]:
+def latency_rows(estimate: Estimate) -> list[tuple[str, float]]:
     """(what, seconds) of one step: the parts that add up to its latency, and what overlap hides."""
     times = estimate.times
     rows = [(name, getattr(times, name)) for name in ("compute", "memory", "start", "bubble")]
@@ -76,8 +72,14 @@ def latency_rows(estimate: "Estimate") -> list[tuple[str, float]]:
     return [(name, value) for name, value in rows if value]
 
 
-def table(estimate: "Estimate", depth: int = 3) -> str:
-    """What `Estimate.table` returns."""
+def table(estimate: Estimate, depth: int = 3) -> str:
+    """An estimate as readable text: totals, modules, links, encodings, notes.
+
+    Args:
+      estimate: from `snapjax.cost.estimate`.
+      depth: levels of module paths that have a row of their own; deeper ones are in their
+        ancestor's.
+    """
     counts, profile = estimate.counts, estimate.profile
     mesh = " x ".join(f"{n} {axis}" for axis, n in counts.mesh.items() if n > 1) or "no mesh"
     known = counts.parameters is not None
@@ -161,8 +163,8 @@ def table(estimate: "Estimate", depth: int = 3) -> str:
     return "\n\n".join(sections)
 
 
-def to_dict(estimate: "Estimate") -> dict[str, Any]:
-    """What `Estimate.to_dict` returns; pJ, bytes and seconds, of all devices unless said."""
+def to_dict(estimate: Estimate) -> dict[str, Any]:
+    """An estimate in JSON's own types: pJ, bytes and seconds, of all devices unless said."""
     counts, schedule = estimate.counts, estimate.schedule
     status = estimate.profile.by_status()
     return {

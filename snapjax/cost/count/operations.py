@@ -1,0 +1,171 @@
+"""Equations that run nothing else: arithmetic, copies, collectives.
+
+`operation` handles every primitive that has no handler of its own.
+"""
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from snapjax.cost.count import _jax, collectives, fusion, known, layout, primitives, spike_marks
+from snapjax.cost.count.value import Value
+from snapjax.cost.count.walk import Handlers, Visit, Walker
+from snapjax.cost.counts import Unpriced
+
+HANDLERS = Handlers()
+
+AUTO = (
+    "auto-sharded: XLA divides this program over the mesh and inserts its collectives; the jaxpr "
+    "has none of them, so the compiled HLO (snapjax.cost.hlo.counts) is the source for transfers"
+)
+
+
+def operation(walker: Walker, visit: Visit) -> list[Value]:
+    """An equation whose work is in the table of `primitives.py`, or that has no price."""
+    if walker.record.active:
+        _count(walker, visit, primitives.work(visit.equation))
+    return _results(walker, visit)
+
+
+@HANDLERS.register("reduce", "reduce_window")
+def fold(walker: Walker, visit: Visit) -> list[Value]:
+    """A reduction by a function of the user's: its body for every element folded away."""
+    if walker.record.active:
+        _count(walker, visit, _folded(visit.equation))
+    return _results(walker, visit)
+
+
+@HANDLERS.register(*primitives.HOST)
+def host(walker: Walker, visit: Visit) -> list[Value]:
+    walker.note(f"{visit.title}: {visit.name} runs on the host and is not counted")
+    return operation(walker, visit)
+
+
+@HANDLERS.register("sharding_constraint", "reshard")
+def constraint(walker: Walker, visit: Visit) -> list[Value]:
+    """A layout that XLA brings about, by collectives of its own."""
+    results = operation(walker, visit)
+    large = any(_jax.size_of(operand.aval) > 1 for operand in visit.equation.invars)
+    if large and not walker.manual:
+        walker.note(AUTO)
+    return results
+
+
+@HANDLERS.register("axis_index")
+def axis_index(walker: Walker, visit: Visit) -> list[Value]:
+    """Each device's index along an axis (or several) is known, in every iteration."""
+    results = operation(walker, visit)
+    if not walker.manual:
+        return results
+    axis = visit.equation.params["axis_name"]
+    axes = (axis,) if isinstance(axis, str) else tuple(axis)
+    sizes = tuple(walker.mesh.values())
+    coordinates = np.unravel_index(np.arange(math.prod(sizes)), sizes)
+    along = dict(zip(walker.mesh, coordinates, strict=True))
+    index = np.ravel_multi_index([along[a] for a in axes], [walker.mesh[a] for a in axes])
+    index = index.reshape(-1, *(1,) * (visit.weights.ndim - 1))
+    return [value._replace(known=np.broadcast_to(index, visit.weights.shape)) for value in results]
+
+
+@HANDLERS.register(*collectives.COLLECTIVES, *(f"{name}_start" for name in collectives.COLLECTIVES))
+def collective(walker: Walker, visit: Visit) -> list[Value]:
+    """A collective that the program states, or the beginning of an asynchronous one."""
+    if walker.record.active:
+        _send(walker, visit)
+    return _results(walker, visit)
+
+
+@HANDLERS.register(*collectives.ENDS)
+def end(walker: Walker, visit: Visit) -> list[Value]:
+    """What was counted at its beginning."""
+    return _results(walker, visit)
+
+
+def reshard(
+    walker: Walker, visit: Visit, operand: Any, value: Value, steps: Sequence[layout.Move]
+) -> None:
+    """Counts the collectives that bring an operand of an equation into another layout."""
+    for step in steps:
+        shards = layout.shards([step.spec], walker.mesh)
+        payload = -(-_jax.bytes_of(operand.aval) // shards)
+        elements = _jax.size_of(operand.aval) // shards
+        found = collectives.implied(step, walker.mesh, payload, elements)
+        moved = SimpleNamespace(invars=[operand])
+        where = "/".join((*visit.path, "reshard"))
+        walker.record.collective(moved, where, found, visit.executions, [value.mark])
+
+
+def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None) -> None:
+    """Records an equation's work; None is work without a price."""
+    if found is None:
+        walker.unpriced(visit)
+        return
+    share = 1.0
+    matmul = visit.name in primitives.MATMULS
+    if not walker.manual and walker.mesh:
+        specs = [value.spec for value in visit.operands]
+        share = 1 / layout.shards(specs, walker.mesh)
+        if matmul and layout.axes_of(*specs):
+            walker.note(AUTO)
+    sites: tuple[str, ...] = ()
+    if matmul:
+        sites = spike_marks.operand_sites([value.mark for value in visit.operands[:2]])
+    assert isinstance(visit.moved, fusion.Stored)  # only calls have plans
+    equation, times = visit.equation, visit.executions
+    walker.record.work(equation, visit.where, found, visit.moved, times, share, sites)
+
+
+def _folded(equation: Any) -> list[primitives.Work] | None:
+    """Work of a fold's body, times the elements that are folded away; None for unknown work."""
+    body = _jax.inner_jaxprs(equation.params)[0]
+    size = _jax.size_of(equation.outvars[0].aval)
+    if equation.primitive.name == "reduce":
+        folds = _jax.size_of(equation.invars[0].aval) - size
+    else:
+        folds = size * (math.prod(equation.params["window_dimensions"]) - 1)
+    found = []
+    for inner in body.eqns:
+        work = primitives.work(inner)
+        if work is None:
+            return None
+        found += [primitives.Work(kind, folds * count) for kind, count in work]
+    return found
+
+
+def _send(walker: Walker, visit: Visit) -> None:
+    """Records what a collective sends."""
+    equation, times = visit.equation, visit.executions
+    try:
+        found = collectives.read(equation, walker.mesh)
+    except KeyError as error:
+        size = sum(_jax.size_of(operand.aval) for operand in equation.invars)
+        reason = f"the mesh has no axis {error}"
+        walker.record.unpriced(Unpriced(visit.name, visit.where, size, times, reason))
+        return
+    if found.name == "ragged_all_to_all":
+        walker.note(f"{visit.title}: ragged_all_to_all counts its whole operand as sent")
+    marks = [value.mark for value in visit.operands]
+    walker.record.collective(equation, visit.where, found, times, marks)
+
+
+def _results(walker: Walker, visit: Visit) -> list[Value]:
+    """What is known of an equation's results: marks, small integers, and the layout."""
+    equation, operands = visit.equation, visit.operands
+    second = lambda: known.constant(operands[1].known)
+    marks = spike_marks.propagate(equation, [v.mark for v in operands], second, visit.where)
+    value: known.Known = None
+    if len(equation.outvars) == 1:
+        value = known.evaluate(equation, [value.known for value in operands], visit.weights.shape)
+    specs: list[layout.Spec | None] = [None] * len(marks)
+    if not walker.manual:
+        specs, note = layout.propagate(equation, [value.spec for value in operands])
+        if note:
+            walker.note(f"{visit.title}: {note}")
+        specs = [
+            spec or _jax.typed_spec(result.aval)
+            for spec, result in zip(specs, equation.outvars, strict=True)
+        ]
+    return [Value(mark, value, spec) for mark, spec in zip(marks, specs, strict=True)]
