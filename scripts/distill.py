@@ -92,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
     mesh = config_of(args, "the teacher's").mesh
     join_processes(args, mesh.data * (mesh.stage or 1))
     from zoo.pretrained.load import load_pretrained
-    from zoo.train.distillation import preset_of
+    from zoo.train.distillation import student_preset
 
-    config = config_of(args, preset_of(load_pretrained(args.teacher).model))
+    config = config_of(args, student_preset(load_pretrained(args.teacher).model))
     return train_until_stopped(config, args.out, args)
 
 

@@ -227,7 +227,7 @@ def test_the_trainers_whole_step(fsdp):
     batch = batch_for(model, 16)
     # optax raises its decay rates to an integer count, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        state = trainer.start(model.init(jax.random.key(0)))
+        state = trainer.init_state(model.init(jax.random.key(0)))
         counts = cost.trace(trainer._update, state, batch, strict=True)
         compiled = trainer._update.lower(state, batch).compile()
     (difference,) = cost.compare(counts, hlo.counts(compiled, mesh))

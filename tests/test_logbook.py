@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from zoo.train.logbook import Logbook, Window, read_metrics
+from zoo.train.logbook import Logbook, Window, current_row, read_metrics
 
 
 def events(folder):
@@ -51,12 +51,13 @@ def test_lines_after_the_checkpoint_are_written_anew(tmp_path):
     ]
 
 
-def test_a_window_is_the_mean_of_its_steps():
+@pytest.mark.parametrize("score", ["accuracy", "cosine"])
+def test_a_window_is_the_mean_of_its_steps(score):
     draw = np.random.default_rng(0)
     rows = [
         {
             "loss": np.float32(draw.normal()),
-            "accuracy": np.float32(draw.random()),
+            score: np.float32(draw.random()),
             "gradient_norm": np.float32(draw.random()),
             "spike_rate": draw.random(3).astype(np.float32),
             "bits": draw.random(3).astype(np.float32),
@@ -67,9 +68,18 @@ def test_a_window_is_the_mean_of_its_steps():
     for row in rows[3:]:
         window.add(row)
     line = window.close(samples=8, tokens=128, waited=0.0)
-    for name in ("loss", "accuracy", "gradient_norm", "spike_rate", "bits"):
+    assert sum(name in line for name in ("accuracy", "cosine")) == 1
+    for name in ("loss", score, "gradient_norm", "spike_rate", "bits"):
         expected = np.stack([row[name] for row in rows]).astype(np.float64).mean(0)
         np.testing.assert_allclose(line[name], expected, rtol=1e-12)
     # Only the four steps of this process count for its speed.
     assert line["tokens_per_second"] == pytest.approx(16 * line["samples_per_second"])
     assert window.rows == []
+
+
+def test_a_window_that_an_older_run_saved_goes_on_under_todays_names():
+    row = {"loss": 2.0, "accuracy": 0.75, "gradient_norm": 1.0, "spike_rate": [], "bits": []}
+    assert current_row(row, encodes=False) == row
+    new = {"loss": 1.0, "cosine": 0.25, "gradient_norm": 1.0, "spike_rate": [], "bits": []}
+    window = Window([current_row(row, encodes=True), current_row(new, encodes=True)])
+    assert window.close(samples=1, tokens=1, waited=0.0)["cosine"] == 0.5

@@ -27,6 +27,30 @@ def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
     assert curves.names([tmp_path / "one", tmp_path / "two"]) == ["one", "two"]
 
 
+def test_a_run_is_drawn_with_the_score_that_it_has(tmp_path, monkeypatch):
+    """Also one that began when an encoder's cosine was called "accuracy"."""
+    drawn, titles, plot, name = [], [], Axes.plot, Axes.set
+
+    def note(axes, x, y, **options):
+        drawn.append(([*x], [*y]))
+        return plot(axes, x, y, **options)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    monkeypatch.setattr(Axes, "set", lambda axes, **given: (titles.append(given["title"]),
+                                                            name(axes, **given)))  # fmt: skip
+    line = lambda step, **score: {"kind": "evaluation", "step": step, "loss": 1.0, **score}
+    for lines, title in (
+        ([line(1, accuracy=0.25), line(2, accuracy=0.5)], "validation accuracy"),
+        ([line(1, cosine=0.25), line(2, cosine=0.5)], "validation cosine"),
+        ([line(1, accuracy=0.25), line(2, cosine=0.5)], "validation accuracy or cosine"),
+    ):
+        drawn.clear()
+        titles.clear()
+        curves.runs(tmp_path / "run.png", {"run": lines})
+        assert ([1, 2], [0.25, 0.5]) in drawn
+        assert title in titles
+
+
 def test_every_model_is_drawn_where_it_stands(tmp_path, monkeypatch):
     """Except one far under the others, which would leave them no room, and says what it is."""
     drawn, noted, plot = {}, [], Axes.plot

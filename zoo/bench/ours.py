@@ -8,7 +8,8 @@ from zoo.config.specs import TrainSpec
 from zoo.data import Batch
 from zoo.models.model import Model
 from zoo.train import placement
-from zoo.train.step import State, Trainer
+from zoo.train.state import State
+from zoo.train.step import Trainer
 
 # The schedule's length; the step's cost does not depend on it.
 STEPS_PER_EPOCH = 10**4
@@ -31,7 +32,7 @@ class Ours:
         spec = TrainSpec(epochs=1, batch_size=batch_size, microbatches=1, learning_rate=1e-4)
         self.trainer = Trainer(model, spec, STEPS_PER_EPOCH, mesh)
         self.put = placement.batch_putter(mesh, batch_size)
-        self.state: State = self.trainer.start(model.init(jax.random.key(0)))
+        self.state: State = self.trainer.init_state(model.init(jax.random.key(0)))
 
     def step(self, placed: Batch) -> None:
         """One training step on a batch from `put`; returns when it is done."""

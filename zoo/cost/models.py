@@ -194,8 +194,9 @@ def trace_step(model: Model, setting: Setting) -> cost.Counts:
     if setting.train:
         spec = TrainSpec(epochs=1, batch_size=setting.batch, microbatches=setting.microbatches)
         trainer = Trainer(model, spec, 1000, mesh)
-        state = jax.eval_shape(trainer.placed, trainer.abstract())
-        return cost.trace(trainer.step, state, batch, cond="exact", parameters=parameters)
+        return cost.trace(
+            trainer.step, trainer.state_shape, batch, cond="exact", parameters=parameters
+        )
     stages = model.config.stages
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     placed = jax.eval_shape(lambda params: place(params, stages), shapes)

@@ -50,7 +50,7 @@ def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compa
 
     def row(model: Model, params: Any, weights: str) -> compare.Record:
         trainer = Trainer(model, config.train, 1, mesh)
-        scores = evaluate(trainer, trainer.start(params), data.validation)
+        scores = evaluate(trainer, trainer.init_state(params), data.validation)
         rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
         figures = {"accuracy": scores.accuracy, "loss": scores.loss}
         record = compare.record(model.boundary, weights, figures, rate)

@@ -45,7 +45,9 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         "data": facts["data"],
         "licence of the data": facts["data_licence"],
         "licence of the weights": facts["licence"],
-        f"validation {accuracy}": f"{summary['accuracy']:.4f} ({summary['samples']:,} samples)",
+        # Older runs call an encoder's cosine "accuracy".
+        f"validation {accuracy}": f"{summary.get('cosine', summary.get('accuracy')):.4f} "
+        f"({summary['samples']:,} samples)",
         f"validation {loss}": f"{summary['loss']:.4f}",
         "trained for": f"{summary['steps']:,} steps of {config.train.batch_size} samples, "
         f"{summary['seconds'] / 60:.0f} minutes on {summary['hardware']}",

@@ -71,7 +71,7 @@ def score(
     spec = TrainSpec(epochs=1, batch_size=batch_size, microbatches=1)
     trainer = Trainer(model, spec, 1, make_mesh(stage=ranks))
     split = data.train if train_split else data.validation
-    scores = evaluate(trainer, trainer.start(loaded.params), split)
+    scores = evaluate(trainer, trainer.init_state(loaded.params), split)
     boundary = model.boundary
     return {
         "model": model.config.name,

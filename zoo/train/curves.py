@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from zoo.train.logbook import SCORES
 from zoo.utils.files import write_atomic
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), and a brown.
@@ -21,7 +22,7 @@ def runs(
     metrics: Mapping[str, Sequence[Line]],
     bytes_per_token: Mapping[str, float] | None = None,
 ) -> None:
-    """Loss, accuracy, spike rates and bits on each hop of one or more runs, as one PNG.
+    """Loss, accuracy or cosine, spike rates and bits on each hop of one or more runs, as one PNG.
 
     Args:
       path: of the PNG.
@@ -31,9 +32,10 @@ def runs(
     """
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy, rate, traffic = figure.subplots(1, 4)
+    loss, score, rate, traffic = figure.subplots(1, 4)
     short = {_short(name): lines for name, lines in metrics.items()}
     metrics = short if len(short) == len(metrics) else metrics  # or one would hide another
+    score_names: set[str] = set()
     for index, (name, lines) in enumerate(metrics.items()):
         colour = COLOURS[index % len(COLOURS)]
         train = [line for line in lines if line["kind"] == "train"]
@@ -43,7 +45,15 @@ def runs(
         )
         draw(loss, train, "loss", color=colour, ls=":", lw=1)
         draw(loss, scored, "loss", color=colour, marker=".", label=name)
-        draw(accuracy, scored, "accuracy", color=colour, marker=".", label=name)
+        points = [(key, line) for line in scored for key in SCORES if key in line]
+        score.plot(
+            [line["step"] for _, line in points],
+            [line[key] for key, line in points],
+            color=colour,
+            marker=".",
+            label=name,
+        )
+        score_names |= {key for key, _ in points}
         cuts = len(train[0]["spike_rate"]) if train else 0
         for cut in range(cuts):
             steps = [line["step"] for line in train]
@@ -57,9 +67,9 @@ def runs(
                 bits = [line["bits"][cut] for line in train]
                 traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")
     loss.set(title="cross-entropy (dotted: training)", xlabel="step", yscale="log")
-    accuracy.set(title="validation accuracy", xlabel="step")
+    score.set(title=f"validation {' or '.join(sorted(score_names))}", xlabel="step")
     rate.set(title="spike rate of each boundary", xlabel="step", ylim=(0, 1))
-    shown = [loss, accuracy, rate]
+    shown = [loss, score, rate]
     if bytes_per_token is None:
         traffic.set(title="bits a token on each hop", xlabel="step", ylim=(0, None))
         shown.append(traffic)

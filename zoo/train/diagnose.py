@@ -11,7 +11,8 @@ from zoo.data import Batch
 from zoo.models.model import Params
 from zoo.train import placement
 from zoo.train.processes import first_said
-from zoo.train.step import State, Trainer
+from zoo.train.state import State
+from zoo.train.step import Trainer
 
 SHOWN = 4  # names in a message
 
@@ -24,14 +25,14 @@ def explain(trainer: Trainer, state: State, batch: Batch, put: Callable[[Batch],
 
     Args:
       trainer: of the run.
-      state: placed; the last good one, from before the step.
+      state: sharded; the last good one, from before the step.
       batch: of the step, this process's rows, on the host.
       put: onto the mesh.
     """
     params = jax.tree.map(np.asarray, trainer.params(state))
     if reason := first_said(_forward(trainer, params, batch)):
         return reason
-    (_, _), gradients = jax.jit(trainer.loss_and_gradients)(state, trainer.label(put(batch)))
+    (_, _), gradients = jax.jit(trainer.loss_and_gradients)(state, trainer.add_targets(put(batch)))
     if names := not_finite(placement.fetch(gradients, trainer.mesh)):
         return f"the forward pass is finite, the gradients of {_listed(names)} are not"
     return "run again without dropout it is finite"

@@ -44,18 +44,18 @@ class Teacher:
     spec: DistillSpec
 
     @classmethod
-    def of(cls, model: Model, params: Params, spec: DistillSpec) -> "Teacher":
+    def from_model(cls, model: Model, params: Params, spec: DistillSpec) -> "Teacher":
         """The dense model behind any cut one."""
         dense = {name: tree for name, tree in params.items() if name != "boundaries"}
         return cls(model.cut(1), dense, spec)
 
-    def on(self, mesh: Mesh) -> "Teacher":
+    def replicate(self, mesh: Mesh) -> "Teacher":
         """The same teacher with its parameters on every device of a mesh."""
         everywhere = jax.tree.map(lambda leaf: NamedSharding(mesh, P()), self.params)
         return Teacher(self.model, put_tree(self.params, everywhere), self.spec)
 
-    def label(self, batch: Arrays) -> Arrays:
-        """A batch with the targets in it.
+    def add_targets(self, batch: Arrays) -> Arrays:
+        """A batch with the teacher's targets in it.
 
         Args:
           batch: the family's inputs, (batch, ...).
@@ -88,31 +88,32 @@ class Teacher:
         Args:
           result: of the student's head.
           states: what its head was given, (batch, tokens, width).
-          batch: from `label`, with "weight"; for the similarity rows 2 i and 2 i + 1 are a pair.
+          batch: from `add_targets`, with "weight"; for the similarity rows 2 i and 2 i + 1 are a
+            pair.
 
         Returns:
-          sums {"loss", "correct", "weight"}, float32 scalars: "correct" counts hits of the labels,
-          where there are any, or else of what the teacher predicts; of embeddings it sums the
-          cosines. And no per-sample arrays.
+          sums {"loss", "correct" or "cosine", "weight"}, float32 scalars: "correct" counts hits of
+          the labels, where there are any, or else of what the teacher predicts; "cosine" adds up
+          the cosines of embeddings. And no per-sample arrays.
         """
         made, wanted = output(result).astype(jnp.float32), batch[OUTPUT]
         weight = batch["weight"].astype(jnp.float32)
         if self.model.config.task == "encode":
-            score = cosine(made, wanted)
+            counted, score = "cosine", cosine(made, wanted)
             error = 1 - score
         else:
             temperature = self.spec.temperature
-            error = temperature**2 * divergence(wanted / temperature, made / temperature)
+            error = temperature**2 * kl_divergence(wanted / temperature, made / temperature)
             target = batch.get("label", wanted.argmax(-1))
             right = (made.argmax(-1) == target) & jnp.isfinite(made).all(-1)
-            score = right.astype(jnp.float32)
+            counted, score = "correct", right.astype(jnp.float32)
         # A sample with several predictions weighs as much as all of them.
         each = weight.reshape(weight.shape[0], -1).sum(-1)
         apart = states_error(states, batch[STATES], batch.get("attention_mask"))
         loss = self.spec.output * (error * weight).sum() + self.spec.states * (apart * each).sum()
         if self.spec.similarity:
             loss += self.spec.similarity * (similarity_error(made, wanted) * weight).sum()
-        sums = {"loss": loss, "correct": (score * weight).sum(), "weight": weight.sum()}
+        sums = {"loss": loss, counted: (score * weight).sum(), "weight": weight.sum()}
         return sums, {}
 
 
@@ -140,7 +141,7 @@ def similarity_error(made: jax.Array, wanted: jax.Array) -> jax.Array:
     return jnp.repeat(apart**2, 2)
 
 
-def divergence(wanted: jax.Array, made: jax.Array) -> jax.Array:
+def kl_divergence(wanted: jax.Array, made: jax.Array) -> jax.Array:
     """KL(softmax(wanted) || softmax(made)) in nats: (..., classes) to (...)."""
     log_wanted, log_made = jax.nn.log_softmax(wanted), jax.nn.log_softmax(made)
     return (jnp.exp(log_wanted) * (log_wanted - log_made)).sum(-1)
@@ -161,10 +162,10 @@ def states_error(states: jax.Array, wanted: jax.Array, mask: jax.Array | None) -
     return (error * real).sum(-1) / jnp.maximum(real.sum(-1), 1)
 
 
-def check_teacher(taught: Pretrained, config: RunConfig) -> None:
+def check_teacher(teacher: Pretrained, config: RunConfig) -> None:
     """Raises ValueError when a model cannot teach the run of a config: it is of another family, it
     cannot label such data, or its token ids are not known."""
-    name, model = config.distill.teacher, taught.model
+    name, model = config.distill.teacher, teacher.model
     if model.family is not family_of(config.model.name):
         raise ValueError(
             f"distill.teacher={name!r} is of another family than "
@@ -183,7 +184,7 @@ def check_teacher(taught: Pretrained, config: RunConfig) -> None:
             f"distill.teacher={name!r} is of task {task!r}; set it to 0"
         )
     trained_here = config.data.tokenizer in TOKENIZERS and hasattr(model.config, "vocabulary")
-    if taught.tokenizer is None and trained_here:
+    if teacher.tokenizer is None and trained_here:
         raise ValueError(
             f"distill.teacher={name!r} has no tokenizer.json, and to one trained on the data "
             f"(data.tokenizer={config.data.tokenizer!r}) the same ids would be other words; put "
@@ -191,25 +192,25 @@ def check_teacher(taught: Pretrained, config: RunConfig) -> None:
         )
 
 
-def about(taught: Pretrained) -> dict[str, Any]:
+def teacher_record(teacher: Pretrained) -> dict[str, Any]:
     """Which weights teach, JSON-able: where they come from, and the SHA-256 of the parameters."""
-    dense = {name: tree for name, tree in taught.params.items() if name != "boundaries"}
+    dense = {name: tree for name, tree in teacher.params.items() if name != "boundaries"}
     arrays = flatten(jax.device_get(dense))
     return {
-        "source": taught.source.source,
-        "sha256": dict(taught.source.sha256),
+        "source": teacher.source.source,
+        "sha256": dict(teacher.source.sha256),
         "parameters": digest(arrays),
     }
 
 
-def student_sizes(teacher: Model) -> Mapping[str, Any]:
+def student_fields(teacher: Model) -> Mapping[str, Any]:
     """The fields of a family's config that make a student of the teacher's shape."""
     own = ("name", "stages", "boundary", "dropout", "precision")
     return {name: value for name, value in vars(teacher.config).items() if name not in own}
 
 
-def preset_of(teacher: Model) -> str:
+def student_preset(teacher: Model) -> str:
     """The preset that a student of a teacher is made from: its own, or one of its family, whose
-    sizes `student_sizes` replaces."""
+    sizes `student_fields` replaces."""
     presets = teacher.family.PRESETS
     return teacher.config.name if teacher.config.name in presets else min(presets)

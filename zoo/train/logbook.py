@@ -29,6 +29,10 @@ TIMINGS = (
     *("model_flops_per_second", "model_flops_utilisation"),
 )
 
+# What a model is scored by besides its loss: an encoder by the cosine to its teacher's embeddings,
+# all others by the share of right predictions. A line has one of them.
+SCORES = ("accuracy", "cosine")
+
 Row = dict[str, Any]
 
 
@@ -44,7 +48,8 @@ class Window:
         self._started, self._timed, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, row: Row) -> None:
-        """One step: "loss", "accuracy", "gradient_norm", and per boundary "spike_rate", "bits"."""
+        """One step: "loss", one of `SCORES`, "gradient_norm", and of each boundary "spike_rate" and
+        "bits"."""
         self.rows.append(row)
         self._timed += 1
 
@@ -67,7 +72,7 @@ class Window:
         mean = lambda name: np.mean([row[name] for row in self.rows], axis=0, dtype=np.float64)
         line = {
             "loss": float(mean("loss")),
-            "accuracy": float(mean("accuracy")),
+            **{name: float(mean(name)) for name in SCORES if name in self.rows[0]},
             "gradient_norm": float(mean("gradient_norm")),
             "spike_rate": mean("spike_rate").tolist(),
             "bits": mean("bits").tolist(),
@@ -116,6 +121,14 @@ class Logbook:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def current_row(row: Row, encodes: bool) -> Row:
+    """A step of a window that was saved when the cosine of a model that `encodes` was called
+    "accuracy", under today's names."""
+    if not encodes:
+        return row
+    return {"cosine" if name == "accuracy" else name: value for name, value in row.items()}
 
 
 def read_metrics(folder: Path) -> list[Row]:

@@ -13,14 +13,14 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import Progress
 
-from snapjax.codes.parameters import merge_plan
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, prefetch, train_batches
 from zoo.train import placement
 from zoo.train.diagnose import explain
-from zoo.train.logbook import Logbook, Window, progress_bar
-from zoo.train.step import Metrics, Scores, State, Trainer, evaluate
+from zoo.train.logbook import SCORES, Logbook, Window, progress_bar
+from zoo.train.state import State, to_parts
+from zoo.train.step import Metrics, Scores, Trainer, evaluate
 from zoo.train.stop import StopRequest
 
 # Steps that may be under way before the host looks at one. On a CPU a second program that waits in
@@ -38,7 +38,7 @@ class Run:
       out: its folder.
       data: loaded.
       trainer: model and mesh.
-      state: placed; consumed by the loop.
+      state: sharded; consumed by the loop.
       record: what rebuilds the model, see `zoo.pretrained.load.describe`; part of every checkpoint.
       window: the steps since the last line of metrics, from a checkpoint.
       step: updates made so far.
@@ -191,10 +191,11 @@ class Loop:
             if not metrics.finite:
                 raise self._not_finite(float(metrics.loss))
             cuts = self.run.config.model.stages - 1
+            scores = {name: getattr(metrics, name) for name in SCORES}
             self.window.add(
                 {
                     "loss": float(metrics.loss),
-                    "accuracy": float(metrics.accuracy),
+                    **{name: float(value) for name, value in scores.items() if value is not None},
                     "gradient_norm": float(metrics.gradient_norm),
                     "spike_rate": metrics.spike_rate[:cuts].tolist(),
                     "bits": metrics.bits[:cuts].tolist(),
@@ -231,7 +232,7 @@ class Loop:
             "metrics": self.scores.record() if evaluated else None,
         }
         metric = getattr(self.scores, self.metric) if evaluated else None
-        self.saver.save(state_tree(run.trainer.canonical(run.state)), record, metric=metric)
+        self.saver.save(to_parts(run.trainer.unshard(run.state)), record, metric=metric)
 
     def _log(self, kind: str, metrics: dict[str, Any]) -> None:
         if self.logbook:
@@ -245,14 +246,3 @@ class Loop:
             self._figures[self.metric] = getattr(self.scores, self.metric)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in self._figures.items())
         bar.update(task, shown=shown)
-
-
-def state_tree(state: State) -> dict[str, Any]:
-    """A canonical state as the named parts of a checkpoint."""
-    tree = {
-        "params": merge_plan(state.trainable, state.plans),
-        "optimiser": checkpoint.tree_to_dict(state.optimiser),
-    }
-    if state.average is not None:
-        tree["ema"] = merge_plan(state.average, state.plans)
-    return tree

@@ -1,7 +1,6 @@
 """Where a run's arrays live: the mesh, the sharding of parameters and optimiser state, batches.
 
-A state has a canonical form, in which checkpoints hold it, and one placed on a mesh. The optimiser
-keeps trees of the same structure as the parameters (moments), which are placed like them.
+See `zoo.train.state` for what is put there.
 """
 
 import re
@@ -15,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from snapjax.parallel.sharding import make_mesh, path_name
-from zoo.config.specs import RunConfig
+from zoo.config.specs import RunConfig, TrainSpec
 
-# Placed parameters under mesh.fsdp, matched in order: the input axis of each matrix and the rows of
-# each table over "data" (fully sharded data parallelism: Rajbhandari et al. 2020, 1910.02054).
+# Parameters under mesh.fsdp, matched in order: the input axis of each matrix and the rows of each
+# table over "data" (fully sharded data parallelism: Rajbhandari et al. 2020, 1910.02054).
 # A step gathers them once, before the pipeline, and its gradients come back sharded.
 FSDP_RULES = (
     (r"(^|/)blocks/.*kernel$", P("stage", None, "data")),
@@ -30,13 +29,25 @@ def choose_mesh(config: RunConfig) -> Mesh:
     """The mesh that the config asks for, on the devices at hand.
 
     Raises:
-      ValueError: more ranks than devices.
+      ValueError: more ranks than devices, or a batch that does not split over the mesh.
     """
     ranks, stages = config.mesh.stage, config.model.stages
     if ranks is None:
         fits = len(jax.devices()) // config.mesh.data
         ranks = max([n for n in range(1, fits + 1) if stages % n == 0], default=1)
-    return make_mesh(data=config.mesh.data, stage=ranks)
+    mesh = make_mesh(data=config.mesh.data, stage=ranks)
+    check_batch_size(mesh, config.train)
+    return mesh
+
+
+def check_batch_size(mesh: Mesh, spec: TrainSpec) -> None:
+    """Raises ValueError when a batch does not split over "data" and into microbatches."""
+    parts = mesh.shape["data"] * spec.microbatches
+    if spec.batch_size % parts:
+        raise ValueError(
+            f"batch_size={spec.batch_size} must be a multiple of {parts}: "
+            f"data={mesh.shape['data']} x microbatches={spec.microbatches}"
+        )
 
 
 def describe(mesh: Mesh) -> str:
@@ -49,12 +60,12 @@ def describe(mesh: Mesh) -> str:
 
 
 def state_shardings(mesh: Mesh, state: Any, fsdp: bool) -> Any:
-    """The sharding of every leaf of a placed state: parameters, moments, counters.
+    """The sharding of every leaf of a sharded state: parameters, moments, counters.
 
     Args:
       mesh: with axes "data" and "stage".
-      state: tree of arrays or `ShapeDtypeStruct`s; arrays are placed parameters or moments of them,
-        scalars are on every device.
+      state: tree of arrays or `ShapeDtypeStruct`s in the layout of the mesh's ranks: parameters,
+        or moments of them; scalars are on every device.
       fsdp: shard over "data" too, by `FSDP_RULES`.
 
     Raises:

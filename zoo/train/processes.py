@@ -78,6 +78,26 @@ def check_shared(folder: Path, newest: Path | None) -> None:
         )
 
 
+def check_same_config(config: object) -> None:
+    """Raises ValueError where the processes have different configs; called by all."""
+    if not alike(repr(config)):
+        raise ValueError("the processes have different configs; start all with the same --set")
+
+
+def check_same_teacher(name: str | None, record: object) -> None:
+    """Raises ValueError where the processes have loaded different teachers; called by all.
+
+    Args:
+      name: what the config calls it.
+      record: what this process found, see `zoo.train.distillation.teacher_record`.
+    """
+    if not alike(repr(record)):
+        raise ValueError(
+            f"distill.teacher={name!r}: the processes have loaded different weights; give all of "
+            "them the same"
+        )
+
+
 def check_same_data(source: str, sha256: str) -> None:
     """Raises ValueError where the processes have loaded different data; called by all.
 

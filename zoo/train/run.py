@@ -8,34 +8,31 @@ out/
   summary.json, curves.png
 """
 
-import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
 from snapjax.codes.parameters import count, merge_plan, split_plan
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
-from zoo.config.values import differences, to_dict
+from zoo.config.values import to_dict
 from zoo.data import Data, steps_per_epoch
-from zoo.models.build import build_model
-from zoo.pretrained import load as pretrained
+from zoo.models.model import Model
+from zoo.pretrained.load import describe, export
 from zoo.train import curves, placement, processes, utilisation
-from zoo.train.distillation import Teacher, about, student_sizes
-from zoo.train.logbook import read_metrics
-from zoo.train.loop import Loop, Run, state_tree
-from zoo.train.start import check_data, data_sizes, first_state, load_data, teacher_of
-from zoo.train.step import Scores, State, Trainer
+from zoo.train.distillation import Teacher
+from zoo.train.logbook import SCORES, read_metrics
+from zoo.train.loop import Loop, Run
+from zoo.train.resume import Saved, restore
+from zoo.train.start import Inputs, build_model, check_training, init_params, load_inputs
+from zoo.train.state import State
+from zoo.train.step import Scores, Trainer
 from zoo.train.stop import StopRequest
 from zoo.utils.files import write_json
-
-# What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
-MAY_CHANGE = ("mesh", "log", "data.source")
 
 
 def train(
@@ -85,152 +82,116 @@ def train(
 def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console) -> Run:
     """Checks everything, loads the data, makes the state; writes the config and nothing else."""
     folder = out / "checkpoints"
-    newest = checkpoint.latest(folder)
-    processes.check_shared(folder, newest)
-    found = newest is not None
-    if found and not resume:
+
+    # What can be refused without loading anything
+    found = check_folder(out, resume)
+    processes.check_same_config(config)
+    mesh = placement.choose_mesh(config)
+    peak_flops = utilisation.peak_flops(config.log.profile, config.model.precision)
+
+    # Data, teacher and model, and whether they fit
+    inputs = load_inputs(config, folder)
+    model = build_model(config, inputs)
+    train_split = inputs.data.train
+    steps = steps_per_epoch(train_split, config.train.batch_size)
+    samples = utilisation.shapes_of_samples(train_split, config.train, config.data.pairs)
+    check_training(config, model, mesh, config.train.epochs * steps, folder)
+    console.print(headline(config, model, mesh, inputs.data, steps))
+
+    # The state, and the boundaries that it needs
+    saved = None
+    if found:
+        saved = restore(config, model, inputs, folder, fallback=fallback, console=console)
+    trainer, state = restore_or_init(config, model, inputs, mesh, steps, saved)
+
+    if jax.process_index() == 0:
+        write_json(out / "config.json", to_dict(config))
+    progress = {"window": [], "step": 0, "seconds": 0.0} if saved is None else saved.record
+    return Run(
+        config=config,
+        out=out,
+        data=inputs.data,
+        trainer=trainer,
+        state=state,
+        record=model_record(config, trainer.model, inputs),
+        window=progress["window"],
+        step=progress["step"],
+        steps_per_epoch=steps,
+        tokens_per_sample=utilisation.mean(utilisation.tokens_per_sample, trainer.model, samples),
+        flops_per_sample=utilisation.mean(utilisation.flops_per_sample, trainer.model, samples),
+        peak_flops=peak_flops,
+        seconds=progress["seconds"],
+    )
+
+
+def check_folder(out: Path, resume: bool) -> bool:
+    """Whether there is a run in a folder to go on with; of several processes all must see the same.
+
+    Raises:
+      ValueError: the folder holds a run that would be overwritten.
+    """
+    newest = checkpoint.latest(out / "checkpoints")
+    processes.check_shared(out / "checkpoints", newest)
+    if newest is not None and not resume:
         raise ValueError(
             f"out={str(out)!r} holds a run with checkpoints; go on with it (--resume) or give "
             "another folder"
         )
-    if not found and (out / "summary.json").exists():
+    if newest is None and (out / "summary.json").exists():
         raise ValueError(
             f"out={str(out)!r} holds a finished run, whose checkpoints are gone; a new one would "
             "overwrite its model and metrics: give another folder"
         )
-    if not processes.alike(repr(config)):
-        raise ValueError("the processes have different configs; start all with the same --set")
-    mesh = placement.choose_mesh(config)
-    peak = utilisation.peak_flops(config.log.profile, config.model.precision)
-    taught = teacher_of(config)
-    told = {} if taught is None else {"teacher": about(taught)}
-    data = load_data(config, taught, folder)
-    processes.check_same_data(config.data.source, data.record["sha256"])
-    if not processes.alike(repr(told)):
-        raise ValueError(
-            f"distill.teacher={config.distill.teacher!r}: the processes have loaded different "
-            "weights; give all of them the same"
-        )
-    if taught is not None:
-        pretrained.check_classes(taught, data.record, config.data.source)
-    sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
-    model = build_model(config.model, **sizes)
-    check_data(model, data)
-    steps = steps_per_epoch(data.train, config.train.batch_size)
-    samples = utilisation.shapes_of_samples(data.train, config.train, config.data.pairs)
-    teacher = taught and Teacher.of(taught.model, taught.params, config.distill)
-    trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
-    shapes = trainer.abstract()
-    if config.train.trainable == "boundaries" and not count(shapes.trainable.get("boundaries", {})):
-        raise ValueError(
-            f"train.trainable='boundaries': model.code={model.boundary.code!r} in "
-            f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
-            "spike code and 2 stages or more, or train.trainable=all"
-        )
-    placement.state_shardings(mesh, jax.eval_shape(trainer.placed, shapes), config.mesh.fsdp)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    checkpoint.check_writable(folder, size, keep=config.log.keep)
+    return newest is not None
 
-    console.print(
-        f"{config.name}: {model.config.name}, {count(shapes.trainable):,} parameters, "
+
+def headline(config: RunConfig, model: Model, mesh: Mesh, data: Data, steps: int) -> str:
+    """A run in one line, before it begins."""
+    trainable, _ = split_plan(jax.eval_shape(model.init, jax.random.key(0)))
+    return (
+        f"{config.name}: {model.config.name}, {count(trainable):,} parameters, "
         f"{model.config.stages} stages on {placement.describe(mesh)}; "
         f"{data.train.samples:,} training and {data.validation.samples:,} validation samples, "
         f"{steps:,} steps an epoch"
     )
-    saved: dict[str, Any] = {"window": [], "step": 0, "seconds": 0.0}
-    if found:
-        state, saved = restore(
-            trainer, folder, config, data, told, fallback=fallback, console=console
-        )
-    else:
-        state = first_state(trainer, config, data, taught)
-    boundaries = merge_plan(state.trainable, state.plans).get("boundaries")
-    if boundaries is not None:
-        model = model.with_boundary(model.boundary.shrink_to_plan(boundaries))
-        trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
-    record = pretrained.describe(model, config, sizes, data.record) | told
-    if taught is not None:
-        record["data"] = {**taught.source.preprocessing, **data.record}
-        if "labels" in taught.record:
-            record["labels"] = taught.record["labels"]
-    if data.tokenizer is not None:
-        record["tokenizer"] = data.tokenizer
-    if jax.process_index() == 0:
-        write_json(out / "config.json", to_dict(config))
-    return Run(
-        config=config,
-        out=out,
-        data=data,
-        trainer=trainer,
-        state=trainer.place(state),
-        record=record,
-        window=saved["window"],
-        step=saved["step"],
-        steps_per_epoch=steps,
-        tokens_per_sample=utilisation.mean(utilisation.tokens_per_sample, model, samples),
-        flops_per_sample=utilisation.mean(utilisation.flops_per_sample, model, samples),
-        peak_flops=peak,
-        seconds=saved["seconds"],
-    )
 
 
-def restore(
-    trainer: Trainer,
-    folder: Path,
-    config: RunConfig,
-    data: Data,
-    told: Mapping[str, Any],
-    *,
-    fallback: bool,
-    console: Console,
-) -> tuple[State, dict[str, Any]]:
-    """The canonical state of the newest (good) checkpoint, and its record.
-
-    Raises:
-      ValueError: damaged, or of a run with another config, other data or another teacher.
-    """
-    like = trainer.abstract()
-    with contextlib.suppress(checkpoint.DamagedCheckpoint):
-        # First, because every entry of a tree of another model differs.
-        check_same(checkpoint.load_record(folder), config, data, told, folder.parent)
-    skipped: list[str] = []
-    tree, record = checkpoint.load(
-        folder, state_tree(like), fallback=fallback, on_skip=skipped.append
-    )
-    for reason in skipped:
-        console.print(f"passed over: {reason}")
-    check_same(record, config, data, told, folder.parent)
-    trainable, plans = split_plan(tree["params"])
-    average = split_plan(tree["ema"])[0] if "ema" in tree else None
-    optimiser = checkpoint.dict_to_tree(tree["optimiser"], like.optimiser)
-    step = np.int32(record["step"])
-    console.print(f"going on from step {record['step']:,} of {record['path']}")
-    return State(trainable, plans, optimiser, average, step, np.bool_(True)), record
-
-
-def check_same(
-    record: dict[str, Any], config: RunConfig, data: Data, told: Mapping[str, Any], out: Path
-) -> None:
-    """Raises ValueError when a checkpoint's record is not of the run of this config and data.
+def restore_or_init(
+    config: RunConfig, model: Model, inputs: Inputs, mesh: Mesh, steps: int, saved: Saved | None
+) -> tuple[Trainer, State]:
+    """The trainer of a run, and its state on the mesh.
 
     Args:
-      record: of the checkpoint.
-      config, data: of the run that is to go on from it.
-      told: {"teacher": see `zoo.train.distillation.about`} of that run, or empty.
-      out: the run's folder, for the error.
+      config, model, inputs, mesh: of the run.
+      steps: an epoch.
+      saved: what it goes on from; None for a new run.
     """
-    _, old = pretrained.rebuild(record)
-    changed = differences(old, config, MAY_CHANGE)
-    if record["data"]["sha256"] != data.record["sha256"]:
-        changed.append(f"the data in {config.data.source} are not those that the run began with")
-    began = record.get("teacher", {}).get("parameters")
-    if began is not None and told and began != told["teacher"]["parameters"]:
-        changed.append(f"the weights in {config.distill.teacher} are not those that taught so far")
-    if changed:
-        raise ValueError(
-            f"the run in {out} has another config: {'; '.join(changed)}. Give the same values to "
-            "go on with it, or another folder for a new run"
-        )
+    if saved is None:
+        params = init_params(model, config, inputs)
+    else:
+        params = merge_plan(saved.state.trainable, saved.state.plans)
+    if "boundaries" in params:
+        # A hop takes no more than what the plans in the parameters send.
+        boundary = model.boundary.shrink_to_plan(params["boundaries"])
+        model = model.with_boundary(boundary)
+    teacher = inputs.teacher and Teacher.from_model(
+        inputs.teacher.model, inputs.teacher.params, config.distill
+    )
+    trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
+    return trainer, trainer.init_state(params) if saved is None else trainer.shard(saved.state)
+
+
+def model_record(config: RunConfig, model: Model, inputs: Inputs) -> dict[str, Any]:
+    """What rebuilds the model of a run, and what belongs to its weights."""
+    data, teacher = inputs.data, inputs.teacher
+    record = describe(model, config, inputs.model_fields, data.record) | inputs.teacher_record
+    if teacher is not None:
+        record["data"] = {**teacher.source.preprocessing, **data.record}
+        if "labels" in teacher.record:
+            record["labels"] = teacher.record["labels"]
+    if data.tokenizer is not None:
+        record["tokenizer"] = data.tokenizer
+    return record
 
 
 def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str, Any]:
@@ -258,7 +219,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
     }
     if jax.process_index() == 0:
         record = {**run.record, "metrics": scores.record(), "step": run.trainer.total_steps}
-        pretrained.export(out / "model", params, record, run.data.tokenizer)
+        export(out / "model", params, record, run.data.tokenizer)
         write_json(out / "summary.json", summary)
         curves.runs(out / "curves.png", {config.name: read_metrics(out)})
         console.print(summary_table(summary))
@@ -269,10 +230,10 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
 def summary_table(summary: dict[str, Any]) -> Table:
     """The figures of a finished run for a terminal."""
     table = Table(title=f"{summary['name']}: {summary['model']}, {summary['variant']}")
-    rate = summary["spike_rate"]
+    rate, name = summary["spike_rate"], next(name for name in SCORES if name in summary)
     shown = {
         "parameters": f"{summary['parameters']:,}",
-        "validation accuracy": f"{summary['accuracy']:.4f}",
+        f"validation {name}": f"{summary[name]:.4f}",
         "validation loss": f"{summary['loss']:.4f}",
         "samples": f"{summary['samples']:,}",
         "code": summary["code"],

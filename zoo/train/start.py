@@ -1,86 +1,174 @@
-"""What a run starts from: its teacher, its data, its first weights, its boundaries."""
+"""What a run starts from: its teacher, its data, its model, its first weights and boundaries."""
 
 import contextlib
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from snapjax.codes.parameters import count
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
-from zoo.models import calibration
+from zoo.models import build, calibration
 from zoo.models.model import Model, Params
-from zoo.pretrained import load as pretrained
-from zoo.pretrained.load import Pretrained
-from zoo.train.distillation import check_teacher
-from zoo.train.step import State, Trainer
+from zoo.pretrained.load import Pretrained, check_classes, load_pretrained, start_from
+from zoo.train import placement, processes
+from zoo.train.distillation import check_teacher, student_fields, teacher_record
+from zoo.train.optimiser import make_optimiser
+from zoo.train.state import state_shape, to_ranks
 
 CALIBRATION_SAMPLES = 256
 CALIBRATION_BATCHES = 4  # of so many samples, where matrices are fitted
 
 
-def teacher_of(config: RunConfig) -> Pretrained | None:
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before it makes anything.
+
+    Attributes:
+      data: its two splits.
+      teacher: the trained model that it learns from, or None.
+      teacher_record: {"teacher": see `zoo.train.distillation.teacher_record`}, or empty.
+    """
+
+    data: Data
+    teacher: Pretrained | None
+    teacher_record: dict[str, Any]
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """The fields of the model's config that the teacher, or else the data decide."""
+        return (
+            data_fields(self.data) if self.teacher is None else student_fields(self.teacher.model)
+        )
+
+
+def load_inputs(config: RunConfig, folder: Path) -> Inputs:
+    """Loads the teacher and the data of a run; of several processes all must find the same.
+
+    Args:
+      config: of the run.
+      folder: of its checkpoints.
+
+    Raises:
+      ValueError: one of them is not there, or they do not fit each other or the config.
+    """
+    teacher = load_teacher(config)
+    record = {} if teacher is None else {"teacher": teacher_record(teacher)}
+    data = load_data(config, teacher, folder)
+    processes.check_same_data(config.data.source, data.record["sha256"])
+    processes.check_same_teacher(config.distill.teacher, record)
+    if teacher is not None:
+        check_classes(teacher, data.record, config.data.source)
+    return Inputs(data, teacher, record)
+
+
+def load_teacher(config: RunConfig) -> Pretrained | None:
     """The trained model that a run learns from, if there is one."""
     if config.distill.teacher is None:
         return None
-    taught = trained("distill.teacher", config.distill.teacher)
-    check_teacher(taught, config)
-    return taught
+    teacher = load_named("distill.teacher", config.distill.teacher)
+    check_teacher(teacher, config)
+    return teacher
 
 
-def load_data(config: RunConfig, taught: Pretrained | None, folder: Path) -> Data:
+def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Data:
     """The run's data; a teacher's, or what weights to start from expect, goes before their own.
 
     Args:
       config: of the run.
-      taught: its teacher, if it has one.
+      teacher: that it learns from, if it has one.
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
-    if taught is not None:
-        return load(config.data.like(taught.source.preprocessing), tokenizer=taught.tokenizer)
+    if teacher is not None:
+        return load(config.data.like(teacher.source.preprocessing), tokenizer=teacher.tokenizer)
     if config.model.init_from is None or config.data.mean is not None:
         return load(config.data)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
             return load(config.data.like(checkpoint.load_record(folder)["data"]))
-    source = trained("model.init_from", config.model.init_from).source
+    source = load_named("model.init_from", config.model.init_from).source
     return load(config.data.like(source.preprocessing))
 
 
-def trained(key: str, name: str) -> Pretrained:
+def load_named(key: str, name: str) -> Pretrained:
     """The trained model that a key of the config names.
 
     Raises:
-      ValueError: they are not there, or damaged.
+      ValueError: it is not there, or damaged.
     """
     try:
-        return pretrained.load_pretrained(name)
+        return load_pretrained(name)
     except ValueError as error:
         raise ValueError(
             f"{key}={name!r}: {error}. Train the run that it names first, or set {key}=none"
         ) from error
 
 
-def first_state(
-    trainer: Trainer, config: RunConfig, data: Data, taught: Pretrained | None = None
-) -> State:
-    """A canonical state before the first step: boundaries fit the model's activations."""
-    model, key = trainer.model, jax.random.key(config.train.seed)
-    fit, loaded = True, taught
+def build_model(config: RunConfig, inputs: Inputs) -> Model:
+    """The model of a run, with boundaries that carry all that their budget allows.
+
+    Raises:
+      ValueError: it does not fit the data.
+    """
+    model = build.build_model(config.model, **inputs.model_fields)
+    check_data(model, inputs.data)
+    return model
+
+
+def check_training(
+    config: RunConfig, model: Model, mesh: Mesh, total_steps: int, folder: Path
+) -> None:
+    """Whether the run of a model can begin, as far as the shapes of its state tell.
+
+    Args:
+      config, model: of the run.
+      mesh: that it runs on.
+      total_steps: of the run.
+      folder: of its checkpoints.
+
+    Raises:
+      ValueError: nothing to train, or parameters that do not split over the mesh.
+      OSError: no checkpoint could be written there.
+    """
+    shape = state_shape(model, make_optimiser(config.train, total_steps), bool(config.train.ema))
+    if config.train.trainable == "boundaries" and not count(shape.trainable.get("boundaries", {})):
+        raise ValueError(
+            f"train.trainable='boundaries': model.code={model.boundary.code!r} in "
+            f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
+            "spike code and 2 stages or more, or train.trainable=all"
+        )
+    ranks, stages = mesh.shape["stage"], model.config.stages
+    sharded = jax.eval_shape(lambda state: to_ranks(state, ranks, stages), shape)
+    placement.state_shardings(mesh, sharded, config.mesh.fsdp)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shape))
+    checkpoint.check_writable(folder, size, keep=config.log.keep)
+
+
+def init_params(model: Model, config: RunConfig, inputs: Inputs) -> Params:
+    """Canonical parameters before the first step: new ones, or those of a teacher or of weights to
+    start from; new boundaries are fitted to the model's activations.
+
+    Raises:
+      ValueError: weights to start from that do not fit.
+    """
+    key, loaded, fit = jax.random.key(config.train.seed), inputs.teacher, True
     if config.model.init_from is not None:
-        loaded = trained("model.init_from", config.model.init_from)
-        check_tokens(loaded.tokenizer, data.tokenizer, config.model.init_from)
+        loaded = load_named("model.init_from", config.model.init_from)
+        check_tokens(loaded.tokenizer, inputs.data.tokenizer, config.model.init_from)
     if loaded is None:
         params = model.init(key)
     else:
-        params, fit = pretrained.start_from(loaded, model, key)
+        params, fit = start_from(loaded, model, key)
     if fit and model.config.stages > 1:
-        params = calibrated(model, params, data, config)
-    return trainer.first(params)
+        params = calibrated(model, params, inputs.data, config)
+    return params
 
 
 def calibrated(model: Model, params: Params, data: Data, config: RunConfig) -> Params:
@@ -101,7 +189,7 @@ def calibration_batches(data: Data, config: RunConfig) -> list[Batch]:
     return list(itertools.islice(some, count))
 
 
-def data_sizes(data: Data) -> dict[str, Any]:
+def data_fields(data: Data) -> dict[str, Any]:
     """The model's config fields that a data set decides."""
     if data.vocabulary is None:
         return {"classes": data.classes}

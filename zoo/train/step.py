@@ -1,6 +1,6 @@
 """One training step and one evaluation of a model on a mesh, as jitted functions of a state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,42 +10,23 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from snapjax.codes.parameters import merge_plan, split_plan
-from snapjax.parallel.sharding import place, unplace
+from snapjax.codes.parameters import merge_plan
 from zoo.config.specs import TrainSpec
 from zoo.data import Batch, Split, eval_batches
 from zoo.models.model import Model, Objective, Params
 from zoo.train import placement
 from zoo.train.distillation import Teacher
 from zoo.train.optimiser import make_optimiser, move_average, schedule
-
-
-class State(NamedTuple):
-    """What training carries from step to step, placed on a mesh.
-
-    Attributes:
-      trainable, plans: the parameters, parted by `snapjax.codes.parameters.split_plan`.
-      optimiser: optax's state.
-      average: moving average of `trainable`, or None.
-      step: int32 scalar, updates made.
-      finite: bool scalar; false from the first step whose loss or gradients are not finite. From
-        then on nothing changes, so that the state is the last good one when the host looks.
-    """
-
-    trainable: Any
-    plans: Any
-    optimiser: Any
-    average: Any
-    step: jax.Array
-    finite: jax.Array
+from zoo.train.state import State, from_ranks, init_state, to_ranks
 
 
 class Metrics(NamedTuple):
     """Of one step, before its update; scalars but for the boundaries' (stages,), whose last entry
-    is of no boundary."""
+    is of no boundary. One of accuracy and cosine is None, see `Scores`."""
 
     loss: jax.Array
-    accuracy: jax.Array
+    accuracy: jax.Array | None
+    cosine: jax.Array | None
     weight: jax.Array
     gradient_norm: jax.Array
     spike_rate: jax.Array
@@ -82,72 +63,63 @@ class Trainer:
         self.total_steps = spec.epochs * steps_per_epoch
         self.optimiser = make_optimiser(spec, self.total_steps)
         self.learning_rate = schedule(spec, self.total_steps)
-        parts = mesh.shape["data"] * spec.microbatches
-        if spec.batch_size % parts:
-            raise ValueError(
-                f"batch_size={spec.batch_size} must be a multiple of {parts}: "
-                f"data={mesh.shape['data']} x microbatches={spec.microbatches}"
-            )
+        placement.check_batch_size(mesh, spec)
 
     # States
 
-    def start(self, params: Params) -> State:
-        """The state before the first step on the mesh, from canonical parameters."""
-        return self.place(self.first(params))
+    @cached_property
+    def state_shape(self) -> State:
+        """Shapes and dtypes of a sharded state."""
+        return jax.eval_shape(lambda key: self._init(self.model.init(key)), jax.random.key(0))
 
-    def abstract(self) -> State:
-        """Shapes of a canonical state, to restore one into."""
-        return jax.eval_shape(lambda key: self._first(self.model.init(key)), jax.random.key(0))
+    @cached_property
+    def state_sharding(self) -> State:
+        """Where on the mesh each array of a sharded state lies."""
+        return placement.state_shardings(self.mesh, self.state_shape, self.fsdp)
 
-    def first(self, params: Params) -> State:
-        """The canonical state before the first step, from canonical parameters."""
+    def init_state(self, params: Params) -> State:
+        """The state before the first step, made on the mesh from canonical parameters.
+
+        Raises:
+          ValueError: boundaries that are not the model's.
+        """
         if "boundaries" in params:
             self.model.boundary.check(params["boundaries"])
-        return self._first(params)
+        # From the host: what is committed to one device, or to one process, cannot go onto a mesh.
+        return jax.jit(self._init, out_shardings=self.state_sharding)(jax.device_get(params))
 
-    def _first(self, params: Params) -> State:
-        trainable, plans = split_plan(params)
-        average = trainable if self.spec.ema else None
-        return State(
-            trainable,
-            plans,
-            self.optimiser.init(trainable),
-            average,
-            jnp.zeros((), jnp.int32),
-            jnp.ones((), bool),
-        )
+    def _init(self, params: Params) -> State:
+        return init_state(self._to_ranks(params), self.optimiser, bool(self.spec.ema))
 
-    def place(self, state: State) -> State:
-        """A canonical state onto the mesh."""
-        placed = self.placed(state)
-        return placement.put_tree(placed, placement.state_shardings(self.mesh, placed, self.fsdp))
+    def _to_ranks(self, tree: Any) -> Any:
+        return to_ranks(tree, self.mesh.shape["stage"], self.model.config.stages)
 
-    def placed(self, state: State) -> State:
-        """A canonical state in the layout of the mesh, wherever its arrays are; traceable."""
-        ranks, stages = self.mesh.shape["stage"], self.model.config.stages
-        return placement.map_params(lambda tree: place(tree, ranks, stages), state)
+    def shard(self, state: State) -> State:
+        """A canonical state, onto the mesh."""
+        return placement.put_tree(self._to_ranks(state), self.state_sharding)
 
-    def canonical(self, state: State) -> State:
-        """A placed state in the canonical layout, whole on every process."""
+    def unshard(self, state: State) -> State:
+        """A sharded state in the canonical layout, whole on every process."""
         state = placement.gather(state, self.mesh) if jax.process_count() > 1 else state
-        return placement.map_params(_unplace, state)
+        return from_ranks(state)
 
     def params(self, state: State, averaged: bool = False) -> Params:
-        """Canonical parameters of a placed state: the moving average if asked for and there."""
+        """Canonical parameters of a sharded state: the moving average if asked for and there."""
         trainable = state.average if averaged and self.spec.ema else state.trainable
         params = merge_plan(trainable, state.plans)
         params = placement.gather(params, self.mesh) if jax.process_count() > 1 else params
-        return _unplace(params)
+        return from_ranks(params)
 
     # Steps
 
-    def label(self, batch: Batch) -> Batch:
+    def add_targets(self, batch: Batch) -> Batch:
         """A batch on the mesh with the teacher's targets in it, where there is a teacher."""
-        return batch if self._placed_teacher is None else self._placed_teacher.label(batch)
+        teacher = self._replicated_teacher
+        return batch if teacher is None else teacher.add_targets(batch)
 
     @cached_property
-    def _placed_teacher(self) -> Teacher | None:
-        return None if self.teacher is None else self.teacher.on(self.mesh)
+    def _replicated_teacher(self) -> Teacher | None:
+        return None if self.teacher is None else self.teacher.replicate(self.mesh)
 
     @property
     def _objective(self) -> Objective | None:
@@ -155,30 +127,30 @@ class Trainer:
 
     def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """One update. The state given is consumed: its buffers are reused for the next."""
-        return self._update(state, self.label(batch))
+        return self._update(state, self.add_targets(batch))
 
     def forward(self, state: State, batch: Batch, averaged: bool = False) -> Any:
         """(sums, stats) of a batch, with no dropout and no update."""
         trainable = state.average if averaged and self.spec.ema else state.trainable
-        return self._forward(merge_plan(trainable, state.plans), self.label(batch))
+        return self._forward(merge_plan(trainable, state.plans), self.add_targets(batch))
 
     @cached_property
     def _forward(self) -> Callable[..., Any]:
-        def forward(placed: Params, batch: Batch) -> Any:
+        def forward(params: Params, batch: Batch) -> Any:
             pipeline = self.model.pipeline(
                 self.mesh, self.spec.microbatches, objective=self._objective
             )
-            outputs = pipeline(placed, batch, None)
+            outputs = pipeline(params, batch, None)
             return outputs.sums, outputs.stats
 
         return jax.jit(forward)
 
     def loss_and_gradients(self, state: State, batch: Batch) -> tuple[Any, Any]:
-        """((sums, stats), gradients) of the mean loss at a placed state; traceable.
+        """((sums, stats), gradients) of the mean loss at a sharded state; traceable.
 
         Args:
-          state: placed.
-          batch: from `label`.
+          state: sharded.
+          batch: from `add_targets`.
         """
         key = jax.random.fold_in(jax.random.key(self.spec.seed), state.step)
         pipeline = self.model.pipeline(
@@ -217,7 +189,7 @@ class Trainer:
             )
             metrics = Metrics(
                 loss,
-                sums["correct"] / sums["weight"],
+                *_means(sums),
                 sums["weight"],
                 norm,
                 stats.spike_rate,
@@ -226,40 +198,44 @@ class Trainer:
             )
             return new, metrics
 
-        return jax.jit(update, donate_argnums=0, out_shardings=self._out_shardings)
-
-    @property
-    def _out_shardings(self) -> Any:
-        state = jax.eval_shape(self.placed, self.abstract())
-        return placement.state_shardings(self.mesh, state, self.fsdp), None
-
-
-_unplace = jax.jit(unplace)
+        return jax.jit(update, donate_argnums=0, out_shardings=(self.state_sharding, None))
 
 
 class Scores(NamedTuple):
-    """Means over a split. `spike_rate` and `bits` are (stages - 1,), one entry a boundary."""
+    """Means over a split.
+
+    Attributes:
+      loss: what is minimised.
+      accuracy: share of right predictions; None for an encoder.
+      cosine: of an encoder's embeddings and its teacher's; None for other models.
+      samples: in the split.
+      spike_rate, bits: (stages - 1,), one entry a boundary.
+    """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+    cosine: float | None
     samples: int
     spike_rate: np.ndarray
     bits: np.ndarray
 
     def record(self) -> dict[str, Any]:
-        """The scores as JSON's own types."""
-        return {
-            **self._asdict(),
-            "spike_rate": self.spike_rate.tolist(),
-            "bits": self.bits.tolist(),
-        }
+        """The scores that there are, as JSON's own types."""
+        figures = {name: value for name, value in self._asdict().items() if value is not None}
+        arrays = {"spike_rate": self.spike_rate.tolist(), "bits": self.bits.tolist()}
+        return figures | arrays
+
+
+def _means(sums: Mapping[str, Any]) -> list[Any]:
+    """[accuracy, cosine] of a loss's sums, None for the one that it does not count."""
+    return [sums[name] / sums["weight"] if name in sums else None for name in ("correct", "cosine")]
 
 
 def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = False) -> Scores:
     """Scores of a whole split, each sample counted once.
 
     Args:
-      trainer: with the mesh that `state` is placed on.
+      trainer: with the mesh that `state` is sharded over.
       state: only its parameters are read.
       split: what to evaluate on.
       averaged: use the moving average of the weights where there is one.
@@ -277,7 +253,7 @@ def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = Fals
     mean = lambda name: np.mean([getattr(stats, name) for stats in sent], axis=0)[:cuts]
     return Scores(
         total["loss"] / total["weight"],
-        total["correct"] / total["weight"],
+        *_means(total),
         split.samples,
         mean("spike_rate"),
         mean("bits"),
