@@ -11,12 +11,13 @@ boundaries alone were trained, nothing else is written.
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +38,7 @@ def parse() -> argparse.Namespace:
         help="what evaluate.py --json printed of it, for the card, where the run's own validation "
         "is not what it is judged by",
     )  # fmt: skip
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def scores_of(loaded: Any, path: Path) -> dict[str, Any]:
@@ -105,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    args = parse()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
     from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)
