@@ -1,5 +1,6 @@
 """Every command once in a process of its own, and what only such a process shows."""
 
+import os
 import subprocess
 import sys
 
@@ -56,10 +57,11 @@ def test_a_developers_script_starts(script):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    """`snapjax train --keys | head -1`, with more to say than a pipe holds unread."""
+    """As `| head` does, of a command that has more to say."""
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # argparse passes over a write that fails
     for arguments in (["train", "--keys"], ["train", "--help"]):
         writer = subprocess.Popen(
-            [*SNAPJAX, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*SNAPJAX, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
         )
         writer.stdout.close()  # before anything is written
         assert writer.stderr.read() == b""
