@@ -11,8 +11,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import jax
-
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -26,41 +24,14 @@ def parse() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    from snapjax.parallel.sharding import make_mesh
-    from zoo.config.presets import command
-    from zoo.evaluation import baselines, compare
-    from zoo.evaluation.inputs import data_for
-    from zoo.pretrained.load import load_pretrained
+    from zoo.evaluation import compare, tables
     from zoo.train import curves
-    from zoo.train.logbook import read_metrics
-    from zoo.utils.files import read_json, write_json
+    from zoo.utils.files import write_json
 
-    folders = {"ann": args.ann, "hnn": args.hnn}
-    loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
-    summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
-    config = loaded["hnn"].config
-    data = data_for(loaded["hnn"], config.data)
-    # On one device, whatever the mesh of the runs was: there may be no more here.
-    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
-    model = loaded["hnn"].model.config
-    write_json(
-        args.out,
-        {
-            "model": model.name,
-            "parameters": summaries["hnn"]["parameters"],
-            "stages": model.stages,
-            "task": config.data.task,
-            "data": Path(config.data.source).name,
-            "commands": {name: command(loaded[name].config) for name in folders},
-            "minutes": {name: summaries[name]["seconds"] / 60 for name in folders},
-            "hardware": args.hardware,
-            "jax": jax.__version__,
-            "rows": rows,
-        },
-    )
-    names, lines = curves.names(list(folders.values())), map(read_metrics, folders.values())
-    curves.runs(args.out.with_suffix(".png"), dict(zip(names, lines, strict=True)))
-    print(compare.markdown(rows))
+    table = tables.of_runs(args.ann, args.hnn, args.hardware)
+    write_json(args.out, table)
+    curves.runs(args.out.with_suffix(".png"), curves.of_runs([args.ann, args.hnn]))
+    print(compare.markdown(table["rows"]))
     print(f"\n{args.out}, {args.out.with_suffix('.png')}")
 
 

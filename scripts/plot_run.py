@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from zoo.train import curves
-from zoo.train.logbook import read_metrics
 
 
 def parse() -> argparse.Namespace:
@@ -24,12 +23,7 @@ def main() -> int:
     args = parse()
     out = args.out or args.runs[0] / "curves.png"
     try:
-        names = curves.names(args.runs)
-        lines = {name: read_metrics(run) for name, run in zip(names, args.runs, strict=True)}
-        empty = [name for name, found in lines.items() if not found]
-        if empty:
-            raise ValueError(f"{', '.join(empty)}: metrics.jsonl has no complete line yet")
-        curves.runs(out, lines)
+        curves.runs(out, curves.of_runs(args.runs))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
