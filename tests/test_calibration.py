@@ -13,7 +13,7 @@ from snapjax.boundary import Boundary
 from zoo.data import DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.evaluation import inputs
+from zoo.embedding.texts import drawn, read_texts
 from zoo.evaluation.inputs import spec_for
 from zoo.models import calibration
 from zoo.models.registry import create_model
@@ -157,8 +157,8 @@ def test_texts_are_read_once_each_and_drawn(tmp_path):
     rows = ["a\tb", "b\tc", "a\t", "d\te"]
     path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join(rows) + "\n")
     spec = DataSpec(source=str(path), text_column="one", text_pair_column="other")
-    assert inputs.read_texts(spec) == ["a", "b", "d", "c", "e"]
-    draw = inputs.drawn(list("abcdefgh"), 5, np.random.default_rng(0))
+    assert read_texts(spec) == ["a", "b", "d", "c", "e"]
+    draw = drawn(list("abcdefgh"), 5, np.random.default_rng(0))
     assert len(set(draw)) == 5
 
 

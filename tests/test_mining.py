@@ -15,7 +15,7 @@ from zoo.data import DataSpec, load
 from zoo.embedding import mining
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.similarity import COLUMNS, cosines, read_pairs
-from zoo.evaluation.inputs import texts_spec
+from zoo.embedding.texts import texts_spec
 from zoo.pretrained.load import load_pretrained
 
 

@@ -15,7 +15,7 @@ from zoo.data import DataSpec
 from zoo.embedding import files as embeddings
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.evaluation.inputs import read_texts
+from zoo.embedding.texts import read_texts
 from zoo.evaluation.score import score_any
 from zoo.models.registry import create_model
 from zoo.pretrained import single_file

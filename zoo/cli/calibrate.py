@@ -8,9 +8,9 @@ none was fitted to is kept; with --choose stsb the one that ranks the pairs of t
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.cli import command_line
 from zoo.cli.command_line import Answer, add_set_flag, make_parser
@@ -40,61 +40,45 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    import jax
     from rich.console import Console
 
-    from zoo.embedding import similarity
-    from zoo.embedding.encoder import Encoder
-    from zoo.evaluation import inputs
+    from zoo.evaluation.cut import cut
     from zoo.evaluation.inputs import spec_for
     from zoo.models import calibration
-    from zoo.models.registry import default_boundary
+    from zoo.models.registry import spike_boundary
     from zoo.pretrained import single_file
-    from zoo.pretrained.load import load_pretrained, partition
+    from zoo.pretrained.load import load_pretrained
     from zoo.utils.files import check_out
 
     check_out(args.out, ".safetensors")
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
     width = loaded.model.config.width
-    if not 0 < args.bits < float("inf"):
-        raise ValueError(f"bits={args.bits} a feature must be a positive number")
-    boundary = replace(
-        default_boundary(width, "hnn"), code=args.code, steps=args.steps,
-        budget=max(1, round(args.bits * width)),
-    )  # fmt: skip
-    cut = partition(loaded, stages=args.stages, boundary=boundary)
-    error = None
-    if args.choose == "stsb":
-        error = lambda model, params: 1 - similarity.score(
-            Encoder.of(replace(cut, model=model, params=params)), spec
-        )["spearman"]  # fmt: skip
-        similarity.read_pairs(spec)  # what is wrong with them is said before anything is fitted
-    samples = inputs.batches(cut, spec, args.samples, args.batch_size, args.seed)
-    fitted, held_out = samples[::2] + samples[3::4], samples[1::4]
     with Console(stderr=True).status("") as status:
-        model, params, errors = calibration.choose(
-            cut.model, cut.params, fitted, held_out or fitted, args.method or calibration.DEFAULT,
-            key=jax.random.key(args.seed), error=error, progress=status.update,
+        made = cut(
+            loaded, spec, stages=args.stages,
+            boundary=spike_boundary(width, args.code, args.steps, args.bits),
+            methods=args.method or calibration.DEFAULT, choose_by=args.choose,
+            samples=args.samples, batch_size=args.batch_size, seed=args.seed,
+            progress=status.update,
         )  # fmt: skip
-    best = min(errors, key=errors.__getitem__)
-    chosen = {"method": best, "chosen_by": args.choose, "errors": errors}
-    record = {**loaded.record, "calibration": chosen}
-    single_file.save(args.out, model, params, loaded.source, record, loaded.tokenizer)
+    single_file.save(args.out, made.model, made.params, made.source, made.record, made.tokenizer)
+    chosen = made.record["calibration"]
     result = {
-        "model": model.config.name,
+        "model": made.model.config.name,
         "stages": args.stages,
         **chosen,
-        "bits_per_token": 8 * model.boundary.bytes_per_token,
+        "bits_per_token": 8 * made.model.boundary.bytes_per_token,
         "out": str(args.out),
     }
+    return Answer(result, lambda: _show(result))
 
-    def show() -> None:
-        for method, error in sorted(errors.items(), key=lambda item: item[1]):
-            print(f"{method:20} error {error:.4f}")
-        print(f"{args.out}: {best}, {result['bits_per_token']} bits a token and hop")
 
-    return Answer(result, show)
+def _show(result: Mapping[str, Any]) -> None:
+    for method, error in sorted(result["errors"].items(), key=lambda item: item[1]):
+        print(f"{method:20} error {error:.4f}")
+    bits = result["bits_per_token"]
+    print(f"{result['out']}: {result['method']}, {bits} bits a token and hop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,48 +35,21 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    import jax
-
-    from snapjax.boundary import Boundary
-    from zoo.evaluation import compare, plots
-    from zoo.evaluation.inputs import spec_for
-    from zoo.evaluation.score import score_any
-    from zoo.pretrained.load import Pretrained, load_pretrained, partition
+    from zoo.evaluation import compare, plots, tables
+    from zoo.pretrained.load import load_pretrained
     from zoo.utils.files import write_json
-
-    def row(loaded: Pretrained, weights: str) -> compare.Record:
-        spec = spec_for(loaded, args.data, args.assignments)
-        result = score_any(loaded, spec, args.task, batch_size=args.batch_size)
-        scores = {name: result[name] for name in compare.SCORES if name in result}
-        rate = result.get("spike_rate")
-        made = compare.record(
-            loaded.model.boundary, weights, scores, sum(rate) / len(rate) if rate else None
-        )
-        return {**made, "samples": result["samples"]}
 
     if args.out.suffix != ".json":
         raise ValueError(f"out={str(args.out)!r} must end in .json: a picture .png goes beside it")
-    dense, cut = load_pretrained(args.dense), [load_pretrained(name) for name in args.models]
-    first = cut[0].model
-    result = {
-        "model": first.config.name,
-        "stages": first.config.stages,
-        "task": args.task or first.config.task,
-        "data": Path(args.data).name,
-        "jax": jax.__version__,
-    }
-    before = compare.rows_of(args.out, result) if args.append and args.out.exists() else []
-    rows = []
-    for code in filter(None, args.codes.split(",")):
-        wire = Boundary(first.config.width, code, budget=first.boundary.budget)
-        rows.append(row(partition(dense, stages=first.config.stages, boundary=wire), "dense"))
-    rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
-    rows = compare.added(before, rows)
-    result["rows"] = rows
-    write_json(args.out, result)
-    picture = args.out.with_suffix(".png")
+    table = tables.of_models(
+        load_pretrained(args.dense), [load_pretrained(name) for name in args.models], args.data,
+        args.assignments, task=args.task, codes=list(filter(None, args.codes.split(","))),
+        batch_size=args.batch_size, earlier=args.out if args.append else None,
+    )  # fmt: skip
+    write_json(args.out, table)
+    rows, picture = table["rows"], args.out.with_suffix(".png")
     plots.scores(picture, rows)
-    return Answer(result, lambda: print(f"{compare.markdown(rows)}\n\n{args.out}, {picture}"))
+    return Answer(table, lambda: print(f"{compare.markdown(rows)}\n\n{args.out}, {picture}"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

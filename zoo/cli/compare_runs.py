@@ -25,42 +25,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    import jax
-
-    from snapjax.parallel.sharding import make_mesh
-    from zoo.config.presets import command
-    from zoo.evaluation import baselines, compare
-    from zoo.evaluation.inputs import data_for
-    from zoo.pretrained.load import load_pretrained
+    from zoo.evaluation import compare, tables
     from zoo.train import curves
-    from zoo.train.logbook import read_metrics
-    from zoo.utils.files import read_json, write_json
+    from zoo.utils.files import write_json
 
-    folders = {"ann": args.ann, "hnn": args.hnn}
-    loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
-    summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
-    config = loaded["hnn"].config
-    data = data_for(loaded["hnn"], config.data)
-    # On one device, whatever the mesh of the runs was: there may be no more here.
-    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
-    model = loaded["hnn"].model.config
-    result = {
-        "model": model.name,
-        "parameters": summaries["hnn"]["parameters"],
-        "stages": model.stages,
-        "task": config.data.task,
-        "data": Path(config.data.source).name,
-        "commands": {name: command(loaded[name].config) for name in folders},
-        "minutes": {name: summaries[name]["seconds"] / 60 for name in folders},
-        "hardware": args.hardware,
-        "jax": jax.__version__,
-        "rows": rows,
-    }
-    write_json(args.out, result)
-    names, lines = curves.names(list(folders.values())), map(read_metrics, folders.values())
-    picture = args.out.with_suffix(".png")
-    curves.runs(picture, dict(zip(names, lines, strict=True)))
-    return Answer(result, lambda: print(f"{compare.markdown(rows)}\n\n{args.out}, {picture}"))
+    table = tables.of_runs(args.ann, args.hnn, args.hardware)
+    write_json(args.out, table)
+    rows, picture = table["rows"], args.out.with_suffix(".png")
+    curves.runs(picture, curves.of_runs([args.ann, args.hnn]))
+    return Answer(table, lambda: print(f"{compare.markdown(rows)}\n\n{args.out}, {picture}"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,35 +32,17 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     from snapjax.codes.parameters import count
-    from zoo.pretrained import single_file
-    from zoo.pretrained.hugging_face import export
+    from zoo.pretrained.convert import check_target, convert
     from zoo.pretrained.load import load_pretrained
 
-    if args.out.exists():
-        raise ValueError(f"out={str(args.out)!r} is there already; give a new name")
-    whole = args.out.suffix == ".safetensors"
-    if not whole and (args.variant or args.stages):
-        raise ValueError(
-            f"out={str(args.out)!r}: a folder for transformers has no boundaries; --variant and "
-            "--stages are for a .safetensors file"
-        )
+    check_target(args.out, cut=bool(args.variant or args.stages))
     loaded = load_pretrained(
         args.model, variant=args.variant, stages=args.stages, task=args.task, ignore=args.ignore
     )
-    model, params, source = loaded.model, loaded.params, loaded.source
-    if whole:
-        single_file.save(args.out, model, params, source, loaded.record, loaded.tokenizer)
-    else:
-        export.save(
-            args.out, model, params, tokenizer=loaded.tokenizer,
-            preprocessing=source.preprocessing,
-            labels=loaded.record.get("labels") or source.preprocessing.get("class_names"),
-        )  # fmt: skip
-        params = {name: tree for name, tree in params.items() if name != "boundaries"}
-    name, parameters = model.config.name, count(params)
+    name, written = loaded.model.config.name, count(convert(loaded, args.out))
     return Answer(
-        {"out": str(args.out), "model": name, "parameters": parameters},
-        lambda: print(f"{args.out}: {name}, {parameters:,} trainable parameters"),
+        {"out": str(args.out), "model": name, "parameters": written},
+        lambda: print(f"{args.out}: {name}, {written:,} trainable parameters"),
     )
 
 

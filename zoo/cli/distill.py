@@ -14,7 +14,6 @@ The run is one of `snapjax train`: the same keys for --set, the same folder, and
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,34 +53,14 @@ def parser() -> argparse.ArgumentParser:
 
 def config_of(args: argparse.Namespace, preset: str) -> Any:
     """The run's config, its model made from a preset of the zoo."""
-    from snapjax.codes.code import SPIKE_CODES
-    from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
-    from zoo.config.values import override
+    from zoo.config.distillation import distillation
 
-    spikes = args.code in SPIKE_CODES
-    model = ModelSpec(
-        name=preset,
-        variant="hnn" if spikes else "ann",
-        stages=args.stages,
-        code=args.code,
-        steps=args.steps,
-        bits_per_feature=args.bits,
-        calibration=args.method or ("sensitivity_pca_refit" if spikes else "variance"),
-    )
-    train = TrainSpec(
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        microbatches=1,
-        learning_rate=args.learning_rate,
-        weight_decay=0.0,
-        trainable=args.trainable,
-        seed=args.seed,
-    )
-    config = RunConfig("distill", model, train=train, distill=DistillSpec(teacher=args.teacher))
-    data = replace(
-        config.data, task="unlabelled", source=args.data, sequence=32, truncate=True, held_out=0.05
-    )
-    return override(replace(config, data=data), args.assignments)
+    return distillation(
+        args.teacher, args.data, preset, stages=args.stages, code=args.code,
+        bits_per_feature=args.bits, steps=args.steps, calibration=args.method,
+        trainable=args.trainable, epochs=args.epochs, batch_size=args.batch_size,
+        learning_rate=args.learning_rate, seed=args.seed, assignments=args.assignments,
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Answer:

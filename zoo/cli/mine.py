@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Answer:
 
     from zoo.embedding import mining
     from zoo.embedding.encoder import Encoder
-    from zoo.evaluation.inputs import drawn, read_texts, texts_spec
+    from zoo.embedding.texts import read_texts, texts_spec
     from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
     from zoo.utils.files import check_out
@@ -65,19 +65,15 @@ def run(args: argparse.Namespace) -> Answer:
     args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
     texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
-    texts = mining.with_tokens(encoder, texts)
-    if len(texts) < 2:
-        raise ValueError(f"--data {args.data}: {len(texts)} texts make no pair; give at least 2")
-    if args.samples is not None:
-        texts = drawn(texts, args.samples, np.random.default_rng(args.seed))
     with progress_bar(Console(stderr=True)) as bar:
 
-        def shown(what: str):
-            task = bar.add_task(what, total=len(texts), shown="")
+        def shown(what: str, total: int):
+            task = bar.add_task(what, total=total, shown="")
             return lambda done: bar.update(task, completed=done)
 
-        vectors = mining.embedded(encoder, texts, shown("embedded"))
-        pairs = mining.matched(vectors, args.neighbours, args.seed, shown("in pairs"))
+        texts, pairs = mining.mine(
+            encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=shown
+        )
     mining.write(args.out, texts, pairs)
     low, middle, high = np.quantile([pair.cosine for pair in pairs], (0.1, 0.5, 0.9))
     return Answer(

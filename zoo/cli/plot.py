@@ -20,16 +20,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     from zoo.train import curves
-    from zoo.train.logbook import read_metrics
 
     out = args.out or args.runs[0] / "curves.png"
-    names = curves.names(args.runs)
-    lines = {name: read_metrics(folder) for name, folder in zip(names, args.runs, strict=True)}
-    empty = [name for name, found in lines.items() if not found]
-    if empty:
-        raise ValueError(f"{', '.join(empty)}: metrics.jsonl has no complete line yet")
-    curves.runs(out, lines)
-    return Answer({"runs": list(lines), "out": str(out)}, lambda: print(out))
+    runs = curves.of_runs(args.runs)
+    curves.runs(out, runs)
+    return Answer({"runs": list(runs), "out": str(out)}, lambda: print(out))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
