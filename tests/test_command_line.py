@@ -1,13 +1,13 @@
 """How a command ends, what it prints, and what is completed."""
 
 import argparse
-import importlib.metadata
 import json
 import subprocess
 
 import pytest
 from command_lines import cli
 
+from snapjax import __version__
 from zoo.cli.command_line import Answer, exit_code
 from zoo.cli.compare import COMMANDS as COMPARED
 from zoo.cli.completion import SHELLS
@@ -102,7 +102,7 @@ def test_bad_usage(arguments, message):
 
 
 def test_the_version():
-    assert cli("--version").stdout == f"snapjax {importlib.metadata.version('snapjax')}\n"
+    assert cli("--version").stdout == f"snapjax {__version__}\n"
 
 
 def test_models_lists_every_name_with_its_size_and_quality():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from snapjax import __version__
 from snapjax.errors import unknown_name
 from zoo.cli.command_line import USAGE, closed_pipe_ends
 
@@ -80,7 +81,7 @@ def dispatch(
             print(help_text(prog, about, commands, more))
             return 0
         if name == "--version":
-            print(f"{prog} {version()}")
+            print(f"{prog} {__version__}")
             return 0
         print(f"usage: {prog} SUBCOMMAND ...\n", file=sys.stderr)
         error = unknown_name("subcommand", name, commands) if name else "give a subcommand"
@@ -97,16 +98,6 @@ def help_text(prog: str, about: str, commands: Mapping[str, Command], more: str)
         options += "\n  --version   of the package"
     parts = [f"usage: {prog} SUBCOMMAND ...\n", about, "subcommands:", *lines, "", "options:"]
     return "\n".join([*parts, options, "", more.rstrip()])
-
-
-def version() -> str:
-    """Of the installed package."""
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("snapjax")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":
