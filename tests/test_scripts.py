@@ -10,6 +10,7 @@ from command_lines import ROOT
 from zoo.cli.compare import COMMANDS as COMPARED
 from zoo.cli.main import COMMANDS
 
+HEAVY = {"jax", "numpy", "matplotlib", "rich"}
 SUBCOMMANDS = [
     *([name] for name in COMMANDS),
     *(["compare", name] for name in COMPARED),
@@ -17,6 +18,17 @@ SUBCOMMANDS = [
 # Those that are no subcommand import what they measure; their tests call them in the process.
 DEVELOPERS = ("bench_", "calibrate_profile", "cost_scaling", "export_pretrained")
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+HELP = f"""
+import sys
+from zoo.cli.main import main
+for arguments in {SUBCOMMANDS}:
+    try:
+        code = main([*arguments, "--help"])
+    except SystemExit as ended:
+        code = ended.code
+    heavy = {HEAVY} & sys.modules.keys()
+    assert code == 0 and not heavy, (arguments, code, heavy)
+"""
 SNAPJAX = [sys.executable, "-W", "error", "-m", "zoo.cli.main"]
 
 
@@ -24,21 +36,12 @@ def run(*command, **settings):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **settings)
 
 
-@pytest.mark.parametrize("arguments", SUBCOMMANDS, ids=" ".join)
-def test_help_of_a_subcommand_needs_no_jax(arguments):
-    code = (
-        "import sys\n"
-        "from zoo.cli.main import main\n"
-        "try:\n"
-        f"    code = main([*{arguments!r}, '--help'])\n"
-        "except SystemExit as ended:\n"
-        "    code = ended.code\n"
-        "assert not {'jax', 'numpy', 'matplotlib', 'rich'} & sys.modules.keys()\n"
-        "sys.exit(code)\n"
-    )
-    done = run(sys.executable, "-W", "error", "-c", code)
+def test_help_of_no_subcommand_imports_jax():
+    """One process for all of them: what one imports would be seen in the next, and is named."""
+    done = run(sys.executable, "-W", "error", "-c", HELP)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: snapjax {' '.join(arguments)}")
+    for arguments in SUBCOMMANDS:
+        assert f"usage: snapjax {' '.join(arguments)} " in done.stdout
 
 
 @pytest.mark.parametrize("script", [one for one in SCRIPTS if not one.startswith(DEVELOPERS)])

