@@ -1,71 +1,8 @@
-"""Converts a model: to a folder that Hugging Face transformers loads, or to one safetensors file.
+"""`snapjax convert`, from a checkout: python scripts/convert.py --help."""
 
-  python scripts/convert.py runs/topics_ann bert_for_transformers
-  python scripts/convert.py minilm_l6 minilm.safetensors --variant hnn --stages 3
-  python scripts/convert.py FOLDER encoder.safetensors --task encode --ignore "cls.*"
-
-A folder gets the dense part, uncut; a file whose name ends in .safetensors gets everything, the
-boundaries included, and is loaded again by its path.
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="NAME_OR_PATH_OR_HUB_ID", help="what to convert")
-    parser.add_argument("out", type=Path, help="a new folder, or a new file NAME.safetensors")
-    parser.add_argument("--task", help="which head of a Hugging Face model to take")
-    parser.add_argument(
-        "--ignore", action="append", default=[], metavar="PATTERN",
-        help="tensors of a Hugging Face model that may be left out; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--variant", choices=("ann", "hnn"), help="cut it anew, not calibrated")
-    parser.add_argument("--stages", type=int, help="how many stages to cut it into")
-    return parser.parse_args()
-
-
-def run(args: argparse.Namespace) -> int:
-    from snapjax.codes.parameters import count
-    from zoo.pretrained import single_file
-    from zoo.pretrained.hugging_face import export
-    from zoo.pretrained.load import load_pretrained
-
-    if args.out.exists():
-        raise ValueError(f"out={str(args.out)!r} is there already; give a new name")
-    whole = args.out.suffix == ".safetensors"
-    if not whole and (args.variant or args.stages):
-        raise ValueError(
-            f"out={str(args.out)!r}: a folder for transformers has no boundaries; --variant and "
-            "--stages are for a .safetensors file"
-        )
-    loaded = load_pretrained(
-        args.model, variant=args.variant, stages=args.stages, task=args.task, ignore=args.ignore
-    )
-    model, params, source = loaded.model, loaded.params, loaded.source
-    if whole:
-        single_file.save(args.out, model, params, source, loaded.record, loaded.tokenizer)
-    else:
-        export.save(
-            args.out, model, params, tokenizer=loaded.tokenizer,
-            preprocessing=source.preprocessing,
-            labels=loaded.record.get("labels") or source.preprocessing.get("class_names"),
-        )  # fmt: skip
-        params = {name: tree for name, tree in params.items() if name != "boundaries"}
-    print(f"{args.out}: {model.config.name}, {count(params):,} trainable parameters")
-    return 0
-
-
-def main() -> int:
-    args = parse()
-    from zoo.cli.command_line import exit_code  # after --help, which needs none of this
-
-    return exit_code(run, args)
-
+from zoo.cli.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

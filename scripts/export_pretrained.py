@@ -9,14 +9,12 @@ boundaries alone were trained, nothing else is written.
 """
 
 import argparse
-import re
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,76 +35,27 @@ def parse() -> argparse.Namespace:
         help="what evaluate.py --json printed of it, for the card, where the run's own validation "
         "is not what it is judged by",
     )  # fmt: skip
-    return parser.parse_args()
-
-
-def scores_of(loaded: Any, path: Path) -> dict[str, Any]:
-    """What evaluate.py printed of this model and no other."""
-    from zoo.evaluation.compare import SCORES
-    from zoo.utils.files import read_json
-
-    scores = read_json(path)
-    missing = {"model", "stages", "code", "task", "samples"} - scores.keys()
-    if missing or not SCORES.keys() & scores.keys():
-        raise ValueError(
-            f"{path} lacks {sorted(missing) or 'a score'}; give what evaluate.py --json printed"
-        )
-    model = loaded.model
-    wanted = {"model": model.config.name, "stages": model.config.stages,
-              "code": model.boundary.code}  # fmt: skip
-    given = {key: scores[key] for key in wanted}
-    if given != wanted:
-        raise ValueError(f"{path} is of another model: {given}, not {wanted}")
-    return scores
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoo.config.data import is_path
-    from zoo.config.values import to_dict
-    from zoo.evaluation.cards import card
-    from zoo.pretrained import load as pretrained
+    from zoo.evaluation.shipping import ship
+    from zoo.pretrained.load import WEIGHTS
     from zoo.pretrained.locate import SHIPPED
-    from zoo.utils.files import read_json, write_atomic
 
-    loaded = pretrained.load_pretrained(args.run)
-    model, _, tag = args.name.partition(".")
-    if model != loaded.model.config.name or not re.fullmatch(r"\w[\w.-]*", tag):
-        raise ValueError(
-            f"name={args.name!r} must be MODEL.TAG, here {loaded.model.config.name}.TAG, with "
-            "letters, digits, '_', '-' and '.'"
-        )
-    summary = read_json(args.run / "summary.json")
-    # A path says where a file was on one machine; its last part says what it was.
-    source, teacher = loaded.config.data.source, loaded.config.distill.teacher
-    source = Path(source).name if is_path(source) else source
-    teacher = Path(teacher).name if teacher and Path(teacher).exists() else teacher
-    config = replace(
-        loaded.config,
-        data=replace(loaded.config.data, source=source),
-        model=replace(loaded.config.model, init_from=None),
-        distill=replace(loaded.config.distill, teacher=teacher),
-    )
     facts = {name: getattr(args, name) for name in
              ("command", "data", "data_licence", "licence", "limits")}  # fmt: skip
-    record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
-    record |= {"config": to_dict(config), "name": args.name, "card": facts}
-    record.pop("scores", None)  # of a model that this one began as
-    if args.scores is not None:
-        record["scores"] = scores_of(loaded, args.scores)
-    if "teacher" in record:  # where it lay is nobody's business, and what it was is
-        record["teacher"] = {**record["teacher"], "source": teacher}
-    folder = (args.out or SHIPPED) / args.name
-    pretrained.export(folder, loaded.params, record, loaded.tokenizer, args.base)
-    made = pretrained.load_pretrained(folder)
-    text = card(args.name, made, summary | {"hardware": args.hardware}, facts)
-    write_atomic(folder / "README.md", text)
-    size = (folder / pretrained.WEIGHTS).stat().st_size
+    folder = ship(
+        args.run, args.name, facts, args.hardware,
+        base=args.base, scores=args.scores, out=args.out or SHIPPED,
+    )  # fmt: skip
+    size = (folder / WEIGHTS).stat().st_size
     print(f"{folder}: {size / 1e6:.2f} MB of weights")
     return 0
 
 
-def main() -> int:
-    args = parse()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
     from zoo.cli.command_line import exit_code  # after --help, which needs none of this
 
     return exit_code(run, args)

@@ -1,21 +1,19 @@
 """Cutting a trained model without training: the metric, the sequence, the choice, the script."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import cli
 from data_files import letters, write
 
 from snapjax.boundary import Boundary
 from zoo.data import DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.evaluation import inputs
+from zoo.embedding.texts import drawn, read_texts
 from zoo.evaluation.inputs import spec_for
 from zoo.models import calibration
 from zoo.models.registry import create_model
@@ -23,7 +21,6 @@ from zoo.pretrained import single_file
 from zoo.pretrained.load import Pretrained, load_pretrained
 from zoo.pretrained.source import PretrainedConfig
 
-ROOT = Path(__file__).parents[1]
 WIDTH = 16
 
 
@@ -160,8 +157,8 @@ def test_texts_are_read_once_each_and_drawn(tmp_path):
     rows = ["a\tb", "b\tc", "a\t", "d\te"]
     path = write(tmp_path / "pairs.tsv", "one\tother\n" + "\n".join(rows) + "\n")
     spec = DataSpec(source=str(path), text_column="one", text_pair_column="other")
-    assert inputs.read_texts(spec) == ["a", "b", "d", "c", "e"]
-    draw = inputs.drawn(list("abcdefgh"), 5, np.random.default_rng(0))
+    assert read_texts(spec) == ["a", "b", "d", "c", "e"]
+    draw = drawn(list("abcdefgh"), 5, np.random.default_rng(0))
     assert len(set(draw)) == 5
 
 
@@ -182,12 +179,10 @@ def test_the_script(model, params, tmp_path):
     draw = np.random.default_rng(0)
     lines = [" ".join(draw.choice(list("abcdefgh"), 8)) for _ in range(200)]
     data = write(tmp_path / "lines.txt", "\n".join(lines) + "\n")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "calibrate.py"), str(file),
-         "--bits", "1.5", "--steps", "6", "--data", str(data), "--samples", "200",
-         "--set", "data.text_column=text", "--set", "data.text_pair_column=none",
-         "--method", "variance", "--method", "variance_refit", "--out", str(out), "--json"],
-        capture_output=True, text=True, timeout=300,
+    done = cli(
+        "calibrate", file, "--bits", 1.5, "--steps", 6, "--data", data, "--samples", 200,
+        "--set", "data.text_column=text", "--set", "data.text_pair_column=none",
+        "--method", "variance", "--method", "variance_refit", "--out", out, "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -208,11 +203,9 @@ def test_the_script_chooses_by_the_pairs(model, params, tmp_path):
     words = lambda: " ".join(draw.choice(list("abcdefgh"), 8))
     rows = [f"{words()}\t{words()}\t{draw.uniform(0, 5)}" for _ in range(60)]
     data = write(tmp_path / "pairs.tsv", "\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "calibrate.py"), str(file), "--data", str(data),
-         "--method", "variance", "--method", "sensitivity", "--choose", "stsb", "--out", str(out),
-         "--samples", "100", "--json"],
-        capture_output=True, text=True, timeout=300,
+    done = cli(
+        "calibrate", file, "--data", data, "--method", "variance", "--method", "sensitivity",
+        "--choose", "stsb", "--out", out, "--samples", 100, "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -244,10 +237,7 @@ def test_the_script_refuses(model, params, tmp_path, arguments, message):
     dense = {name: value for name, value in params.items() if name != "boundaries"}
     source = PretrainedConfig("a test", {}, None, {"max_tokens": 20})
     single_file.save(file, model.cut(1), dense, source, {}, letters())
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "calibrate.py"), str(file), *arguments],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
+    done = cli("calibrate", file, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

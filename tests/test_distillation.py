@@ -2,16 +2,14 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import call, cli
 from data_files import letters, write
 from distilling import distilled, lines, pair, saved_teacher
 from rich.console import Console
@@ -19,6 +17,7 @@ from scipy.spatial.distance import cosine
 from scipy.special import log_softmax
 from stops import StopAt
 
+from scripts import export_pretrained
 from snapjax.parallel.sharding import make_mesh
 from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
 from zoo.config.values import override
@@ -34,7 +33,6 @@ from zoo.train.run import prepare, train
 from zoo.train.step import Trainer
 from zoo.train.stop import StopRequest
 
-ROOT = Path(__file__).parents[1]
 PAIRS = ("distill.teacher=x", "data.task=unlabelled", "data.text_pair_column=b", "data.pairs=true")
 
 
@@ -240,23 +238,22 @@ def test_a_run_learns_resumes_and_embeds(tmp_path):
 
 def test_the_script(tmp_path):
     teacher, data = saved_teacher(tmp_path), lines(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "distill.py"), str(teacher),
-         "--stages", "2", "--code", "int4", "--data", str(data), "--epochs", "1",
-         "--set", "train.batch_size=6", "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, timeout=300,
+    done = cli(
+        "distill", teacher, "--stages", 2, "--code", "int4", "--data", data, "--epochs", 1,
+        "--set", "train.batch_size=6", "--out", tmp_path / "run", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    printed = json.loads(done.stdout)
+    assert printed == {"out": str(tmp_path / "run"), "finished": True, **summary}
     assert summary["code"] == "int4"
     assert summary["variant"] == "ann"
     assert summary["cosine"] > 0.9
     facts = ("--command", "--data", "--data-licence", "--hardware", "--limits")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py"),
-         str(tmp_path / "run"), "bert_nano.tag", "--out", str(tmp_path / "out"),
+    done = call(
+        export_pretrained.main,
+        [tmp_path / "run", "bert_nano.tag", "--out", tmp_path / "out",
          *(part for name in facts for part in (name, "x"))],
-        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = tmp_path / "out" / "bert_nano.tag"

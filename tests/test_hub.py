@@ -1,5 +1,8 @@
-"""Hub ids: fetched, cached, offline, and refused in seconds; in processes of their own, since
-huggingface_hub reads its settings when it is imported."""
+"""Hub ids: fetched, cached, offline, and refused in seconds.
+
+huggingface_hub reads its environment variables when it is imported: once they are set for a process
+of its own, otherwise what it has made of them is replaced.
+"""
 
 import os
 import shutil
@@ -8,29 +11,44 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+from command_lines import ROOT, cli
 from fake_hub import COMMIT, serving
+from huggingface_hub import close_session, constants
 
 from zoo.pretrained import load as pretrained
 from zoo.pretrained.hugging_face import known
 
-ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 NAME = "snapjax-tests/sharded-bert"
+URL = "/{repo_id}/resolve/{revision}/{filename}"
 
 
 def inspect(name: str, home: Path, endpoint: str, offline: bool = False):
-    """`scripts/inspect_weights.py` with a Hub of its own; what it printed and how long it took."""
-    settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": str(int(offline)),
-                "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+    """`snapjax inspect` with a Hub of its own; what it printed and how long it took."""
+    cache = home / "hub"  # as huggingface_hub names it
+    settings = {"ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": offline,
+                "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + URL,
+                "HF_HUB_DISABLE_TELEMETRY": True}  # fmt: skip
     start = time.perf_counter()
+    with mock.patch.multiple(constants, **settings):
+        done = cli("inspect", name)
+    close_session()
+    return done, time.perf_counter() - start
+
+
+def inspect_alone(name: str, home: Path, endpoint: str):
+    """The same in a process of its own, to which environment variables tell it."""
+    settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0",
+                "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "inspect_weights.py"), name],
         capture_output=True, text=True, timeout=120, env={**os.environ, **settings},
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
-    return done, time.perf_counter() - start
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +66,7 @@ def fetched(home, tmp_path_factory):
     (sharded / "onnx").mkdir()
     (sharded / "onnx" / "model.json").write_text("{}")
     with serving({NAME: sharded}) as (endpoint, asked):
-        done, _ = inspect(NAME, home, endpoint)
+        done = inspect_alone(NAME, home, endpoint)
     return done, asked
 
 
@@ -116,7 +134,6 @@ def test_what_the_hub_does_not_have_is_told(tmp_path):
 
 def test_a_download_that_breaks_off_is_told(monkeypatch):
     import huggingface_hub
-    from huggingface_hub import constants
 
     class Broken(Exception):
         """Of an HTTP library; no OSError."""

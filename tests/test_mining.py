@@ -1,13 +1,11 @@
 """Pairs out of texts alone: a matching by a model's embeddings, its file, and the script."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import cli
 from data_files import letters, write
 from distilling import saved_teacher
 from hypothesis import given, settings
@@ -17,10 +15,8 @@ from zoo.data import DataSpec, load
 from zoo.embedding import mining
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.similarity import COLUMNS, cosines, read_pairs
-from zoo.evaluation.inputs import texts_spec
+from zoo.embedding.texts import texts_spec
 from zoo.pretrained.load import load_pretrained
-
-ROOT = Path(__file__).parents[1]
 
 
 def directions(count, width=4, seed=0):
@@ -107,11 +103,7 @@ def script(tmp_path, *arguments):
     model = tmp_path / "dense.safetensors"
     if not model.exists():
         saved_teacher(tmp_path)
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / "mine_pairs.py"), str(model),
-         *arguments],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return cli("mine", model, *arguments)
 
 
 def test_the_script_writes_what_distillation_reads(tmp_path):

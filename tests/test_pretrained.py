@@ -4,16 +4,16 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from command_lines import call, cli
 from data_files import picture, write, write_idx
 
+from scripts import export_pretrained
 from zoo.config.presets import get_preset
 from zoo.evaluation import compare
 from zoo.evaluation.inputs import data_for
@@ -25,7 +25,6 @@ from zoo.pretrained.hugging_face import known
 from zoo.pretrained.hugging_face.known import KNOWN
 from zoo.pretrained.hugging_face.tensors import Tensors
 
-ROOT = Path(__file__).parents[1]
 EMBEDDED = ("digits", "topics")
 
 
@@ -195,9 +194,8 @@ def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
     ]
 
     def export(name):
-        script = [sys.executable, "-W", "error", str(ROOT / "scripts" / "export_pretrained.py")]
-        arguments = [str(copied), name, "--out", str(tmp_path / "out"), *options]
-        return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=300)
+        arguments = [copied, name, "--out", tmp_path / "out", *options]
+        return call(export_pretrained.main, arguments)
 
     for wrong in (
         "bert_nano.tag",
@@ -235,11 +233,10 @@ def test_scores_of_another_model_are_not_put_on_a_card(change, message, copied, 
     path = tmp_path / "scores.json"
     path.write_text(json.dumps({key: value for key, value in scores.items() if value is not None}))
     required = ("command", "data", "data-licence", "hardware", "limits")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "export_pretrained.py"), str(copied),
-         "vit_nano_patch2_8.tag", "--out", str(tmp_path / "out"), "--scores", str(path),
+    done = call(
+        export_pretrained.main,
+        [copied, "vit_nano_patch2_8.tag", "--out", tmp_path / "out", "--scores", path,
          *(part for name in required for part in (f"--{name}", "x"))],
-        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2
     assert re.search(message, done.stderr)
@@ -247,13 +244,8 @@ def test_scores_of_another_model_are_not_put_on_a_card(change, message, copied, 
     assert not (tmp_path / "out").exists()
 
 
-def evaluate(*arguments):
-    command = [sys.executable, "-W", "error", str(ROOT / "scripts" / "evaluate.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_the_script_prints_one_json_object():
-    done = evaluate("vit_nano_patch2_8.hnn_digits", "--task", "classify", "--json")
+    done = cli("evaluate", "vit_nano_patch2_8.hnn_digits", "--task", "classify", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert {"accuracy", "samples", "bits_per_token"} <= result.keys()
@@ -270,7 +262,7 @@ def test_the_script_prints_one_json_object():
     ],
 )
 def test_the_script_refuses(arguments, message):
-    done = evaluate(*arguments)
+    done = cli("evaluate", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

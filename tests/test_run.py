@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from command_lines import ROOT, cli
 from data_files import write_idx
 from rich.console import Console
 from stops import StopAt
@@ -32,7 +33,6 @@ from zoo.train.placement import batch_putter
 from zoo.train.run import prepare, train
 from zoo.train.step import evaluate
 
-ROOT = Path(__file__).parents[1]
 SMALL = ["model.width=16", "model.mlp_width=32", "train.epochs=1", "log.every=10"]
 
 
@@ -269,14 +269,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         train(small(), tmp_path / "file" / "run", console=quiet())
 
 
-def run_script(name, *arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "scripts" / name), *arguments],
-        capture_output=True, text=True, timeout=600, cwd=cwd,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "400"},
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -287,16 +279,16 @@ def run_script(name, *arguments, cwd=ROOT):
     ],
 )
 def test_the_script_refuses_bad_arguments(arguments, message):
-    done = run_script("train.py", *arguments)
+    done = cli("train", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_script_lists_presets_and_keys():
-    listed = run_script("train.py", "--list").stdout
+    listed = cli("train", "--list").stdout
     assert all(name in listed for name in ("digits_hnn", "fashion_ann", "gutenberg_hnn"))
-    assert "train.epochs = 40" in run_script("train.py", "digits_hnn", "--keys").stdout
+    assert "train.epochs = 40" in cli("train", "digits_hnn", "--keys").stdout
 
 
 def test_plot_run_draws_several_runs_and_refuses_what_is_none(tmp_path):
@@ -310,10 +302,10 @@ def test_plot_run_draws_several_runs_and_refuses_what_is_none(tmp_path):
         text = "".join(json.dumps(entry) + "\n" for entry in lines)
         (folder / "metrics.jsonl").write_text(text + '{"cut off')
     out = tmp_path / "both.png"
-    done = run_script("plot_run.py", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out))
+    done = cli("plot", tmp_path / "a", tmp_path / "b", "--out", out)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().startswith(b"\x89PNG")
-    done = run_script("plot_run.py", str(tmp_path))
+    done = cli("plot", tmp_path)
     assert done.returncode == 2
     assert "no metrics.jsonl" in done.stderr
 
@@ -396,7 +388,7 @@ def test_two_processes_of_a_diverging_run_both_end_and_name_the_module(tmp_path)
     """Each looks at its own rows; were one to end without the other, that one would wait for it."""
     diverging = ("train.learning_rate=1e30", "train.clip=1e30", "train.warmup=0", "log.save=1")
     codes, errors = two_processes([tmp_path] * 2, *(f"--set={setting}" for setting in diverging))
-    assert codes == [2, 2], errors
+    assert codes == [1, 1], errors
     said = [error.strip().splitlines()[-1] for error in errors]
     assert said[0] == said[1]
     assert re.match(r"error: step 2: loss nan .* not finite is blocks/\d+/", said[0])

@@ -2,14 +2,12 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from command_lines import cli
 from data_files import letters, write
 from pyarrow import parquet
 
@@ -17,14 +15,13 @@ from zoo.data import DataSpec
 from zoo.embedding import files as embeddings
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.evaluation.inputs import read_texts
+from zoo.embedding.texts import read_texts
 from zoo.evaluation.score import score_any
 from zoo.models.registry import create_model
 from zoo.pretrained import single_file
 from zoo.pretrained.load import Pretrained
 from zoo.pretrained.source import PretrainedConfig
 
-ROOT = Path(__file__).parents[1]
 LONGEST = 40
 
 
@@ -186,17 +183,10 @@ def test_the_scripts(loaded, tmp_path):
     path, _ = pairs(tmp_path, np.arange(6.0))
     file = tmp_path / "model.safetensors"
     single_file.save(file, loaded.model, loaded.params, loaded.source, {}, loaded.tokenizer)
-    script = lambda name: [sys.executable, "-W", "error", str(ROOT / "scripts" / name), str(file)]
-    done = subprocess.run(
-        [*script("evaluate.py"), "--task", "stsb", "--data", str(path), "--json"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = cli("evaluate", file, "--task", "stsb", "--data", path, "--json")
     assert done.returncode == 0, done.stderr
     assert {"spearman", "samples", "bits_per_token"} <= json.loads(done.stdout).keys()
-    done = subprocess.run(
-        [*script("embed.py"), "--out", str(tmp_path / "a.npy")],
-        input="a b\nc d e\n", capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = cli("embed", file, "--out", tmp_path / "a.npy", input="a b\nc d e\n")
     assert done.returncode == 0, done.stderr
     assert "2 embeddings of 16 numbers" in done.stdout
     content = io.BytesIO((tmp_path / "a.npy").read_bytes())

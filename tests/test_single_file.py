@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from command_lines import cli
 from safetensors.numpy import load_file, save_file
 
 from snapjax.boundary import Boundary
@@ -18,7 +17,6 @@ from zoo.config.old_names import current_parameter
 from zoo.pretrained import single_file
 from zoo.pretrained.listing import contents
 
-ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 SHIPPED = "vit_nano_patch2_8.hnn_digits"
 
@@ -158,28 +156,23 @@ def test_names_of_a_runs_classes_are_exported(tmp_path):
     names = list("vwxyz")
     source = replace(loaded.source, preprocessing={"class_names": names})
     single_file.save(tmp_path / "run.safetensors", loaded.model, loaded.params, source)
-    made = run("convert.py", tmp_path / "run.safetensors", tmp_path / "folder")
+    made = cli("convert", tmp_path / "run.safetensors", tmp_path / "folder")
     assert made.returncode == 0, made.stderr
     assert load_pretrained(tmp_path / "folder").record["labels"] == names
-
-
-def run(script: str, *arguments: object):
-    command = [sys.executable, "-W", "error", str(ROOT / "scripts" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_the_scripts_convert_there_and_back(tmp_path):
     source = shutil.copytree(GOLDEN / "bert_mlm_5", tmp_path / "source")
     whole, folder = tmp_path / "whole.safetensors", tmp_path / "folder"
-    made = run("convert.py", source, whole, "--variant", "hnn", "--stages", 2)
+    made = cli("convert", source, whole, "--variant", "hnn", "--stages", 2)
     assert made.returncode == 0, made.stderr
-    assert run("convert.py", whole, folder).returncode == 0
+    assert cli("convert", whole, folder).returncode == 0
     before, after = (load_file(at / "model.safetensors") for at in (source, folder))
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
-    listed = run("inspect_weights.py", whole, "--match", "boundaries.*", "--json")
-    names = {entry["name"] for entry in json.loads(listed.stdout)}
+    listed = cli("inspect", whole, "--match", "boundaries.*", "--json")
+    names = {entry["name"] for entry in json.loads(listed.stdout)["tensors"]}
     assert "boundaries.encoder.threshold" in names
     assert all(name.startswith("boundaries.") for name in names)
 
@@ -189,7 +182,7 @@ def test_names_are_listed_as_they_are(tmp_path):
     folder = shutil.copytree(GOLDEN / "bert_5", tmp_path / "[x]")
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "a[b]:cat:[/q]": np.zeros(3, np.float32)}, folder / "model.safetensors")
-    listed = run("inspect_weights.py", folder, "--match", "a*")
+    listed = cli("inspect", folder, "--match", "a*")
     assert listed.returncode == 0, listed.stderr
     assert "a[b]:cat:[/q]" in listed.stdout
 
@@ -204,7 +197,7 @@ def test_names_are_listed_as_they_are(tmp_path):
     ],
 )
 def test_the_converter_refuses(arguments, message):
-    done = run("convert.py", *arguments)
+    done = cli("convert", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

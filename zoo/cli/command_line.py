@@ -1,96 +1,152 @@
-"""How a script ends: bad input is one line on stderr and exit code 2, an interrupt is 130.
+"""What every subcommand shares: its parser, how its result is printed, and its exit code.
 
-And what the scripts that train share: their flags, how they join other processes, how they train.
+Exit codes: 0 done; 1 could not (a file that cannot be read or written, a run that diverged); 2
+arguments or input that do not fit; 3 contact with another process was lost; 130 interrupted, and
+128 plus the number of any other signal. Such an error is one line on stderr.
+
+Nothing here imports jax: `--help` must be quick.
 """
 
 import argparse
+import contextlib
+import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+COULD_NOT, USAGE, LOST, INTERRUPTED = 1, 2, 3, 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
-def exit_code(run: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    """What `run(args)` returns, 0 for None; errors that a user can mend are told, not traced.
+class Answer(NamedTuple):
+    """What a command has found.
+
+    Attributes:
+      record: that `--json` prints.
+      show: prints the same for a reader.
+      code: the exit code.
+    """
+
+    record: Mapping[str, Any]
+    show: Callable[[], object]
+    code: int = 0
+
+
+Run = Callable[[argparse.Namespace], Answer | int | None]
+
+
+def make_parser(name: str, text: str | None, json_help: str) -> argparse.ArgumentParser:
+    """The parser of a subcommand, with `--json`.
 
     Args:
-      run: the script's work; raises ValueError or OSError where its input does not fit.
-      args: as parsed.
+      name: of the subcommand, such as "train".
+      text: the help's, with an example: the module's docstring.
+      json_help: what the JSON object holds.
     """
+    parser = argparse.ArgumentParser(
+        prog=f"snapjax {name}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--json", action="store_true", help=f"print one JSON object and no more: {json_help}"
+    )
+    return parser
+
+
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--set KEY=VALUE`, as `args.assignments`.
+
+    Args:
+      parser: to add it to.
+      text: the help's.
+    """
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help=f"{text}; may be repeated, `snapjax train --keys` lists all keys",
+    )  # fmt: skip
+
+
+def main(parser: argparse.ArgumentParser, run: Run, argv: Sequence[str] | None) -> int:
+    """Parses, runs, and gives the exit code.
+
+    Args:
+      parser: of the command.
+      run: its work.
+      argv: the arguments; None for those of this process.
+
+    Raises:
+      SystemExit: after `--help` (code 0), and on arguments that do not parse (code 2).
+    """
+    with closed_pipe_ends():
+        return exit_code(run, parser.parse_args(argv))
+
+
+def exit_code(run: Run, args: argparse.Namespace) -> int:
+    """Runs a command, prints its answer and gives its exit code; errors that a user can mend are
+    told, not traced.
+
+    Args:
+      run: the work; raises ValueError, OSError or FloatingPointError where it cannot be done.
+      args: as parsed. With `args.json` whatever else is printed goes to stderr.
+    """
+    as_json = getattr(args, "json", False)
+    alone = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
-        return run(args) or 0
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with alone:
+            answer = run(args)
+        if not isinstance(answer, Answer):
+            return answer or 0
+        if as_json:
+            from zoo.utils.files import to_json
+
+            print(json.dumps(to_json(answer.record), allow_nan=False))
+        else:
+            answer.show()
+        return answer.code
+    except BrokenPipeError:
+        raise
+    except ValueError as error:
+        return _told(error, USAGE)
+    except (OSError, FloatingPointError) as error:
+        return _told(error, COULD_NOT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if _lost_process(error):
+            print(
+                f"error: lost contact with another process ({str(error).splitlines()[0]}). Start "
+                "all of them again with --resume",
+                file=sys.stderr,
+            )
+            os._exit(LOST)  # the process group cannot be left in order once a peer is gone
+        raise
 
 
-def run_exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """As `exit_code`, of a training run: one that diverged is told too, as is a lost process."""
+def _told(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _lost_process(error: Exception) -> bool:
+    if "jax" not in sys.modules:
+        return False
     import jax
 
+    return isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+
+
+@contextlib.contextmanager
+def closed_pipe_ends() -> Iterator[None]:
+    """Where the reader of stdout has gone, as `| head` does, the process ends without a word."""
     try:
-        return exit_code(run, args)
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        print(
-            f"error: lost contact with another process ({str(error).splitlines()[0]}). Start all "
-            "of them again with --resume",
-            file=sys.stderr,
-        )
-        os._exit(3)  # the process group cannot be left in order once a peer is gone
-
-
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a script that trains: how to go on with a run, and several processes."""
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument(
-        "--fallback", action="store_true", help="with --resume: pass over damaged checkpoints"
-    )
-    group = parser.add_argument_group(
-        "several processes (found by itself under SLURM, on TPU pods)"
-    )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    group.add_argument("--processes", type=int, help="how many there are")
-    group.add_argument("--process-id", type=int, help="which this is, from 0")
-
-
-def join_processes(args: argparse.Namespace, devices: int) -> None:
-    """Joins the other processes that `add_run_flags` told of, and makes fake devices on a CPU.
-
-    Args:
-      args: as parsed.
-      devices: of the mesh, over all processes.
-    """
-    from zoo.train import processes
-    from zoo.train.memory import keep_freed_memory
-
-    keep_freed_memory()
-    processes.initialise(args.coordinator, args.processes, args.process_id)
-    count = args.processes or int(os.environ.get("SLURM_NTASKS", "1"))
-    processes.fake_devices(devices, count)
-
-
-def train_until_stopped(config: Any, out: Path, args: argparse.Namespace) -> int:
-    """Trains the run of a config; the exit code, 128 plus the signal's number after a stop.
-
-    Args:
-      config: a `zoo.config.specs.RunConfig`.
-      out: folder of the run.
-      args: as parsed.
-    """
-    from zoo.train.run import train
-    from zoo.train.stop import StopRequest
-
-    stop = StopRequest().listen()
-    summary = train(config, out, resume=args.resume, fallback=args.fallback, stop=stop)
-    return stop.exit_code if summary is None else 0
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would be written again, and fail again, as the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE) from None

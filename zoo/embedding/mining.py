@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.embedding.encoder import WINDOW, Encoder
 from zoo.embedding.similarity import COLUMNS, unit
+from zoo.embedding.texts import drawn
 from zoo.utils.files import write_atomic
 
 
@@ -23,6 +24,38 @@ class Matched(NamedTuple):
     first: int
     second: int
     cosine: float
+
+
+def mine(
+    encoder: Encoder,
+    texts: Sequence[str],
+    neighbours: int,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int], Callable[[int], None]] = lambda what, total: lambda done: None,
+) -> tuple[list[str], list[Matched]]:
+    """Texts, and pairs of them by their places; every text is in one pair at most.
+
+    Args:
+      encoder: whose embeddings tell which texts are alike.
+      texts: all different.
+      neighbours: see `matched`.
+      samples: how many of the texts are drawn at random; None for all.
+      seed: of that draw, and of `matched`.
+      progress: called with what begins and the number of texts; gives a function of how many are
+        done.
+
+    Raises:
+      ValueError: fewer than two texts with tokens, or as `matched`.
+    """
+    texts = with_tokens(encoder, texts)
+    if len(texts) < 2:
+        raise ValueError(f"{len(texts)} texts with tokens make no pair; give at least 2")
+    if samples is not None:
+        texts = drawn(texts, samples, np.random.default_rng(seed))
+    vectors = embedded(encoder, texts, progress("embedded", len(texts)))
+    return texts, matched(vectors, neighbours, seed, progress("in pairs", len(texts)))
 
 
 def with_tokens(encoder: Encoder, texts: Sequence[str]) -> list[str]:

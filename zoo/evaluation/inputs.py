@@ -9,10 +9,9 @@ import numpy as np
 from zoo.config.specs import RunConfig
 from zoo.config.values import override
 from zoo.data import Batch, Data, DataSpec, load
-from zoo.data.prepare import different_texts
-from zoo.data.sources import read_rows
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
+from zoo.embedding.texts import drawn, read_texts
 from zoo.pretrained.load import Pretrained, check_classes
 
 
@@ -69,30 +68,6 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
     return spec if source is None else replace(spec, source=source)
 
 
-def texts_spec(source: str, assignments: Sequence[str]) -> DataSpec:
-    """How texts are read: in the column "text", unless the user says otherwise.
-
-    Args:
-      source: a file, folder or Hub name.
-      assignments: what the user says, such as ["data.text_column=sentence"].
-
-    Raises:
-      ValueError: an assignment that does not fit.
-    """
-    spec = override(RunConfig("texts"), list(assignments)).data
-    return replace(spec, source=source)
-
-
-def read_texts(spec: DataSpec, *, whole: bool = False) -> list[str]:
-    """Every different text of a source, in its order, of one column or of both of a pair.
-
-    Args:
-      spec: a file, folder or Hub name, and the columns; of a folder the training split is read.
-      whole: of a folder without a validation split all of it, otherwise a part is held out.
-    """
-    return different_texts(read_rows(spec, validation=False, whole=whole), spec)
-
-
 def batches(
     loaded: Pretrained, spec: DataSpec, count: int, batch_size: int, seed: int = 0
 ) -> list[Batch]:
@@ -116,8 +91,3 @@ def batches(
     split = data_for(loaded, replace(spec, task=loaded.model.config.task, pairs=False)).train
     some = np.sort(draw.permutation(split.samples)[:count])
     return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
-
-
-def drawn(texts: Sequence[str], count: int, draw: np.random.Generator) -> list[str]:
-    """`count` of the texts in a random order, or all."""
-    return [texts[place] for place in draw.permutation(len(texts))[:count]]

@@ -191,6 +191,16 @@ def output_error(model: Model, params: Params, dense: Model, batches: Sequence[B
     return float(1 - norm(one.T @ centred) ** 2 / (norm(one.T @ one) * norm(centred.T @ centred)))
 
 
+def hold_out(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """What to fit to, and every fourth batch from the second to choose by; one batch alone is both.
+
+    Every fourth, because batches of texts may come in order of length: both parts have all lengths.
+    """
+    held_out = list(batches[1::4])
+    fitted = [*batches[::2], *batches[3::4]]
+    return fitted, held_out or fitted
+
+
 def choose(
     model: Model,
     params: Params,

@@ -1,6 +1,7 @@
 """Models by name, as in timm: `create_model`, `list_models`."""
 
 import fnmatch
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -47,10 +48,28 @@ def default_boundary(features: int, variant: str) -> Boundary:
     """
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    if variant == "ann":
-        return Boundary(features, code="float32")
+    return spike_boundary(features) if variant == "hnn" else Boundary(features, code="float32")
+
+
+def spike_boundary(
+    features: int, code: str = "phase", steps: int = 4, bits_per_feature: float = 1.0
+) -> Boundary:
+    """A boundary with the surrogate that trained best.
+
+    Args:
+      features: width of the activation.
+      code: one of `snapjax.codes.code.CODES`.
+      steps: spikes that a feature may send, at most.
+      bits_per_feature: of the budget, on average over the features.
+
+    Raises:
+      ValueError: an unknown code, or a value out of range.
+    """
+    if not 0 < bits_per_feature < math.inf:
+        raise ValueError(f"bits={bits_per_feature} a feature must be a positive number")
+    budget = max(1, round(bits_per_feature * features))
     surrogate = Surrogate("sigmoid", 2.0)
-    return Boundary(features, code="phase", steps=4, budget=features, surrogate=surrogate)
+    return Boundary(features, code=code, steps=steps, budget=budget, surrogate=surrogate)
 
 
 def create_model(

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zoo.train.logbook import SCORES
+from zoo.train.logbook import SCORES, read_metrics
 from zoo.utils.files import write_atomic
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), and a brown.
@@ -86,6 +86,20 @@ def names(folders: Sequence[Path]) -> list[str]:
     """What runs are called by their folders: the last part, where that tells them apart."""
     last = [folder.resolve().name for folder in folders]
     return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
+
+
+def of_runs(folders: Sequence[Path]) -> dict[str, list[Line]]:
+    """The metrics of runs by their `names`, for `runs`.
+
+    Raises:
+      ValueError: a folder that is of no run, or one that has not reported yet.
+    """
+    metrics = {
+        name: read_metrics(folder) for name, folder in zip(names(folders), folders, strict=True)
+    }
+    if empty := [name for name, lines in metrics.items() if not lines]:
+        raise ValueError(f"{', '.join(empty)}: metrics.jsonl has no complete line yet")
+    return metrics
 
 
 def save(figure: Figure, path: str | Path) -> None:

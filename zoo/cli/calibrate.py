@@ -1,0 +1,85 @@
+"""Cuts a trained model with spikes, without training: fits every boundary to unlabelled samples.
+
+snapjax calibrate minilm_l6 --stages 3 --bits 1 --data FOLDER_OR_FILE \\
+    --set data.text_column=sentence1 --out minilm_1bit.safetensors
+
+Several methods are tried, and the one whose output is nearest to the dense model's on samples that
+none was fitted to is kept; with --choose stsb the one that ranks the pairs of the data best.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.cli import command_line
+from zoo.cli.command_line import Answer, add_set_flag, make_parser
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser("calibrate", __doc__, "the method taken and every method's error")
+    parser.add_argument("model", metavar="NAME", help="name, folder, file or Hub id of a model")
+    parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
+    parser.add_argument("--bits", type=float, default=1.0, help="a feature and hop")
+    parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
+    parser.add_argument("--code", default="phase")
+    parser.add_argument(
+        "--method", action="append", default=[], help="may be repeated; default: those that won"
+    )
+    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", help="default: the model's own")
+    add_set_flag(parser, "how the data are read, such as data.text_column=sentence")
+    parser.add_argument(
+        "--choose", choices=("output", "stsb"), default="output",
+        help="by the output's error, or by 1 - Spearman on the pairs and scores of the data",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    return parser
+
+
+def run(args: argparse.Namespace) -> Answer:
+    from rich.console import Console
+
+    from zoo.evaluation.cut import cut
+    from zoo.evaluation.inputs import spec_for
+    from zoo.models import calibration
+    from zoo.models.registry import spike_boundary
+    from zoo.pretrained import single_file
+    from zoo.pretrained.load import load_pretrained
+    from zoo.utils.files import check_out
+
+    check_out(args.out, ".safetensors")
+    loaded = load_pretrained(args.model)
+    spec = spec_for(loaded, args.data, args.assignments)
+    width = loaded.model.config.width
+    with Console(stderr=True).status("") as status:
+        made = cut(
+            loaded, spec, stages=args.stages,
+            boundary=spike_boundary(width, args.code, args.steps, args.bits),
+            methods=args.method or calibration.DEFAULT, choose_by=args.choose,
+            samples=args.samples, batch_size=args.batch_size, seed=args.seed,
+            progress=status.update,
+        )  # fmt: skip
+    single_file.save(args.out, made.model, made.params, made.source, made.record, made.tokenizer)
+    chosen = made.record["calibration"]
+    result = {
+        "model": made.model.config.name,
+        "stages": args.stages,
+        **chosen,
+        "bits_per_token": 8 * made.model.boundary.bytes_per_token,
+        "out": str(args.out),
+    }
+    return Answer(result, lambda: _show(result))
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    for method, error in sorted(result["errors"].items(), key=lambda item: item[1]):
+        print(f"{method:20} error {error:.4f}")
+    bits = result["bits_per_token"]
+    print(f"{result['out']}: {result['method']}, {bits} bits a token and hop")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command_line.main(parser(), run, argv)

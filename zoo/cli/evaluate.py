@@ -1,0 +1,73 @@
+"""Scores a trained model: one that ships with the package, a model folder, a run or a checkpoint.
+
+snapjax evaluate vit_nano_patch2_8.hnn_digits
+snapjax evaluate runs/fashion_hnn --task classify --data FOLDER --json
+snapjax evaluate minilm_l6 --task stsb --data dev.tsv
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.cli import command_line
+from zoo.cli.command_line import Answer, add_set_flag, make_parser
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser("evaluate", __doc__, "the scores")
+    parser.add_argument(
+        "model",
+        metavar="NAME_OR_CHECKPOINT",
+        help="a model that ships, a model's folder, a run, a checkpoint, or weights of others",
+    )
+    parser.add_argument(
+        "--task", choices=("classify", "mlm", "stsb"), help="default: the model's own"
+    )
+    parser.add_argument(
+        "--data", metavar="FILE_OR_HUB_NAME",
+        help="default: what the model was trained on; of other data without a validation split, "
+        "all is scored",
+    )  # fmt: skip
+    add_set_flag(parser, "how the data are read, such as data.text_column=sentence")
+    parser.add_argument("--split", choices=("validation", "train"), default="validation")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument(
+        "--ranks", "--places", type=int, default=1, help="devices that the stages are spread over"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> Answer:
+    from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.score import score_any
+    from zoo.pretrained.load import load_pretrained
+    from zoo.train.processes import fake_devices
+
+    fake_devices(args.ranks, 1)
+    loaded = load_pretrained(args.model)
+    spec = spec_for(loaded, args.data, args.assignments)
+    result = score_any(
+        loaded,
+        spec,
+        args.task,
+        batch_size=args.batch_size,
+        ranks=args.ranks,
+        train_split=args.split == "train",
+    )
+    return Answer(result, lambda: _show(f"{args.model} on {spec.source}", result))
+
+
+def _show(title: str, result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in result.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command_line.main(parser(), run, argv)

@@ -1,0 +1,112 @@
+"""Whole tables: some trained models on one data set; a dense and a spiking run of one model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from snapjax.boundary import Boundary
+from snapjax.parallel.sharding import make_mesh
+from zoo.config.presets import command
+from zoo.evaluation import baselines, compare
+from zoo.evaluation.inputs import data_for, spec_for
+from zoo.evaluation.score import score_any
+from zoo.pretrained.load import Pretrained, load_pretrained, partition
+from zoo.utils.files import read_json
+
+CODES = ("float32", *baselines.WIRES)
+"""The dense wires that a user would pick."""
+
+
+def of_models(
+    dense: Pretrained,
+    cut: Sequence[Pretrained],
+    source: str,
+    assignments: Sequence[str] = (),
+    *,
+    task: str | None = None,
+    codes: Sequence[str] = CODES,
+    batch_size: int = 100,
+    earlier: Path | None = None,
+) -> dict[str, Any]:
+    """The dense model behind every code, and the cut ones as they are, scored on one data set.
+
+    Args:
+      dense: cut as the first of `cut` is, and where the code is top-k with its budget.
+      cut: at least one.
+      source: of the data, for `spec_for`, which reads them as each model needs them.
+      assignments: how they are read, such as ["data.text_column=sentence"].
+      task: for `score_any`.
+      codes: of the dense model's boundaries.
+      batch_size: samples a batch.
+      earlier: a table whose other rows are kept, in a file of this function's results; one that is
+        not there has none.
+
+    Returns:
+      "model", "stages", "task", "data", "jax" and "rows", JSON-able.
+
+    Raises:
+      ValueError: models and data that do not fit, or an earlier table of something else.
+    """
+    first = cut[0].model
+    about = {
+        "model": first.config.name,
+        "stages": first.config.stages,
+        "task": task or first.config.task,
+        "data": Path(source).name,
+        "jax": jax.__version__,
+    }
+    before = compare.rows_of(earlier, about) if earlier is not None and earlier.exists() else []
+
+    def row(loaded: Pretrained, weights: str) -> compare.Record:
+        result = score_any(
+            loaded, spec_for(loaded, source, assignments), task, batch_size=batch_size
+        )
+        scores = {name: result[name] for name in compare.SCORES if name in result}
+        rates = result.get("spike_rate")
+        rate = sum(rates) / len(rates) if rates else None
+        made = compare.record(loaded.model.boundary, weights, scores, rate)
+        return {**made, "samples": result["samples"]}
+
+    rows = []
+    for code in codes:
+        wire = Boundary(first.config.width, code, budget=first.boundary.budget)
+        rows.append(row(partition(dense, stages=first.config.stages, boundary=wire), "dense"))
+    rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
+    return {**about, "rows": compare.added(before, rows)}
+
+
+def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
+    """A dense and a spiking run of one model, with every other wire between; see `baselines.rows`.
+
+    Args:
+      ann, hnn: folders of the finished runs.
+      hardware: what trained them, for the record.
+
+    Returns:
+      "rows", what the model and its data are, and the "commands" and "minutes" of the runs;
+      JSON-able.
+
+    Raises:
+      ValueError: a run that is not there or not finished, or runs that are no pair.
+    """
+    folders = {"ann": ann, "hnn": hnn}
+    loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
+    summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
+    config, model = loaded["hnn"].config, loaded["hnn"].model.config
+    data = data_for(loaded["hnn"], config.data)
+    # On one device, whatever the mesh of the runs was: there may be no more here.
+    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
+    return {
+        "model": model.name,
+        "parameters": summaries["hnn"]["parameters"],
+        "stages": model.stages,
+        "task": config.data.task,
+        "data": Path(config.data.source).name,
+        "commands": {name: command(loaded[name].config) for name in folders},
+        "minutes": {name: summaries[name]["seconds"] / 60 for name in folders},
+        "hardware": hardware,
+        "jax": jax.__version__,
+        "rows": rows,
+    }

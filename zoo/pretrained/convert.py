@@ -1,0 +1,51 @@
+"""A model in another format: a folder for Hugging Face transformers, or one safetensors file."""
+
+from pathlib import Path
+
+from zoo.models.model import Params
+from zoo.pretrained import single_file
+from zoo.pretrained.hugging_face import export
+from zoo.pretrained.load import Pretrained
+
+
+def check_target(out: Path, cut: bool = False) -> None:
+    """Raises ValueError when `convert` would not write there.
+
+    Args:
+      out: of `convert`.
+      cut: the model is to be cut anew.
+    """
+    if out.exists():
+        raise ValueError(f"out={str(out)!r} is there already; give a new name")
+    if cut and not _is_file(out):
+        raise ValueError(
+            f"out={str(out)!r}: a folder for transformers has no boundaries; --variant and "
+            "--stages are for a .safetensors file"
+        )
+
+
+def convert(loaded: Pretrained, out: Path) -> Params:
+    """Writes a model, and gives the parameters that were written.
+
+    Args:
+      loaded: the model.
+      out: NAME.safetensors for all of it, see `single_file`; any other name for a folder with the
+        dense part, see `hugging_face.export`.
+
+    Raises:
+      ValueError: as `check_target`, or transformers has no class for the model.
+    """
+    check_target(out)
+    model, params, source = loaded.model, loaded.params, loaded.source
+    if _is_file(out):
+        single_file.save(out, model, params, source, loaded.record, loaded.tokenizer)
+        return params
+    export.save(
+        out, model, params, tokenizer=loaded.tokenizer, preprocessing=source.preprocessing,
+        labels=loaded.record.get("labels") or source.preprocessing.get("class_names"),
+    )  # fmt: skip
+    return {name: tree for name, tree in params.items() if name != "boundaries"}
+
+
+def _is_file(out: Path) -> bool:
+    return out.suffix == ".safetensors"
