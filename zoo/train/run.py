@@ -4,7 +4,7 @@ out/
   config.json        the run's config
   metrics.jsonl      one line a window of steps and one an evaluation
   checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
-  model/             at the end: config.json, model.safetensors, see `zoo.pretrained.load`
+  model/             at the end: config.json, model.safetensors, see `zoo.pretrained.model_folder`
   summary.json, curves.png
 """
 
@@ -24,7 +24,8 @@ from zoo.config.specs import RunConfig
 from zoo.config.values import differences, to_dict
 from zoo.data import Data, steps_per_epoch
 from zoo.models.build import build_model
-from zoo.pretrained import load as pretrained
+from zoo.pretrained.model_folder import export
+from zoo.pretrained.record import describe, rebuild
 from zoo.train import curves, placement, processes, utilisation
 from zoo.train.distillation import Teacher, about, student_sizes
 from zoo.train.logbook import read_metrics
@@ -112,7 +113,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
             "weights; give all of them the same"
         )
     if taught is not None:
-        pretrained.check_classes(taught, data.record, config.data.source)
+        taught.check_classes(data.record, config.data.source)
     sizes = data_sizes(data) if taught is None else student_sizes(taught.model)
     model = build_model(config.model, **sizes)
     check_data(model, data)
@@ -148,7 +149,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     if boundaries is not None:
         model = model.with_boundary(model.boundary.shrink_to_plan(boundaries))
         trainer = Trainer(model, config.train, steps, mesh, config.mesh.fsdp, teacher)
-    record = pretrained.describe(model, config, sizes, data.record) | told
+    record = describe(model, config, sizes, data.record) | told
     if taught is not None:
         record["data"] = {**taught.source.preprocessing, **data.record}
         if "labels" in taught.record:
@@ -219,7 +220,7 @@ def check_same(
       told: {"teacher": see `zoo.train.distillation.about`} of that run, or empty.
       out: the run's folder, for the error.
     """
-    _, old = pretrained.rebuild(record)
+    _, old = rebuild(record)
     changed = differences(old, config, MAY_CHANGE)
     if record["data"]["sha256"] != data.record["sha256"]:
         changed.append(f"the data in {config.data.source} are not those that the run began with")
@@ -258,7 +259,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
     }
     if jax.process_index() == 0:
         record = {**run.record, "metrics": scores.record(), "step": run.trainer.total_steps}
-        pretrained.export(out / "model", params, record, run.data.tokenizer)
+        export(out / "model", params, record, run.data.tokenizer)
         write_json(out / "summary.json", summary)
         curves.runs(out / "curves.png", {config.name: read_metrics(out)})
         console.print(summary_table(summary))

@@ -14,8 +14,9 @@ from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import calibration
 from zoo.models.model import Model, Params
-from zoo.pretrained import load as pretrained
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.pretrained_model import Pretrained
+from zoo.pretrained.warm_start import start_from
 from zoo.train.distillation import check_teacher
 from zoo.train.step import State, Trainer
 
@@ -58,7 +59,7 @@ def trained(key: str, name: str) -> Pretrained:
       ValueError: they are not there, or damaged.
     """
     try:
-        return pretrained.load_pretrained(name)
+        return load_pretrained(name)
     except ValueError as error:
         raise ValueError(
             f"{key}={name!r}: {error}. Train the run that it names first, or set {key}=none"
@@ -77,7 +78,7 @@ def first_state(
     if loaded is None:
         params = model.init(key)
     else:
-        params, fit = pretrained.start_from(loaded, model, key)
+        params, fit = start_from(loaded, model, key)
     if fit and model.config.stages > 1:
         params = calibrated(model, params, data, config)
     return trainer.first(params)
