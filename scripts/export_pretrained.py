@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     from zoo.evaluation.shipping import ship
-    from zoo.pretrained.load import WEIGHTS
+    from zoo.pretrained.hugging_face.tensors import WEIGHTS
     from zoo.pretrained.locate import SHIPPED
 
     facts = {name: getattr(args, name) for name in

@@ -11,7 +11,7 @@ def largest_gaps(loaded, batch: dict, expected: dict) -> dict[str, float]:
     """Largest absolute difference of every expected output, padding left out.
 
     Args:
-      loaded: a `zoo.pretrained.load.Pretrained`.
+      loaded: a `zoo.pretrained.pretrained_model.Pretrained`.
       batch: inputs, numpy; of a masked language model without "position": all positions are asked.
       expected: "states" (layers + 1, batch, tokens, width) and "logits", or "tokens" and "pooled".
     """

@@ -3,11 +3,11 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_lines import cli
 from data_files import letters, write
+from meshes import jit
 
 from snapjax.boundary import Boundary
 from zoo.data import DataSpec
@@ -18,7 +18,8 @@ from zoo.evaluation.inputs import spec_for
 from zoo.models import calibration
 from zoo.models.registry import create_model
 from zoo.pretrained import single_file
-from zoo.pretrained.load import Pretrained, load_pretrained
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.source import PretrainedConfig
 
 WIDTH = 16
@@ -59,6 +60,7 @@ def test_the_metric_is_the_mean_squared_change_of_the_output(model, params):
     many = [batch] * 200  # draws of the projection: each batch has its own
     metric = calibration.sensitivity(model, params, 0, [x] * 200, many, jax.random.key(1))
 
+    @jit
     def rest(x):
         for stage in (1, 2):
             x = model.run_stage(model.stage_blocks(params, stage), x, batch)
@@ -67,7 +69,8 @@ def test_the_metric_is_the_mean_squared_change_of_the_output(model, params):
     error = np.random.default_rng(2).standard_normal(WIDTH).astype(np.float32)
     changes = []
     for row, token in zip(*np.nonzero(batch["attention_mask"]), strict=True):
-        step = jnp.zeros_like(x).at[row, token].set(1e-3 * error)
+        step = np.zeros_like(x)
+        step[row, token] = 1e-3 * error
         changes.append((((rest(x + step) - rest(x - step)) / 2e-3) ** 2).sum())
     assert error @ metric @ error == pytest.approx(float(np.mean(changes)), rel=0.1)
 
@@ -117,8 +120,10 @@ def test_the_chosen_method_is_the_best_on_held_out_samples(model, params):
     assert set(errors) == set(methods)
     dense = model.cut(1)
     rest = {name: value for name, value in params.items() if name != "boundaries"}
-    whole = np.concatenate([np.asarray(dense.apply(rest, b)[0].embedding) for b in held])
-    made = np.concatenate([np.asarray(cut.apply(fitted, b)[0].embedding) for b in held])
+    outputs = lambda model, params: np.concatenate(
+        [np.asarray(x) for x in map(jit(lambda b: model.apply(params, b)[0].embedding), held)]
+    )
+    whole, made = outputs(dense, rest), outputs(cut, fitted)
     # CKA by the Gram matrices of the samples, as first defined (Cortes et al. 2012).
     size = len(whole)
     centre = np.eye(size) - 1 / size
@@ -151,6 +156,13 @@ def test_what_cannot_be_calibrated(model, params):
         run(model.cut(1), "sensitivity_pca")
     with pytest.raises(ValueError, match="code='int8' has nothing to fit"):
         run(model.with_boundary(Boundary(WIDTH, "int8")), "sensitivity_pca")
+
+
+def test_a_quarter_of_the_batches_is_held_out_and_of_one_batch_none():
+    fitted, held_out = calibration.hold_out(list(range(9)))
+    assert held_out == [1, 5]
+    assert sorted(fitted) == [0, 2, 3, 4, 6, 7, 8]
+    assert calibration.hold_out([0]) == ([0], [0])
 
 
 def test_texts_are_read_once_each_and_drawn(tmp_path):

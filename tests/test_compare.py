@@ -9,7 +9,8 @@ from snapjax.boundary import Boundary
 from zoo.evaluation import compare
 from zoo.evaluation.inputs import spec_for
 from zoo.evaluation.score import score_any
-from zoo.pretrained.load import load_pretrained, partition
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.warm_start import partition
 from zoo.utils.files import write_json
 
 DENSE, SPIKING = "vit_nano_patch2_8.ann_digits", "vit_nano_patch2_8.hnn_digits"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from snapjax.neurons.surrogate import Surrogate
+from zoo.config.distillation import distillation
 from zoo.config.presets import PRESETS, command, get_preset
 from zoo.config.specs import MeshSpec, ModelSpec, RunConfig, TrainSpec
 from zoo.config.values import differences, from_dict, override, pairs, to_dict
@@ -135,6 +136,16 @@ def test_differences_name_the_key_and_both_values():
     assert differences(config, changed) == ["train.epochs: 40, now 3", "log.every: 20, now 5"]
     assert differences(config, changed, ("log",)) == ["train.epochs: 40, now 3"]
     assert differences(config, changed, ("train.epochs",)) == ["log.every: 20, now 5"]
+
+
+def test_a_distillation_fits_spikes_first_and_has_no_labels():
+    student = ("a_teacher", "lines.txt", "bert_nano")
+    config = distillation(*student, steps=4, assignments=["mesh.data=2"])
+    assert (config.model.variant, config.model.calibration) == ("hnn", "sensitivity_pca_refit")
+    assert (config.model.steps, config.mesh.data, config.data.task) == (4, 2, "unlabelled")
+    assert (config.distill.teacher, config.data.source) == ("a_teacher", "lines.txt")
+    dense = distillation(*student, code="int4")
+    assert (dense.model.variant, dense.model.calibration) == ("ann", "variance")
 
 
 def test_unknown_preset():

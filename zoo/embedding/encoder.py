@@ -11,7 +11,7 @@ import numpy as np
 from zoo.data import Batch
 from zoo.data.tokenizer import Vocabulary, read_tokenizer
 from zoo.models.model import Model, Params
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 
 SHORTEST = 16  # tokens; longer batches have twice, four times, ... as many, so programs are few
 WINDOW = 32  # batches whose texts are sorted by length together

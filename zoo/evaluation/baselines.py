@@ -11,7 +11,7 @@ from snapjax.boundary import Boundary
 from zoo.data import Data
 from zoo.evaluation import compare
 from zoo.models.model import Model
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import calibrated
 from zoo.train.step import Trainer, evaluate
 

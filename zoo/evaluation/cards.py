@@ -4,7 +4,7 @@ from typing import Any
 
 from snapjax.codes.parameters import count
 from zoo.evaluation.compare import SCORES
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 
 
 def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str, str]) -> str:

@@ -13,7 +13,8 @@ from zoo.embedding.encoder import Encoder
 from zoo.evaluation import inputs
 from zoo.models import calibration
 from zoo.models.model import Model, Params
-from zoo.pretrained.load import Pretrained, partition
+from zoo.pretrained.pretrained_model import Pretrained
+from zoo.pretrained.warm_start import partition
 
 CRITERIA = ("output", "stsb")
 

@@ -12,7 +12,7 @@ from zoo.data import Batch, Data, DataSpec, load
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.texts import drawn, read_texts
-from zoo.pretrained.load import Pretrained, check_classes
+from zoo.pretrained.pretrained_model import Pretrained
 
 
 def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Data:
@@ -35,7 +35,7 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     # the folders.
     own = loaded.config is not None and Path(loaded.config.data.source).name
     data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
-    check_classes(loaded, data.record, spec.source)
+    loaded.check_classes(data.record, spec.source)
     return data
 
 

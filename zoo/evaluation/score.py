@@ -10,7 +10,7 @@ from zoo.data import Data, DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
 from zoo.evaluation.inputs import data_for
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import check_data
 from zoo.train.step import Trainer, evaluate
 

@@ -12,8 +12,9 @@ from zoo.config.values import to_dict
 from zoo.evaluation.cards import card
 from zoo.evaluation.compare import SCORES
 from zoo.models.model import Model
-from zoo.pretrained.load import export, load_pretrained
+from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.locate import SHIPPED
+from zoo.pretrained.model_folder import export
 from zoo.utils.files import read_json, write_atomic
 
 
@@ -34,7 +35,7 @@ def ship(
       name: MODEL.TAG, such as "vit_nano_patch2_8.hnn_digits".
       facts: for the card, see `zoo.evaluation.cards.card`.
       hardware: what trained it.
-      base: a model that it is built on, see `zoo.pretrained.load.export`.
+      base: a model that it is built on, see `zoo.pretrained.model_folder.export`.
       scores: a file of what evaluate.py --json printed of it, where the run's own validation is not
         what it is judged by.
       out: folder of all models.

@@ -12,7 +12,9 @@ from zoo.config.presets import command
 from zoo.evaluation import baselines, compare
 from zoo.evaluation.inputs import data_for, spec_for
 from zoo.evaluation.score import score_any
-from zoo.pretrained.load import Pretrained, load_pretrained, partition
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.pretrained_model import Pretrained
+from zoo.pretrained.warm_start import partition
 from zoo.utils.files import read_json
 
 CODES = ("float32", *baselines.WIRES)

@@ -1,19 +1,54 @@
-"""Models by name, as in timm: `create_model`, `list_models`."""
+"""Models by name, as in timm: `create_model`, `list_models`; and the families that they are of."""
 
 import fnmatch
 import math
 from dataclasses import fields, replace
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from snapjax.neurons.surrogate import Surrogate
 from zoo.models.bert import modeling as bert
+from zoo.models.bert import weights as bert_weights
 from zoo.models.model import Model
 from zoo.models.vit import modeling as vit
+from zoo.models.vit import weights as vit_weights
 
-FAMILIES = (bert, vit)
 VARIANTS = ("ann", "hnn")
+
+
+class Registered(NamedTuple):
+    """A family of models, and what belongs to it.
+
+    Attributes:
+      name: in files of ours; transformers calls its "model_type" the same.
+      functions: module with those of `zoo.models.model.Family`, and the PRESETS by name.
+      config: class of its configs.
+      weights: module that says which field and tensor of transformers is which of ours.
+      inputs: "text" or "images".
+    """
+
+    name: str
+    functions: Any
+    config: type
+    weights: ModuleType
+    inputs: str
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Registered("bert", bert, bert.BertConfig, bert_weights, "text"),
+        Registered("vit", vit, vit.ViTConfig, vit_weights, "images"),
+    )
+}
+"""All families, by name; a new one needs no more than an entry here."""
+
+
+def registered(model: Model) -> Registered:
+    """What belongs to the family of a model."""
+    return next(family for family in FAMILIES.values() if family.functions is model.family)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -24,19 +59,22 @@ def list_models(pattern: str = "*") -> list[str]:
       ['vit_nano_patch2_8']
     """
     return sorted(
-        name for family in FAMILIES for name in family.PRESETS if fnmatch.fnmatch(name, pattern)
+        name
+        for family in FAMILIES.values()
+        for name in family.functions.PRESETS
+        if fnmatch.fnmatch(name, pattern)
     )
 
 
 def family_of(name: str) -> Any:
-    """The module of the family that a model of this name belongs to.
+    """The functions of the family that a model of this name belongs to.
 
     Raises:
       ValueError: an unknown name, with the nearest one.
     """
-    for family in FAMILIES:
-        if name in family.PRESETS:
-            return family
+    for family in FAMILIES.values():
+        if name in family.functions.PRESETS:
+            return family.functions
     raise unknown_name("model", name, list_models())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from zoo.models.model import Params
 from zoo.pretrained import single_file
 from zoo.pretrained.hugging_face import export
-from zoo.pretrained.load import Pretrained
+from zoo.pretrained.pretrained_model import Pretrained
 
 
 def check_target(out: Path, cut: bool = False) -> None:
@@ -42,7 +42,7 @@ def convert(loaded: Pretrained, out: Path) -> Params:
         return params
     export.save(
         out, model, params, tokenizer=loaded.tokenizer, preprocessing=source.preprocessing,
-        labels=loaded.record.get("labels") or source.preprocessing.get("class_names"),
+        labels=loaded.class_names,
     )  # fmt: skip
     return {name: tree for name, tree in params.items() if name != "boundaries"}
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo import checkpoint
+from zoo.pretrained.dispatch import Kind, kind_of
 from zoo.pretrained.hugging_face import sentence
 from zoo.pretrained.hugging_face.tensors import INDEX, WEIGHTS, Tensors, in_folder
 from zoo.pretrained.locate import find
+from zoo.pretrained.run_checkpoint import checkpoints_in
 
 
 class Tensor(NamedTuple):
@@ -40,25 +42,22 @@ def contents(name: str | Path) -> list[Tensor]:
     Raises:
       ValueError: nothing there, or it is damaged.
     """
-    path, _ = find(name)
+    kind, path = kind_of(find(name)[0])
     if (path / sentence.MODULES).is_file():
         path = sentence.transformer(path)
-    if (path / "model" / WEIGHTS).is_file():
-        path = path / "model"
-    if path.is_file():
-        files = [path]
-    elif (path / WEIGHTS).is_file() or (path / INDEX).is_file() or any(path.glob("*.bin")):
-        files = in_folder(path)
-    else:
-        run = path / "checkpoints"
-        at = run if run.is_dir() else path
-        found = checkpoint.contents(at)
+    if kind is Kind.CHECKPOINT and not _has_weights(path):
+        found = checkpoint.contents(checkpoints_in(path))
         return [
             Tensor(name, dtype, shape, name.partition("/")[0])
             for name, (dtype, shape) in sorted(found.items())
         ]
-    tensors = Tensors(files)
+    tensors = Tensors([path] if kind is Kind.SINGLE_FILE else in_folder(path))
     return [
         Tensor(name, tensors.dtypes[name], tensors.shapes[name], tensors.file_of(name).name)
         for name in sorted(tensors)
     ]
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder that lacks the config of a model has weights all the same."""
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX)) or any(folder.glob("*.bin"))

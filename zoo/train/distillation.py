@@ -20,8 +20,8 @@ from zoo.models.layers import output
 from zoo.models.losses import Arrays
 from zoo.models.model import Model, Params
 from zoo.models.registry import family_of
-from zoo.pretrained.load import Pretrained
-from zoo.pretrained.single_file import digest
+from zoo.pretrained.arrays import digest
+from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.placement import put_tree
 from zoo.utils.trees import flatten
 

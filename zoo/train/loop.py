@@ -39,7 +39,7 @@ class Run:
       data: loaded.
       trainer: model and mesh.
       state: sharded; consumed by the loop.
-      record: what rebuilds the model, see `zoo.pretrained.load.describe`; part of every checkpoint.
+      record: what rebuilds the model, see `zoo.pretrained.record`; part of every checkpoint.
       window: the steps since the last line of metrics, from a checkpoint.
       step: updates made so far.
       steps_per_epoch: full batches of the training split.

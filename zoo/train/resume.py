@@ -10,7 +10,7 @@ from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.config.values import differences
 from zoo.models.model import Model
-from zoo.pretrained.load import rebuild
+from zoo.pretrained.record import rebuild
 from zoo.train.logbook import current_row
 from zoo.train.optimiser import make_optimiser
 from zoo.train.start import Inputs

@@ -4,7 +4,7 @@ out/
   config.json        the run's config
   metrics.jsonl      one line a window of steps and one an evaluation
   checkpoints/       see `zoo.checkpoint`; all of the state, the config, the place in the data
-  model/             at the end: config.json, model.safetensors, see `zoo.pretrained.load`
+  model/             at the end: config.json, model.safetensors, see `zoo.pretrained.model_folder`
   summary.json, curves.png
 """
 
@@ -22,7 +22,8 @@ from zoo.config.specs import RunConfig
 from zoo.config.values import to_dict
 from zoo.data import Data, steps_per_epoch
 from zoo.models.model import Model
-from zoo.pretrained.load import describe, export
+from zoo.pretrained.model_folder import export
+from zoo.pretrained.record import describe
 from zoo.train import curves, placement, processes, utilisation
 from zoo.train.distillation import Teacher
 from zoo.train.logbook import SCORES, read_metrics

@@ -17,7 +17,9 @@ from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
-from zoo.pretrained.load import Pretrained, check_classes, load_pretrained, start_from
+from zoo.pretrained.load import load_pretrained
+from zoo.pretrained.pretrained_model import Pretrained
+from zoo.pretrained.warm_start import start_from
 from zoo.train import placement, processes
 from zoo.train.distillation import check_teacher, student_fields, teacher_record
 from zoo.train.optimiser import make_optimiser
@@ -65,7 +67,7 @@ def load_inputs(config: RunConfig, folder: Path) -> Inputs:
     processes.check_same_data(config.data.source, data.record["sha256"])
     processes.check_same_teacher(config.distill.teacher, record)
     if teacher is not None:
-        check_classes(teacher, data.record, config.data.source)
+        teacher.check_classes(data.record, config.data.source)
     return Inputs(data, teacher, record)
 
 

@@ -1,1 +1,3 @@
-"""Bidirectional encoders of text."""
+"""BERT-style encoders of text: `modeling.py`, and in `weights.py` those of transformers.
+
+May import the modules of `zoo.models` beside it but the registry, which imports this."""

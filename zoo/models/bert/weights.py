@@ -12,7 +12,6 @@ from zoo.models.bert.modeling import BertConfig
 from zoo.models.config_map import Fields, classes
 from zoo.models.weight_map import MATRIX, SAME, Entry, linear, norm
 
-MODEL_TYPE = "bert"
 PREFIX = "bert."  # of the encoder's tensors in models with a head
 ARCHITECTURES = {
     "encode": "BertModel",

@@ -11,7 +11,6 @@ from zoo.models.config_map import Fields, classes
 from zoo.models.vit.modeling import ViTConfig
 from zoo.models.weight_map import Change, Entry, linear, norm
 
-MODEL_TYPE = "vit"
 PREFIX = "vit."  # of the encoder's tensors in models with a head
 ARCHITECTURES = {"encode": "ViTModel", "classify": "ViTForImageClassification"}
 BUFFERS: dict[str, int] = {}

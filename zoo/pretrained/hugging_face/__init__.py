@@ -1,10 +1,11 @@
 """Weights in the layout of Hugging Face transformers: in, strictly; and out, for others to load.
 
-- `folder.py`: a model's folder, config and weights together.
+- `folder.py` reads a model's folder, `export.py` writes one.
 - `sentence.py`: what sentence-transformers adds to a folder. `images.py`, `tokens.py`: how inputs
   are prepared.
-- `fields.py`: the config, field by field. `table.py`: tensors and parameters, name by name.
-- `tensors.py`: the safetensors files. `hub.py`: folders by Hub id.
+- `tensors.py`: the safetensors files. `hub.py`: folders by Hub id. `known.py`: weights by name.
 
-What is particular to a family is in its own `weights.py`.
-"""
+The config is read field by field by `zoo.models.config_map`, and tensors become parameters by
+`zoo.models.weight_map`; what is particular to a family is in its `weights.py`.
+
+May import models, config and utils."""

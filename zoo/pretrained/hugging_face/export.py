@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from zoo.models.model import Model, Params
+from zoo.models.registry import registered
 from zoo.models.weight_map import to_theirs
 from zoo.pretrained.hugging_face import images, sentence, tokens
-from zoo.pretrained.hugging_face.folder import CONFIG, FAMILIES, family_of
+from zoo.pretrained.hugging_face.folder import CONFIG
 from zoo.pretrained.hugging_face.tensors import WEIGHTS
 from zoo.utils.files import write_atomic, write_json
 
@@ -43,12 +44,12 @@ def save(
     from safetensors.numpy import save as serialise
 
     folder, config = Path(folder), model.config
-    kind = family_of(model)
-    weights = FAMILIES[kind][1]
+    family = registered(model)
+    weights = family.weights
     if (folder / CONFIG).exists():
         raise ValueError(f"{folder} holds a model already; give a new folder")
     fields = {
-        "model_type": kind,
+        "model_type": family.name,
         "architectures": [weights.ARCHITECTURES[config.task]],
         "dtype": "float32",
         **weights.fields(config),
@@ -70,7 +71,7 @@ def save(
         }
     if tokenizer is not None:
         tokens.write(folder, tokenizer, config, preprocessing or {})
-    if kind == "bert":
+    if family.inputs == "text":
         sentence.write(folder, config, preprocessing or {})
     else:
         images.write(folder, config, preprocessing or {})

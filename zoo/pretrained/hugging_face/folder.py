@@ -11,21 +11,14 @@ import numpy as np
 
 from snapjax.errors import unknown_name
 from zoo.models import config_map as fields
-from zoo.models.bert import modeling as bert
-from zoo.models.bert import weights as bert_weights
 from zoo.models.model import Model, Params
-from zoo.models.vit import modeling as vit
-from zoo.models.vit import weights as vit_weights
+from zoo.models.registry import FAMILIES, registered
 from zoo.models.weight_map import to_ours
 from zoo.pretrained.hugging_face import images, sentence
 from zoo.pretrained.hugging_face.tensors import Tensors, in_folder
 from zoo.utils.files import read_json
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-FAMILIES: dict[str, tuple[Any, Any]] = {
-    bert_weights.MODEL_TYPE: (bert, bert_weights),
-    vit_weights.MODEL_TYPE: (vit, vit_weights),
-}
 
 
 class Imported(NamedTuple):
@@ -78,7 +71,8 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         model, params = convert(theirs, tensors, task, ignore)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    if isinstance(model.config, vit.ViTConfig):
+    inputs = registered(model).inputs
+    if inputs == "images":
         preprocessing = images.read(folder, model.config.image_size, model.config.channels)
     elif (folder / sentence.MODULES).is_file():
         changes, preprocessing = sentence.read(folder, model.config.width, model.config.positions)
@@ -88,7 +82,7 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         preprocessing = {}
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
     text = _text(tokenizer) if tokenizer else None
-    if text is not None and isinstance(model.config, bert.BertConfig):
+    if text is not None and inputs == "text":
         _check_vocabulary(text, model.config.vocabulary, folder)
         if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
             text = sentence.lowered(text)
@@ -104,7 +98,7 @@ def convert(
     kind = theirs.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise unknown_name("model_type", kind, FAMILIES)
-    family, weights = FAMILIES[kind]
+    family, weights = FAMILIES[kind].functions, FAMILIES[kind].weights
     names = {name: _plain(name, weights) for name in tensors}
     ignored = [name for name in names if any(fnmatch(name, pattern) for pattern in ignore)]
     task = task or _task(theirs, names.values(), weights)
@@ -182,17 +176,12 @@ def _plain(name: str, weights: Any) -> str:
 
 def _name(model: Model) -> str:
     """Of the preset that has the model's sizes, or of its family."""
-    weights = FAMILIES[family_of(model)][1]
+    weights = registered(model).weights
     sizes = [ours for ours, default in weights.FIELDS.sizes.values() if isinstance(default, int)]
     for name, preset in model.family.PRESETS.items():
         if all(getattr(preset(), size) == getattr(model.config, size) for size in sizes):
             return name
     return model.config.name
-
-
-def family_of(model: Model) -> str:
-    """The model_type of a model's family."""
-    return next(kind for kind, (family, _) in FAMILIES.items() if family is model.family)
 
 
 def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
