@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
     config = loaded["hnn"].config
     data = data_for(loaded["hnn"], config.data)
     # On one device, whatever the mesh of the runs was: there may be no more here.
-    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
+    cuts = [baselines.calibrate(loaded["ann"], config, data), loaded["hnn"]]
+    rows = baselines.rows(loaded["ann"], cuts, data, make_mesh(stage=1))
     model = loaded["hnn"].model.config
     write_json(
         args.out,
