@@ -53,7 +53,7 @@ def configs(
         f"distill.teacher={out / DENSE}",
         f"model.gradient_wire={gradient_wire}",
         f"train.epochs={max(1, epochs // 4)}",
-        "train.learning_rate=1e-3",
+        "train.learning_rate=3e-4",
         "train.weight_decay=0.1",
     ]
     spikes = [f"model.code={code}", "model.steps=8", "model.calibration=sensitivity_pca_refit"]
