@@ -1,4 +1,4 @@
-"""The main job: a ViT cut over four devices learns real images, dense and with spikes."""
+"""The main job: a ViT over four devices learns real images, is cut with spikes and distilled."""
 
 import shutil
 import sys
@@ -11,19 +11,65 @@ from snapjax.codes.code import SPIKE_CODES
 from snapjax.errors import unknown_name
 from zoo.config import values as config_values
 from zoo.config.presets import get_preset
+from zoo.config.specs import RunConfig
 from zoo.data import load
-from zoo.evaluation import baselines, compare
+from zoo.evaluation import baselines, compare, plots
 from zoo.models.build import build_model
+from zoo.pretrained import single_file
 from zoo.pretrained.load import load_pretrained
-from zoo.train import curves
-from zoo.train.logbook import read_metrics
 from zoo.train.placement import choose_mesh
 from zoo.train.run import train
 from zoo.train.stop import StopRequest
 from zoo.utils.files import write_json
 
-VARIANTS = ("ann", "hnn")
-OWN_FILES = ("metrics.jsonl", "summary.json", "curves.png", "config.json")  # of a run's folder
+DENSE = "ann"
+CUTS = ("hnn", "hnn_half", "int2", "topk")
+"""Runs that start from the dense one: spikes at 1 and at 1/2 bit a feature, and the two wires that
+lose accuracy where nothing is trained for them."""
+VARIANTS = (DENSE, *CUTS)
+CALIBRATED = "calibrated.safetensors"
+"""In the folder of a run with spikes: its start, the dense weights with fitted boundaries."""
+OWN_FILES = ("metrics.jsonl", "summary.json", "curves.png", "config.json", CALIBRATED)
+"""Of a run's folder."""
+
+
+def configs(
+    *, model: str, stages: int, code: str, gradient_wire: str, epochs: int, seed: int, out: Path
+) -> dict[str, RunConfig]:
+    """The demo's runs by the names of their folders; the arguments are those of `run`."""
+    # Chosen on parts of the training split, see scripts/bench_demo.py. Large batches, because four
+    # fake devices on two cores spend much of a small step waiting for each other.
+    shared = [
+        f"model.name={model}",
+        f"model.stages={stages}",
+        f"train.seed={seed}",
+        "train.batch_size=64",
+        "log.every=11",
+        f"log.save={10 * 22}",  # every tenth epoch of 22 steps
+    ]
+    dense = [f"train.epochs={epochs}", "train.learning_rate=3e-3"]
+    # The same short distillation whatever lies on the boundaries.
+    distilled = [
+        f"distill.teacher={out / DENSE}",
+        f"model.gradient_wire={gradient_wire}",
+        f"train.epochs={max(1, epochs // 4)}",
+        "train.learning_rate=3e-4",
+        "train.weight_decay=0.1",
+    ]
+    spikes = [f"model.code={code}", "model.steps=8", "model.calibration=sensitivity_pca_refit"]
+    start = lambda name: f"model.init_from={out / name / CALIBRATED}"
+    changes = {
+        DENSE: dense,
+        "hnn": [*distilled, *spikes, start("hnn")],
+        "hnn_half": [*distilled, *spikes, start("hnn_half"), "model.bits_per_feature=0.5"],
+        "int2": [*distilled, "model.code=int2"],
+        "topk": [*distilled, "model.code=topk"],
+    }
+    presets = {name: "digits_hnn" if name.startswith("hnn") else "digits_ann" for name in changes}
+    return {
+        name: config_values.override(get_preset(presets[name]), [*shared, *change])
+        for name, change in changes.items()
+    }
 
 
 def run(
@@ -37,16 +83,17 @@ def run(
     out: Path,
     stop: StopRequest | None = None,
 ) -> list[compare.Record] | None:
-    """Trains both variants, prints the table and writes the results folder.
+    """Trains the dense model and its cuts, prints the table and writes the results folder.
 
     Args:
       model: name of a model for 8x8 grey images.
       stages: devices the model is cut over.
-      code: spike code of the hybrid, at 1 bit a feature.
-      gradient_wire: format of the hybrid's gradients on the links.
-      epochs: of the dense run; the hybrid starts from its weights and trains half as long.
+      code: spike code of the cuts, at 1 and at 1/2 bit a feature.
+      gradient_wire: format of the cuts' gradients on the links.
+      epochs: of the dense run; each cut starts from its weights, calibrated, and learns from its
+        outputs for a quarter as long.
       seed: of parameters, order and augmentation.
-      out: folder for table.json, demo.png and the runs ann/ and hnn/.
+      out: folder for table.json, demo.png and the runs, `DENSE` and `CUTS`.
       stop: asked between steps; once it is set, training saves a checkpoint and leaves.
 
     Returns:
@@ -56,36 +103,32 @@ def run(
     console = Console(width=None if sys.stdout.isatty() else 140)
     if code not in SPIKE_CODES:
         raise unknown_name("spike code", code, SPIKE_CODES)
-    shared = [
-        f"model.name={model}",
-        f"model.stages={stages}",
-        f"train.epochs={epochs}",
-        f"train.seed={seed}",
-        "log.every=11",
-        f"log.save={10 * 44}",  # every tenth epoch of 44 steps
-    ]
-    # The hybrid is cut out of the trained dense model: calibrated, then trained half as long.
-    spiking = [
-        f"model.code={code}",
-        f"model.gradient_wire={gradient_wire}",
-        f"model.init_from={out / 'ann'}",
-        f"train.epochs={max(1, epochs // 2)}",
-        "train.learning_rate=1e-3",
-    ]
-    runs = {
-        "ann": config_values.override(get_preset("digits_ann"), shared),
-        "hnn": config_values.override(get_preset("digits_hnn"), [*shared, *spiking]),
-    }
+    runs = configs(
+        model=model,
+        stages=stages,
+        code=code,
+        gradient_wire=gradient_wire,
+        epochs=epochs,
+        seed=seed,
+        out=out,
+    )
     for config in runs.values():
         build_model(config.model)  # a wrong name is an error before anything is removed or written
     clear(out)
+    data, cuts = load(runs[DENSE].data), []
     for name, config in runs.items():
+        if config.model.init_from is not None:
+            fitted = baselines.calibrate(load_pretrained(out / DENSE), config, data)
+            single_file.save(
+                config.model.init_from, fitted.model, fitted.params, fitted.source, fitted.record
+            )
+            cuts.append(fitted)
         if train(config, out / name, stop=stop, console=console) is None:
             return None
-
-    trained = {name: load_pretrained(out / name) for name in VARIANTS}
-    mesh = choose_mesh(runs["ann"])
-    rows = baselines.rows(trained["ann"], trained["hnn"], load(runs["hnn"].data), mesh)
+        if name != DENSE:
+            cuts.append(load_pretrained(out / name))
+    mesh = choose_mesh(runs[DENSE])
+    rows = baselines.rows(load_pretrained(out / DENSE), cuts, data, mesh)
     console.print(compare.table(rows, f"{model} on digits, {rows[0]['samples']} held out"))
     write_json(
         out / "table.json",
@@ -99,9 +142,8 @@ def run(
             "rows": rows,
         },
     )
-    sizes = {row["code"]: row["bytes_per_token_and_hop"] for row in rows}
-    curves.runs(out / "demo.png", {name: read_metrics(out / name) for name in VARIANTS}, sizes)
-    console.print(f"written to {out}: table.json, demo.png and the runs ann/, hnn/")
+    plots.scores(out / "demo.png", rows)
+    console.print(f"written to {out}: table.json, demo.png and the runs {', '.join(VARIANTS)}")
     return rows
 
 

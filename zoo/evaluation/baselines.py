@@ -1,16 +1,18 @@
-"""What a user would put on the link instead: a trained pair of models scored on every wire."""
+"""What a user would put on the link instead: one dense model's cuts scored beside every wire."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from snapjax.boundary import Boundary
+from zoo.config.specs import RunConfig
 from zoo.data import Data
 from zoo.evaluation import compare
-from zoo.models.model import Model
+from zoo.models.build import build_boundary
+from zoo.models.model import Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import calibrated
 from zoo.train.step import Trainer, evaluate
@@ -18,52 +20,84 @@ from zoo.train.step import Trainer, evaluate
 WIRES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
 
 
-def rows(ann: Pretrained, hnn: Pretrained, data: Data, mesh: Mesh) -> list[compare.Record]:
-    """The table of a pair: each wire and calibrated spikes on the ANN's weights, and the HNN.
+def calibrate(ann: Pretrained, config: RunConfig, data: Data) -> Pretrained:
+    """A dense model cut as a run's config says, its boundaries fitted and nothing trained.
+
+    Args:
+      ann: with dense boundaries, in as many stages as the config's.
+      config: whose model.calibration says how.
+      data: to whose training split the boundaries are fitted.
+    """
+    boundary = build_boundary(config.model, ann.model.config.width)
+    model = ann.model.with_boundary(boundary)
+    fresh = model.with_new_boundaries(ann.params, jax.random.key(config.train.seed))
+    params = calibrated(model, fresh, data, config)
+    model = model.with_boundary(boundary.shrink_to_plan(params["boundaries"]))
+    record = {**ann.record, "calibration": {"method": config.model.calibration}}
+    return replace(ann, model=model, params=params, record=record)
+
+
+def rows(
+    ann: Pretrained, cuts: Sequence[Pretrained], data: Data, mesh: Mesh
+) -> list[compare.Record]:
+    """The table of a dense model and of what was made of it for other boundaries.
+
+    Every wire stands with the dense weights as they are, and beside it those of `cuts` with the
+    same boundary; the column of the weights tells where each comes from.
 
     Args:
       ann: with dense boundaries.
-      hnn: the same model, trained with spikes on them.
-      data: that both are scored on, and whose training split calibrates the untrained spikes.
+      cuts: the same model calibrated or trained for other boundaries; the first that spikes gives
+        top-k its budget.
+      data: that all are scored on.
       mesh: that they are scored on.
 
     Raises:
-      ValueError: they are no pair.
+      ValueError: they do not belong together.
     """
-    config, dense = hnn.config, ann.params
-    if (ann.model.config.name, ann.model.config.stages) != (
-        hnn.model.config.name,
-        hnn.model.config.stages,
-    ):
-        raise ValueError(
-            f"{ann.model.config.name} in {ann.model.config.stages} stages and "
-            f"{hnn.model.config.name} in {hnn.model.config.stages} are no pair; give two runs of "
-            "one model"
-        )
-    if ann.model.boundary.spiking or not hnn.model.boundary.spiking:
-        raise ValueError(
-            f"boundaries {ann.model.boundary.code!r} and {hnn.model.boundary.code!r}: give the "
-            "dense run first, then the spiking one"
-        )
-    if ann.record["data"]["sha256"] != hnn.record["data"]["sha256"]:
-        raise ValueError("the two runs were trained on different data; give two on the same")
-
-    def row(model: Model, params: Any, weights: str) -> compare.Record:
-        trainer = Trainer(model, config.train, 1, mesh)
-        scores = evaluate(trainer, trainer.init_state(params), data.validation)
-        rate = float(np.mean(scores.spike_rate)) if model.boundary.spiking else None
-        figures = {"accuracy": scores.accuracy, "loss": scores.loss}
-        record = compare.record(model.boundary, weights, figures, rate)
-        return {**record, "samples": scores.samples}
-
-    made = [row(ann.model, dense, "dense")]
-    for name in WIRES:
-        # The budget is the spikes'; only top-k looks at it.
-        wire = Boundary(ann.model.config.width, name, budget=hnn.model.boundary.budget)
-        made.append(row(ann.model.with_boundary(wire), dense, "dense"))
-    # The plan that training kept may keep fewer features than the one fitted here.
-    loose = hnn.model.with_boundary(replace(hnn.model.boundary, kept_features=None))
-    fresh = loose.with_new_boundaries(dense, jax.random.key(config.train.seed))
-    made.append(row(loose, calibrated(loose, fresh, data, config), "dense, calibrated"))
-    made.append(row(hnn.model, hnn.params, "trained with spikes"))
+    for cut in cuts:
+        check_pair(ann, cut)
+    spiking = [cut.model.boundary for cut in cuts if cut.model.boundary.spiking]
+    if ann.model.boundary.spiking or not spiking:
+        codes = ", ".join(repr(loaded.model.boundary.code) for loaded in (ann, *cuts))
+        raise ValueError(f"boundaries {codes}: give the dense run first, then the spiking one")
+    width = ann.model.config.width
+    wires = [Boundary(width, name, budget=spiking[0].budget) for name in WIRES]
+    entries = [("dense", wire, ann.params) for wire in (ann.model.boundary, *wires)]
+    entries += [(_origin(cut), cut.model.boundary, cut.params) for cut in cuts]
+    alike: dict[tuple[object, ...], list[tuple[str, Boundary, Params]]] = {}
+    for entry in entries:
+        key = entry[1].code, entry[1].steps, entry[1].budget, entry[1].rank
+        alike.setdefault(key, []).append(entry)
+    made = []
+    for group in alike.values():
+        # Their plans may keep different numbers of features.
+        loose = replace(group[0][1], kept_features=None)
+        # One trainer for all of them, which compiles once.
+        trainer = Trainer(ann.model.with_boundary(loose), ann.config.train, 1, mesh)
+        for weights, boundary, params in group:
+            scores = evaluate(trainer, trainer.init_state(params), data.validation)
+            rate = float(np.mean(scores.spike_rate)) if boundary.spiking else None
+            figures = {"accuracy": scores.accuracy, "loss": scores.loss}
+            record = compare.record(boundary, weights, figures, rate)
+            made.append({**record, "samples": scores.samples})
     return made
+
+
+def check_pair(ann: Pretrained, cut: Pretrained) -> None:
+    """Raises ValueError when a cut is of another model, or was trained on other data."""
+    one, other = ann.model.config, cut.model.config
+    if (one.name, one.stages) != (other.name, other.stages):
+        raise ValueError(
+            f"{one.name} in {one.stages} stages and {other.name} in {other.stages} are no pair; "
+            "give runs of one model"
+        )
+    if ann.record["data"]["sha256"] != cut.record["data"]["sha256"]:
+        raise ValueError("the runs were trained on different data; give runs on the same")
+
+
+def _origin(cut: Pretrained) -> str:
+    """Which training a cut's weights come from."""
+    if {"teacher", "calibration"} & cut.record.keys():
+        return compare.weights_of(cut.record)
+    return "trained with spikes" if cut.model.boundary.spiking else "trained"

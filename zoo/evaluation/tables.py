@@ -99,7 +99,8 @@ def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
     config, model = loaded["hnn"].config, loaded["hnn"].model.config
     data = data_for(loaded["hnn"], config.data)
     # On one device, whatever the mesh of the runs was: there may be no more here.
-    rows = baselines.rows(loaded["ann"], loaded["hnn"], data, make_mesh(stage=1))
+    cuts = [baselines.calibrate(loaded["ann"], config, data), loaded["hnn"]]
+    rows = baselines.rows(loaded["ann"], cuts, data, make_mesh(stage=1))
     return {
         "model": model.name,
         "parameters": summaries["hnn"]["parameters"],

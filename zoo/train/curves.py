@@ -17,18 +17,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 Line = Mapping[str, Any]
 
 
-def runs(
-    path: str | Path,
-    metrics: Mapping[str, Sequence[Line]],
-    bytes_per_token: Mapping[str, float] | None = None,
-) -> None:
+def runs(path: str | Path, metrics: Mapping[str, Sequence[Line]]) -> None:
     """Loss, accuracy or cosine, spike rates and bits on each hop of one or more runs, as one PNG.
 
     Args:
       path: of the PNG.
       metrics: name of a run -> its lines, see `zoo.train.logbook.read_metrics`.
-      bytes_per_token: name -> bytes that one token costs on one hop, drawn as bars instead of the
-        bits over time.
     """
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -63,19 +57,13 @@ def runs(
             label = f"{name}, " if len(metrics) > 1 else ""
             if min(rates) < 1:  # a dense boundary reports 1
                 rate.plot(steps, rates, color=shade, lw=1, label=f"{label}cut {cut + 1}")
-            if bytes_per_token is None:
-                bits = [line["bits"][cut] for line in train]
-                traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")
+            bits = [line["bits"][cut] for line in train]
+            traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")
     loss.set(title="cross-entropy (dotted: training)", xlabel="step", yscale="log")
     score.set(title=f"validation {' or '.join(sorted(score_names))}", xlabel="step")
     rate.set(title="spike rate of each boundary", xlabel="step", ylim=(0, 1))
-    shown = [loss, score, rate]
-    if bytes_per_token is None:
-        traffic.set(title="bits a token on each hop", xlabel="step", ylim=(0, None))
-        shown.append(traffic)
-    else:
-        _bars(traffic, bytes_per_token)
-    for axes in shown:
+    traffic.set(title="bits a token on each hop", xlabel="step", ylim=(0, None))
+    for axes in (loss, score, rate, traffic):
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
@@ -112,12 +100,3 @@ def save(figure: Figure, path: str | Path) -> None:
 def _short(name: str) -> str:
     """The end of a long name, so that legends leave room for the curves."""
     return name if len(name) <= 24 else f"...{name[-21:]}"
-
-
-def _bars(axes: Any, bytes_per_token: Mapping[str, float]) -> None:
-    names = list(bytes_per_token)
-    bars = axes.barh(names, [bytes_per_token[name] for name in names], color=COLOURS[0])
-    axes.bar_label(bars, padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.2)
-    axes.set(title="bytes a token on each hop")
