@@ -27,6 +27,7 @@ class Tensor(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return prod(self.shape)
 
 
