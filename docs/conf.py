@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
@@ -16,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "plain_docstrings",
     "api_pages",
+    "reference_pages",
 ]
 exclude_patterns = ["_build"]
 suppress_warnings = ["config.cache", "ref.python"]  # a short name may be that of several things
@@ -39,3 +43,8 @@ html_title = "snapjax"
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx: the blocks of layers, which a test reads, are plain text."""
+    app.add_lexer("layers", TextLexer)
