@@ -12,11 +12,9 @@ import sys
 import jax
 import numpy as np
 
-from snapjax.boundary import Boundary
+from snapjax import Boundary
+from zoo import Encoder, calibrate, load_pretrained, partition
 from zoo.data.embedded import topics
-from zoo.embedding.encoder import Encoder
-from zoo.models import calibration
-from zoo.pretrained.load import load_pretrained, partition
 
 
 def main(name: str = "minilm_l6", stages: int = 3, samples: int = 512) -> float:
@@ -27,7 +25,7 @@ def main(name: str = "minilm_l6", stages: int = 3, samples: int = 512) -> float:
 
     fit_on, unseen, _ = topics()
     batches = [batch for _, batch in cut.batches(fit_on[:samples])]
-    model, params = calibration.calibrate(
+    model, params = calibrate(
         cut.model, cut.params, batches, "sensitivity_pca_refit", key=jax.random.key(0)
     )
 

@@ -8,8 +8,7 @@
 import jax
 import jax.numpy as jnp
 
-from snapjax.boundary import Boundary
-from snapjax.codes.parameters import merge_plan, split_plan
+from snapjax import Boundary, merge_plan, split_plan
 
 WIDTH = 64
 boundary = Boundary(features=WIDTH, code="phase", steps=4, budget=WIDTH)

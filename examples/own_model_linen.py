@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from snapjax.boundary import Boundary
-from snapjax.codes.parameters import merge_plan, split_plan
-from snapjax.parallel.sharding import make_mesh, stack
+from snapjax import Boundary, make_mesh, merge_plan, split_plan
+from snapjax.parallel.sharding import stack
 
 WIDTH = 32
 

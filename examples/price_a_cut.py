@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from snapjax import cost
-from snapjax.boundary import Boundary
+from snapjax import Boundary, cost
 
 TOKENS, WIDTH = 128, 384
 mesh = AbstractMesh((2,), ("stage",), axis_types=(AxisType.Auto,))

@@ -12,9 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from zoo.config.presets import get_preset
-from zoo.config.values import override
-from zoo.train.run import train
+from zoo import get_preset, override, train_model
 
 WORDS = {
     "good": ("good", "fine", "great", "lovely", "pleasant"),
@@ -56,7 +54,7 @@ def main(source: str | None = None, out: str | None = None, epochs: int = 6) -> 
             "train.microbatches=1",
         ],
     )
-    summary = train(config, folder / "run")
+    summary = train_model(config, folder / "run")
     assert summary is not None
     print(f"{folder / 'run'}: accuracy {summary['accuracy']:.3f} on what was held out")
     return summary["accuracy"]

@@ -15,8 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from snapjax.boundary import Boundary
-from snapjax.parallel.sharding import make_mesh
+from snapjax import Boundary, make_mesh
 
 WIDTH = 64
 

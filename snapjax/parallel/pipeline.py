@@ -66,12 +66,10 @@ class PassKeys(NamedTuple):
 
     @property
     def embed(self) -> Key:
-        """Of the embedding."""
         return self._part(0)
 
     @property
     def head(self) -> Key:
-        """Of the head."""
         return self._part(1)
 
     def stage(self, stage: Any) -> Key:
@@ -137,12 +135,10 @@ class Pipeline:
 
     @property
     def virtual_stages(self) -> int:
-        """Stages that each rank runs."""
         return split_stages(self.stages, self.ranks)
 
     @property
     def ticks(self) -> int:
-        """Ticks of one pass."""
         return self.microbatches + self.ranks - 1
 
     def check(self, placed: Any, batch: Batch) -> None:
