@@ -151,6 +151,28 @@ def demo_table() -> str:
     return compare.markdown(result("demo")["rows"])
 
 
+def demo_findings() -> str:
+    """What the spikes of the demo lose against its dense model."""
+    rows = result("demo")["rows"]
+    (dense,) = (row for row in rows if row["code"] == "float32")
+    samples = dense["samples"]
+    found = []
+    for row in rows:
+        if row["boundary"]["code"] == "phase":
+            points = 100 * (row["accuracy"] - dense["accuracy"])
+            found.append(
+                f"- Spikes at {row['bits_per_feature']:g} bit a feature, *{row['weights']}*: "
+                f"{row['accuracy']:.4f}, {points:+.2f} points against the dense model's "
+                f"{dense['accuracy']:.4f}, at {row['times_fewer_than_bfloat16']:.3g} times fewer "
+                "bytes than bfloat16."
+            )
+    found.append(
+        f"- {samples} images make steps of {100 / samples:.2f} points: differences of one or two "
+        "steps are chance."
+    )
+    return "\n".join(found)
+
+
 def longer_table(name: str) -> Callable[[], str]:
     """The table of one of the longer runs."""
     return lambda: compare.markdown(result(name)["rows"])
@@ -314,7 +336,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
         readme_wires, minilm_table, minilm_findings, minilm_bits, calibrated_table, demo_table,
-        longer_findings, bench_table, bench_findings, cost_table, latency_table,
+        demo_findings, longer_findings, bench_table, bench_findings, cost_table, latency_table,
     )
 }  # fmt: skip
 for each in LONGER_RUNS:
