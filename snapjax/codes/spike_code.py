@@ -60,6 +60,7 @@ class SpikeCode(ABC):
 
     @property
     def planes(self) -> int:
+        """Bits a feature at most: the steps, times the bits of a step."""
         return self.steps * self.planes_per_step
 
     @property
@@ -75,6 +76,7 @@ class SpikeCode(ABC):
         return np.repeat(self.step_amplitudes(), self.planes_per_step).astype(np.float32)
 
     def step_of_plane(self) -> np.ndarray:
+        """int32 (planes,): the step that each plane belongs to."""
         return np.repeat(np.arange(self.steps, dtype=np.int32), self.planes_per_step)
 
     @abstractmethod

@@ -191,6 +191,7 @@ class Prediction(NamedTuple):
 
     @property
     def error(self) -> float:
+        """Relative: 0.1 where the prediction is 10 % too long."""
         return self.predicted / self.measured - 1
 
 

@@ -170,10 +170,12 @@ class Block(nn.Module):
     kernel_init: Initializer = LECUN
 
     def attention(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """The attention and its dropout: (batch, tokens, width) -> the same."""
         y = Attention(self.heads, self.dropout, self.kernel_init, name="attention")(x, mask)
         return Dropout(self.dropout)(y)
 
     def mlp(self, x: jax.Array) -> jax.Array:
+        """The MLP and its dropout: (batch, tokens, width) -> the same."""
         return Dropout(self.dropout)(Mlp(self.hidden, self.kernel_init, name="mlp")(x))
 
 

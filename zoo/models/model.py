@@ -88,6 +88,7 @@ class Model:
 
     @property
     def boundary(self) -> Boundary:
+        """What lies between the stages."""
         return self.config.boundary
 
     @property

@@ -29,6 +29,7 @@ class Tensor(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return prod(self.shape)
 
 

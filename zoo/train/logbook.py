@@ -58,6 +58,7 @@ class Window:
         return time.perf_counter()
 
     def resume(self, paused: float) -> None:
+        """Leaves out the time since `paused`, of `time.perf_counter`."""
         self._started += time.perf_counter() - paused
 
     def close(self, samples: int, tokens: float, waited: float) -> Row:

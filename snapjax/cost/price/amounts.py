@@ -24,6 +24,7 @@ class Amount:
         return Amount(self.value + other.value, self.low + other.low, self.high + other.high)
 
     def to_dict(self) -> dict[str, float]:
+        """The value and its range, for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 

@@ -37,6 +37,7 @@ class ModuleCost:
 
     @property
     def picojoules(self) -> Amount:
+        """All energy of the module, in pJ."""
         return total(self.energy.values())
 
 

@@ -54,6 +54,7 @@ class Schedule:
 
     @property
     def ticks(self) -> int:
+        """Ticks of one pass."""
         return self.microbatches + self.stages - 1
 
     @property
@@ -71,6 +72,7 @@ class OpTime(NamedTuple):
 
     @property
     def busy(self) -> float:
+        """Seconds that the operation takes a device."""
         return max(self.compute, self.memory) + self.start
 
 
@@ -136,6 +138,7 @@ class Times(NamedTuple):
 
     @property
     def total(self) -> float:
+        """Seconds of a step."""
         return sum(self) - 2 * self.hidden
 
 

@@ -40,6 +40,7 @@ def span(amount: Amount, text: Any) -> str:
 
 
 def seconds(value: float) -> str:
+    """Seconds with an SI prefix."""
     return si(value, "s")
 
 

@@ -1,0 +1,161 @@
+"""The tables of the docs are the committed results, and these meet what the docs say of them."""
+
+import importlib.util
+import json
+
+import pytest
+from documents import ROOT, pages
+
+from zoo.cost import scaling
+from zoo.evaluation import compare
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def make_docs():
+    return load(ROOT / "scripts" / "make_docs.py")
+
+
+def result(name):
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def page(name):
+    return (ROOT / "docs" / "results" / f"{name}.md").read_text()
+
+
+def test_the_pages_are_up_to_date(make_docs, capsys):
+    assert make_docs.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_page_that_is_not_is_named(make_docs, monkeypatch, capsys):
+    stale = {ROOT / "README.md": "another text"}
+    monkeypatch.setattr(make_docs, "made", lambda: stale)
+    assert make_docs.main(["--check"]) == 1
+    assert capsys.readouterr().out.startswith("README.md: out of date")
+
+
+def test_every_block_is_used(make_docs):
+    text = "".join(path.read_text() for path in pages())
+    for name in make_docs.figures().BLOCKS:
+        assert f"<!-- make_docs: {name} -->" in text
+
+
+def test_every_result_has_a_table():
+    for path in (ROOT / "results").glob("*.json"):
+        assert path.stem in (ROOT / "docs" / "figures.py").read_text() + page("cost")
+
+
+def test_the_demo_meets_what_it_promises():
+    demo = result("demo")
+    assert compare.markdown(demo["rows"]) in page("demo")
+    (dense,) = (row for row in demo["rows"] if row["code"] == "float32")
+    (spikes,) = (
+        row
+        for row in demo["rows"]
+        if row["code"] == "phase"
+        and row["bits_per_feature"] == 1
+        and row["weights"].startswith(("trained", "distilled"))
+    )
+    assert dense["accuracy"] >= 0.96
+    assert spikes["accuracy"] >= dense["accuracy"] - 0.015
+
+
+@pytest.mark.parametrize("name", ["fashion", "topics", "gutenberg"])
+def test_the_longer_runs_are_the_committed_results_and_meet_what_they_promise(name):
+    run, text = result(name), page("longer_runs")
+    assert compare.markdown(run["rows"]) in text
+    for command in run["commands"].values():
+        assert command.replace("python scripts/train.py", "snapjax train", 1) in text
+    rows = {(row["code"], row["weights"]): row for row in run["rows"]}
+    dense, spikes = rows["float32", "dense"], rows["phase", "trained with spikes"]
+    assert spikes["bits_per_feature"] == 1
+    if name == "fashion":
+        assert dense["accuracy"] >= 0.91
+        assert spikes["accuracy"] >= dense["accuracy"] - 0.005
+    else:
+        assert spikes["loss"] <= 1.03 * dense["loss"]
+
+
+def test_int4_loses_less_than_the_spikes_and_int2_on_the_books_alone():
+    for name in ("fashion", "topics", "gutenberg"):
+        loss = {(row["code"], row["weights"]): row["loss"] for row in result(name)["rows"]}
+        spikes = loss["phase", "trained with spikes"]
+        assert loss["int4", "dense"] < spikes
+        assert (loss["int2", "dense"] < spikes) == (name == "gutenberg")
+
+
+def test_the_distilled_models_are_the_committed_result():
+    minilm = result("minilm")
+    assert compare.markdown(minilm["rows"]) in page("minilm")
+    assert {row["samples"] for row in minilm["rows"]} == {1500}
+    score = {(row["weights"], compare.WHAT["boundary"](row), row["bytes_per_token_and_hop"]):
+             row["spearman"] for row in minilm["rows"]}  # fmt: skip
+    on_pairs, plain = "distilled on pairs for 338 steps", "distilled for 312 steps"
+    for training in (plain, on_pairs):
+        taught = [row for row in minilm["rows"] if row["weights"] == training]
+        assert {row["code"] for row in taught} >= {"phase", "int8", "int4", "int2", "topk"}
+        spikes = {row["bytes_per_token_and_hop"]: row["spearman"] for row in taught
+                  if row["code"] == "phase" and row["boundary"]["steps"] > 1}  # fmt: skip
+        assert {6, 12, 24, 48} <= spikes.keys()
+        others = {compare.WHAT["boundary"](row): row for row in taught}
+        for name, sent in (("phase, 1 step", 48), ("topk", 48), ("int2", 98)):
+            assert others[name]["bytes_per_token_and_hop"] == sent
+            assert others[name]["spearman"] < spikes[48]
+    dense = score["dense", "float32", 1536]
+    assert score[on_pairs, "phase", 48] > dense
+    assert score["distilled on pairs for 1690 steps", "phase", 48] > score[on_pairs, "phase", 48]
+    assert dense > score["distilled boundaries alone on pairs for 338 steps", "phase", 48]
+    assert score[on_pairs, "float32", 1536] > max(score[on_pairs, "phase", 48], dense)
+    assert score[on_pairs, "phase", 12] >= 0.845
+    for sent in (6, 12, 24, 48):
+        assert score[on_pairs, "phase", sent] > score[plain, "phase", sent]
+
+
+def test_the_readme_has_the_wires_of_the_same_table():
+    text = (ROOT / "README.md").read_text()
+    for row in result("minilm")["rows"]:
+        if row["weights"] == "distilled on pairs for 338 steps" and (
+            row["code"] != "phase"
+            or (row["bytes_per_token_and_hop"] >= 12 and row["boundary"]["steps"] > 1)
+        ):
+            cells = f"| {row['bytes_per_token_and_hop']} | "
+            found = [line for line in text.splitlines() if cells in line]
+            assert any(line.endswith(f"| {row['spearman']:.4f} |") for line in found)
+
+
+def test_the_table_of_times_is_of_the_committed_bench():
+    rows, text = result("bench_train")["rows"], page("speed")
+    for row in rows:
+        assert (
+            f"| `{row['model']}` | {row['pass']} | {row['run']} | {1e3 * row['seconds']:.0f} | "
+            f"{row['samples_per_second']:.0f} | {row['tokens_per_second']:.0f} | "
+            f"{row['time_over_ann']:.3f} |"
+        ) in text
+    shares = [row["boundary_share"] for row in rows if row["boundary_share"] is not None]
+    assert len(shares) == 4
+    assert max(shares) < 0.05
+
+
+def test_the_table_of_costs_is_of_the_committed_studies():
+    studies = {
+        "snap-mesh": result("cost_scaling")["rows"],
+        "ethernet-1g": result("cost_scaling_ethernet_1g")["rows"],
+    }
+    assert scaling.markdown(studies) in page("cost")
+
+
+def test_what_was_cut_without_training():
+    rows = result("calibrated")["rows"]
+    assert [row["bits_per_feature"] for row in rows if row["model"] == "minilm_l6"] == [
+        0.25, 0.5, 1, 1.5, 2,
+    ]  # fmt: skip
+    for row in rows:
+        width = {"minilm_l6": 384, "vit_nano_patch2_8.ann_digits": 64, "vit_tiny_patch4_28": 144}
+        assert row["bits_per_token"] == row["bits_per_feature"] * width[row["model"]]
