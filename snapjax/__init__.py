@@ -14,7 +14,7 @@ __version__ = "0.2.0"  # the one place; pyproject.toml reads it
 # The names again for type checkers and editors, which do not see through `attach`.
 if TYPE_CHECKING:
     from snapjax import cost
-    from snapjax.boundary import WIRES, Boundary
+    from snapjax.boundary import Boundary
     from snapjax.codes.code import CODES, SPIKE_CODES, Code, make_code
     from snapjax.codes.parameters import merge_plan, split_plan
     from snapjax.codes.spike_code import SpikeCode
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
         shardings,
         unplace,
     )
+    from snapjax.settings import WIRES
     from snapjax.stats import BoundaryStats
     from snapjax.wire.formats import DENSE_FORMATS, GRADIENT_FORMATS
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "snapjax.boundary": ("Boundary", "WIRES"),
+            "snapjax.boundary": ("Boundary",),
+            "snapjax.settings": ("WIRES",),
             "snapjax.stats": ("BoundaryStats",),
             "snapjax.codes.code": ("CODES", "SPIKE_CODES", "Code", "make_code"),
             "snapjax.codes.spike_code": ("SpikeCode",),

@@ -7,8 +7,7 @@
 them; the three compute the same function of the same parameters.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,24 +17,17 @@ import numpy as np
 from snapjax import stats
 from snapjax.codes import calibrate, parameters, projection
 from snapjax.codes.calibrate import check_metric, check_samples
-from snapjax.codes.code import CODES, SPIKE_CODES, Code, Params, make_code
+from snapjax.codes.code import Params
 from snapjax.codes.projection import Maps
 from snapjax.codes.spike_code import SpikeCode, per_feature
-from snapjax.errors import unknown_name
-from snapjax.neurons.surrogate import Surrogate
+from snapjax.settings import Settings
 from snapjax.stats import BoundaryStats
 from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
 from snapjax.varying import match_varying, vary_over
-from snapjax.wire import formats
-
-WIRES = ("planes", "events")
-"""Forms of the wire of a spike code: bit planes, or AER (address-event representation)."""
-
-_OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 
 
 @dataclass(frozen=True)
-class Boundary:
+class Boundary(Settings):
     """A cut between devices: what is sent over it, and in which form.
 
     Attributes:
@@ -66,125 +58,6 @@ class Boundary:
       >>> decoded.shape, boundary.bytes_per_token, float(stats.bits)
       ((2, 16, 64), 8, 64.0)
     """
-
-    features: int
-    code: str = "phase"
-    steps: int = 4
-    budget: int | None = None
-    surrogate: Surrogate = field(default_factory=Surrogate)
-    rank: int | None = None
-    wire: str = "planes"
-    event_capacity: int = 0
-    gradient_wire: str = "float32"
-    kept_features: int | None = None
-    debug: bool = False
-
-    def __post_init__(self) -> None:
-        if self.code not in CODES:
-            raise unknown_name("code", self.code, CODES)
-        if self.features < 1:
-            raise ValueError(f"Boundary: features={self.features} must be at least 1")
-        if self.rank is not None and not 1 <= self.rank <= self.features:
-            raise ValueError(
-                f"Boundary: rank={self.rank} must be between 1 and features={self.features}, "
-                "or None for no projection"
-            )
-        if not isinstance(self.surrogate, Surrogate):
-            raise ValueError(f"Boundary: surrogate={self.surrogate!r} must be a snapjax.Surrogate")
-        if self.wire not in WIRES:
-            raise unknown_name("wire", self.wire, WIRES)
-        if self.gradient_wire not in formats.GRADIENT_FORMATS:
-            raise unknown_name("gradient wire", self.gradient_wire, formats.GRADIENT_FORMATS)
-        if self.wire == "events" and self.code not in SPIKE_CODES:
-            raise ValueError(
-                f"Boundary: wire='events' needs a spike code, got code={self.code!r}; "
-                f"use one of {', '.join(SPIKE_CODES)} or wire='planes'"
-            )
-        if (self.wire == "events") != (self.event_capacity > 0):
-            raise ValueError(
-                f"Boundary: event_capacity={self.event_capacity} spikes a token must be positive "
-                f"with wire='events' and 0 with wire='planes', got wire={self.wire!r}"
-            )
-        code = make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
-        if self.kept_features is not None and not 1 <= self.kept_features <= _reach(code):
-            raise ValueError(
-                f"Boundary: kept_features={self.kept_features} must be between 1 and "
-                f"{_reach(code)}, which is all that the width and the budget allow"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON's own types, for `from_dict`."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Boundary":
-        """The inverse of `to_dict`; fields that are left out have their defaults.
-
-        Args:
-          values: of `to_dict`, or of what version 0.1.0 saved, which has "kept" for
-            "kept_features".
-
-        Raises:
-          ValueError: fields that are not known, naming them, or values out of range.
-
-        Example:
-          >>> boundary = Boundary(features=64, code="phase", budget=64)
-          >>> Boundary.from_dict(boundary.to_dict()) == boundary
-          True
-        """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"Boundary: {values!r} is no mapping of fields to values")
-        made = {_OLD_FIELDS.get(name, name): value for name, value in values.items()}
-        known = [entry.name for entry in fields(cls)]
-        unknown = sorted(made.keys() - set(known))
-        if unknown:
-            raise ValueError(
-                f"Boundary: fields {', '.join(map(str, unknown))} are not known; the fields are "
-                f"{', '.join(known)}"
-            )
-        if "features" not in made:
-            raise ValueError("Boundary: 'features' is missing")
-        if isinstance(surrogate := made.get("surrogate"), Mapping):
-            made["surrogate"] = Surrogate(**surrogate)
-        return cls(**made)
-
-    @property
-    def width(self) -> int:
-        """Features that the code sees: the projection's rank, or all."""
-        return self.rank or self.features
-
-    @property
-    def codec(self) -> Code:
-        """The code that this boundary names, with its sizes."""
-        return make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
-
-    @property
-    def spiking(self) -> bool:
-        """Whether the code is one of spikes."""
-        return self.code in SPIKE_CODES
-
-    @property
-    def gradient_features(self) -> int:
-        """r: gradient values a token on the way back."""
-        return self.kept_features or _reach(self.codec)
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes a token of the bit-plane or dense wire. Events pool a message: `message_bytes`."""
-        return self.message_bytes(1, wire="planes")
-
-    def message_bytes(self, tokens: int, wire: str | None = None) -> int:
-        """Bytes of the uint8 buffer that carries `tokens` tokens over one hop."""
-        code = self.codec
-        if not isinstance(code, SpikeCode):
-            return tokens * code.bits // 8
-        if (wire or self.wire) == "events" and tokens:
-            return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
-        return formats.bit_plane_bytes(tokens, code.budget)
-
-    def gradient_message_bytes(self, tokens: int) -> int:
-        """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
-        return formats.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
 
     def init(self, key: jax.Array) -> dict[str, Params]:
         """Parameters {"encoder", "decoder"} for activations of mean 0 and variance 1.
@@ -415,13 +288,6 @@ class Boundary:
             )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"Boundary: x has dtype {x.dtype}, needs a floating-point one")
-
-
-def _reach(code: Code) -> int:
-    """The most features that a plan within the budget can keep."""
-    if isinstance(code, SpikeCode):
-        return min(code.features, code.budget // code.planes_per_step)
-    return code.features
 
 
 def _set_projection(params: dict[str, Params], maps: Maps) -> None:

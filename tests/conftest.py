@@ -7,10 +7,11 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The same programs in half the time: compiling is most of what the tests do, running them little.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-# And each of them once: equal programs of other tests, workers and child processes are read back.
+# And each of them once, small ones too: equal programs of other tests, workers and child processes
+# are read back.
 cache = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402 (it reads what was set above)
 

@@ -1,5 +1,7 @@
 """A boundary on its own: send and all_gather against apply, its gradients, options and errors."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,11 @@ def boundary_of(code, **options):
     return Boundary(FEATURES, code, **{"steps": 3, "budget": budget, **options})
 
 
+# Jitted: one compilation a boundary and shape instead of one an operation.
+apply = jax.jit(lambda boundary, params, x: boundary.apply(params, x), static_argnums=0)
+
+
+@cache
 def send_to_next(boundary, mesh, dtype=jnp.float32):
     """(params, x (4, ...)) -> what arrives on each of 4 devices, (4, ...)."""
 
@@ -39,6 +46,7 @@ def send_to_next(boundary, mesh, dtype=jnp.float32):
     return jax.jit(jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=P("stage")))
 
 
+@cache
 def gather_everywhere(boundary, mesh, dimension):
     """(params, x (4, ...), w (4, ...)) -> each device's gathered x times its own w, summed."""
 
@@ -60,7 +68,7 @@ def test_send_delivers_what_apply_computes(code, mesh):
     boundary = boundary_of(code)
     params, x = boundary.init(jax.random.key(0)), draw(0, 4, BATCH, TOKENS, FEATURES)
     arrived = send_to_next(boundary, mesh)(params, x, None)
-    expected, _ = jax.jit(boundary.apply)(params, x)
+    expected, _ = apply(boundary, params, x)
     np.testing.assert_array_equal(arrived[1:], expected[:3])
     nothing = boundary.receive(params["decoder"], jnp.zeros((BATCH, TOKENS, FEATURES)), x.dtype)
     np.testing.assert_allclose(arrived[0], nothing, atol=1e-6)
@@ -83,9 +91,12 @@ def test_all_gather_and_its_gradient_equal_apply(code, dimension, mesh):
 
     gathered = gather_everywhere(boundary, mesh, dimension)
     many = lambda trainable, x: gathered(merge_plan(trainable, plans), x, w, None)
-    np.testing.assert_allclose(many(trainable, x), one_device(trainable, x), rtol=1e-5)
-    expected = jax.grad(one_device, argnums=(0, 1))(trainable, x)
-    assert largest_gap(expected, jax.grad(many, argnums=(0, 1))(trainable, x)) < 1e-5
+    (one, expected), (found, gradients) = (
+        jax.jit(jax.value_and_grad(function, argnums=(0, 1)))(trainable, x)
+        for function in (one_device, many)
+    )
+    np.testing.assert_allclose(found, one, rtol=1e-5)
+    assert largest_gap(expected, gradients) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -106,12 +117,14 @@ def test_gradient_wires_stay_within_their_error(gradient_wire, error, way, mesh)
     key = jax.random.key(1)
     if way == "send":
         w = draw(4, 4, BATCH, TOKENS, FEATURES)
-        gradient = jax.grad(lambda x: (send_to_next(boundary, mesh)(params, x, key) * w).sum())(x)
+        send = send_to_next(boundary, mesh)
+        gradient = jax.jit(jax.grad(lambda x: (send(params, x, key) * w).sum()))(x)
         np.testing.assert_array_equal(gradient[3], 0)  # the last device sends to nobody
         gradient, parts = gradient[:3], w[1:, None]
     else:
         w = draw(4, 4, 4 * BATCH, TOKENS, FEATURES)
-        gradient = jax.grad(lambda x: gather_everywhere(boundary, mesh, 0)(params, x, w, key))(x)
+        gather = gather_everywhere(boundary, mesh, 0)
+        gradient = jax.jit(jax.grad(lambda x: gather(params, x, w, key)))(x)
         # Device i's x is weighed by every device's w: four messages, each with its own error.
         parts = np.asarray(w).reshape(4, 4, BATCH, TOKENS, FEATURES).swapaxes(0, 1)
     bound = error * np.abs(parts).max(-1, keepdims=True).sum(1) + 1e-6
@@ -169,7 +182,7 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
             run = jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=P())
             return run(merge_plan(trainable, plans), x, w)
 
-        gradients = jax.grad(loss, argnums=(0, 1))(trainable, x)
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(trainable, x)
         flat, rebuild = ravel_pytree((trainable, x))
         expected, step = [], 1e-6
         for i in range(flat.size):
@@ -183,14 +196,14 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
 def test_stats_count_the_spikes_and_bits_that_were_sent(code):
     boundary = boundary_of(code)
     params, x = boundary.init(jax.random.key(0)), draw(5, BATCH, TOKENS, FEATURES)
-    _, stats = boundary.apply(params, x)
+    _, stats = apply(boundary, params, x)
     assert float(stats.bits) == 8 * boundary.bytes_per_token
     if code not in SPIKE_CODES:
         assert float(stats.spike_rate) == 1
         return
     spike_code = boundary.codec
-    symbols = spike_code.encode(params["encoder"], x)
-    buffer = np.asarray(spike_code.to_wire(params["encoder"], symbols))
+    symbols = jax.jit(spike_code.encode)(params["encoder"], x)
+    buffer = np.asarray(jax.jit(spike_code.to_wire)(params["encoder"], symbols))
     planned = int(params["encoder"]["steps_per_feature"].sum()) * spike_code.planes_per_step
     counted = np.unpackbits(buffer).sum() / (BATCH * TOKENS * planned)
     np.testing.assert_allclose(stats.spike_rate, counted, rtol=1e-6)
@@ -223,7 +236,7 @@ def test_events_are_exact_and_fall_back_when_one_device_overflows(mesh):
 def test_bfloat16_activations_keep_their_type(code, mesh):
     boundary = boundary_of(code)
     params, x = boundary.init(jax.random.key(0)), draw(6, 4, BATCH, TOKENS, FEATURES)
-    y, _ = boundary.apply(params, x.astype(jnp.bfloat16))
+    y, _ = apply(boundary, params, x.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     arrived = send_to_next(boundary, mesh, jnp.bfloat16)(params, x, None)
     np.testing.assert_array_equal(arrived[1:], y[:3].astype(jnp.float32))
@@ -235,7 +248,7 @@ def test_projection_is_calibrated_to_the_principal_axes():
     x = (rng.standard_normal((2000, 3)) * [5, 3, 2]) @ basis + rng.standard_normal(12)
     boundary = Boundary(12, "phase", steps=6, rank=3)
     params = boundary.calibrate(boundary.init(jax.random.key(0)), x)
-    y, _ = boundary.apply(params, jnp.asarray(x, jnp.float32))
+    y, _ = apply(boundary, params, jnp.asarray(x, jnp.float32))
     # Three axes hold all the variance: what is left is the error of 6-bit quantisers (about 1e-3).
     assert np.mean((np.asarray(y) - x) ** 2) < 3e-3 * np.var(x, axis=0).mean()
     assert boundary.bytes_per_token == 3  # 18 bits
@@ -248,7 +261,7 @@ def test_shrink_to_plan_keeps_the_gradient_and_sends_less_of_it():
     tight = boundary.shrink_to_plan(params)
     kept = int((params["encoder"]["steps_per_feature"] > 0).sum())
     assert tight.gradient_features == kept < boundary.gradient_features
-    slope = lambda boundary: jax.grad(lambda x: boundary.apply(params, x)[0].sum())(x[:4])
+    slope = lambda boundary: jax.jit(jax.grad(lambda x: boundary.apply(params, x)[0].sum()))(x[:4])
     np.testing.assert_array_equal(slope(tight), slope(boundary))
 
 
@@ -256,23 +269,25 @@ def test_debug_raises_on_one_device_and_finite_tells_over_a_link(mesh):
     boundary = Boundary(FEATURES, debug=True)
     params, x = boundary.init(jax.random.key(0)), draw(8, 4, FEATURES)
     bad = x.at[1, 0].set(jnp.nan)
-    jax.block_until_ready(jax.jit(boundary.apply)(params, x))
+    jax.block_until_ready(apply(boundary, params, x))
     jax.effects_barrier()
 
     def run():
-        jax.block_until_ready(jax.jit(boundary.apply)(params, bad))
+        jax.block_until_ready(apply(boundary, params, bad))
         jax.effects_barrier()
 
     with pytest.raises(Exception, match="not finite"):
         run()
-    finite = jax.shard_map(
-        lambda params, x: boundary.send(params, x, "stage")[1].finite[None],
-        mesh=mesh,
-        in_specs=(P(), P("stage")),
-        out_specs=P("stage"),
+    finite = jax.jit(
+        jax.shard_map(
+            lambda params, x: boundary.send(params, x, "stage")[1].finite[None],
+            mesh=mesh,
+            in_specs=(P(), P("stage")),
+            out_specs=P("stage"),
+        )
     )
-    np.testing.assert_array_equal(jax.jit(finite)(params, x), 1)
-    np.testing.assert_array_equal(jax.jit(finite)(params, bad), [1, 0, 1, 1])
+    np.testing.assert_array_equal(finite(params, x), 1)
+    np.testing.assert_array_equal(finite(params, bad), [1, 0, 1, 1])
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -283,7 +298,7 @@ def test_an_empty_batch_is_a_batch(code, wire, mesh):
     boundary = boundary_of(code, wire=wire, event_capacity=2 * (wire == "events"))
     params, x = boundary.init(jax.random.key(0)), jnp.zeros((4, 0, TOKENS, FEATURES))
     assert send_to_next(boundary, mesh)(params, x, None).shape == x.shape
-    y, stats = boundary.apply(params, x[0])
+    y, stats = apply(boundary, params, x[0])
     assert y.shape == (0, TOKENS, FEATURES)
     assert np.isfinite(jax.tree.leaves(stats)).all()
 
@@ -309,7 +324,7 @@ def test_events_take_one_branch_with_and_without_the_varying_check(check_vma, me
     for busy, wire in ((1, "planes"), (3, "events")):  # device 3 sends to nobody: it may be busy
         x = quiet.at[busy].set(5.0)
         arrived, stats = run(params, x)
-        np.testing.assert_allclose(arrived[1:], events.apply(params, x)[0][:3], atol=1e-6)
+        np.testing.assert_allclose(arrived[1:], apply(events, params, x)[0][:3], atol=1e-6)
         np.testing.assert_allclose(stats.bits, [sizes[wire]] * 4)
 
 
@@ -319,7 +334,7 @@ def test_stochastic_rounding_differs_between_devices(mesh):
     x = jnp.zeros((4, 8, FEATURES))
     w = jnp.broadcast_to(draw(9, 1, 8, FEATURES), (4, 8, FEATURES))
     run = send_to_next(boundary, mesh)
-    gradient = jax.grad(lambda x: (run(params, x, jax.random.key(0)) * w).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: (run(params, x, jax.random.key(0)) * w).sum()))(x)
     assert (gradient[0] != gradient[1]).any()
     assert (gradient[1] != gradient[2]).any()
 

@@ -17,12 +17,28 @@ from snapjax.neurons.surrogate import Surrogate
 UNIFORM_GAUSSIAN = {1: 0.363, 2: 0.119, 3: 0.037, 4: 0.012}
 
 
+# Jitted: one compilation a code and shape instead of one an operation. Four programs and not one:
+# between them are only the arrays that a link would carry.
+encode = jax.jit(lambda code, encoder, x: code.encode(encoder, x), static_argnums=0)
+to_wire = jax.jit(lambda code, encoder, symbols: code.to_wire(encoder, symbols), static_argnums=0)
+from_wire = jax.jit(
+    lambda code, decoder, buffer: code.from_wire(decoder, buffer, jnp.float32), static_argnums=0
+)
+decode = jax.jit(lambda code, decoder, value: code.decode(decoder, value), static_argnums=0)
+
+
+def through_the_wire(code, params, x):
+    """(the buffer, the decoded x)."""
+    buffer = to_wire(code, params["encoder"], encode(code, params["encoder"], x))
+    return buffer, decode(code, params["decoder"], from_wire(code, params["decoder"], buffer))
+
+
 def spikes_of(code, v):
     """Spikes of v (n, features) through the code's public encode, with gain 1 and offset 0."""
     encoder = dict(code.init()["encoder"])
     encoder["gain"] = jnp.ones(code.features)
     encoder["offset"] = jnp.zeros(code.features)
-    return np.asarray(code.encode(encoder, jnp.asarray(v, jnp.float32)))
+    return np.asarray(encode(code, encoder, jnp.asarray(v, jnp.float32)))
 
 
 def reference_spikes(name, v, steps):
@@ -73,11 +89,11 @@ def test_values_are_the_amplitude_weighted_sum_of_the_planned_spikes(name):
     encoder = {**params["encoder"], "steps_per_feature": jnp.asarray(plan)}
     decoder = {**params["decoder"], "steps_per_feature": jnp.asarray(plan)}
     x = jnp.asarray(rng.standard_normal((7, features)), jnp.float32)
-    spikes = np.asarray(code.encode(encoder, x))
-    buffer = code.to_wire(encoder, jnp.asarray(spikes))
+    spikes = np.asarray(encode(code, encoder, x))
+    buffer = to_wire(code, encoder, jnp.asarray(spikes))
     assert buffer.dtype == jnp.uint8
     assert buffer.shape == (7, 2)
-    value = code.from_wire(decoder, buffer, jnp.float32)
+    value = from_wire(code, decoder, buffer)
     per_step = {
         "phase": [1, 0.5, 0.25, 0.125],
         "rate": [0.25] * 4,
@@ -113,7 +129,7 @@ def test_any_planned_spikes_cross_the_wire_unchanged(name, lead, features, steps
         plan[i] = min(plan[i] + 1, steps)
     end = {"steps_per_feature": jnp.asarray(plan)}
     spikes = (rng.random((*lead, steps * width, features)) < rng.random()).astype(np.float32)
-    buffer = jax.jit(code.to_wire)(end, jnp.asarray(spikes))
+    buffer = to_wire(code, end, jnp.asarray(spikes))
     assert buffer.dtype == jnp.uint8
     assert buffer.shape == (*lead, -(-code.budget // 8))
     sent = np.repeat(np.arange(steps), width)[:, None] < plan[None, :]
@@ -122,7 +138,7 @@ def test_any_planned_spikes_cross_the_wire_unchanged(name, lead, features, steps
     assert every_bit.sum() == kept.sum()
     amplitudes = code.amplitudes().astype(np.float64)
     expected = np.einsum("p,...pd->...d", amplitudes, kept)
-    value = jax.jit(code.from_wire, static_argnums=2)(end, buffer, jnp.float32)
+    value = from_wire(code, end, buffer)
     np.testing.assert_allclose(value, expected, atol=1e-5)
     np.testing.assert_array_equal(jax.jit(code.value)(end, jnp.asarray(spikes)), value)
 
@@ -136,9 +152,7 @@ def test_calibrated_phase_code_reaches_the_uniform_quantiser_of_a_gaussian(steps
     params = calibrate.fit(code, code.init(), jnp.asarray(draw(key), jnp.float32), None)
     np.testing.assert_array_equal(params["encoder"]["steps_per_feature"], [steps] * 4)
     fresh = draw(jax.random.fold_in(key, 1)).astype(np.float32)
-    spikes = code.encode(params["encoder"], jnp.asarray(fresh))
-    value = code.from_wire(params["decoder"], code.to_wire(params["encoder"], spikes), jnp.float32)
-    decoded = np.asarray(code.decode(params["decoder"], value), np.float64)
+    decoded = np.asarray(through_the_wire(code, params, jnp.asarray(fresh))[1], np.float64)
     error = ((decoded - fresh) ** 2).mean(0) / deviation**2
     assert (error <= 1.05 * UNIFORM_GAUSSIAN[steps]).all(), error
 
@@ -158,12 +172,8 @@ def test_calibration_spends_the_budget_where_the_variance_is(name):
     assert steps[6:].max() == 0
 
     def error(params):
-        value = code.from_wire(
-            params["decoder"],
-            code.to_wire(params["encoder"], code.encode(params["encoder"], jnp.asarray(x))),
-            jnp.float32,
-        )
-        return float(((np.asarray(code.decode(params["decoder"], value)) - x) ** 2).sum(1).mean())
+        decoded = through_the_wire(code, params, jnp.asarray(x))[1]
+        return float(((np.asarray(decoded) - x) ** 2).sum(1).mean())
 
     assert error(params) < 0.35 * (deviation**2).sum()
     weight = 1 / deviation**2  # all features matter alike: no feature is starved for another
@@ -193,6 +203,7 @@ def test_encoder_gradients_equal_finite_differences_of_the_same_code_with_smooth
         }
         trainable = {k: v for k, v in encoder.items() if k != "steps_per_feature"}
 
+        @jax.jit
         def loss(trainable, x):
             spikes = code.encode(
                 {**trainable, "steps_per_feature": encoder["steps_per_feature"]}, x
@@ -232,7 +243,8 @@ def test_straight_through_phase_code_has_slope_one():
     encoder = code.init()["encoder"]
     value = lambda x: jnp.einsum("p,npd->nd", code.amplitudes(), code.encode(encoder, x)).sum()
     x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 2)), jnp.float32)
-    np.testing.assert_allclose(jax.grad(value)(x), np.full((5, 2), 0.5), rtol=1e-6)  # the gain
+    slope = jax.jit(jax.grad(value))(x)
+    np.testing.assert_allclose(slope, np.full((5, 2), 0.5), rtol=1e-6)  # the gain
 
 
 @pytest.mark.parametrize("name", CODES)
@@ -241,11 +253,9 @@ def test_every_code_honours_the_protocol(name):
     params = code.init()
     x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 10)), jnp.float32)
     params = calibrate.fit(code, params, x, None)
-    buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
+    buffer, decoded = through_the_wire(code, params, x)
     assert buffer.dtype == jnp.uint8
     assert buffer.shape == (6, -(-code.bits // 8))
-    value = code.from_wire(params["decoder"], buffer, jnp.float32)
-    decoded = code.decode(params["decoder"], value)
     assert decoded.shape == x.shape
     # Every code at its full budget (4 steps or 2 bits and more) explains most of the variance.
     assert float(((decoded - x) ** 2).mean()) < 0.2 * float((x**2).mean())
@@ -258,16 +268,14 @@ def test_top_k_sends_the_largest_features_and_zeros_the_rest(features):
     code = make_code("topk", features, budget=8 * pair * count + 7)
     assert code.bits == 8 * pair * count
     x = np.random.default_rng(features).standard_normal((5, features)).astype(np.float32)
-    symbols = code.encode({}, jnp.asarray(x))
-    buffer = code.to_wire({}, symbols)
+    buffer, decoded = through_the_wire(code, {"encoder": {}, "decoder": {}}, jnp.asarray(x))
     assert buffer.shape == (5, pair * count)
-    decoded = np.asarray(code.from_wire({}, buffer, jnp.float32))
     expected = np.zeros_like(x)
     for row, values in enumerate(x):
         for i in sorted(range(features), key=lambda i: -abs(values[i]))[:count]:
             expected[row, i] = jnp.float32(jnp.bfloat16(values[i]))
     np.testing.assert_array_equal(decoded, expected)
-    slope = jax.grad(lambda x: code.encode({}, x).sum())(jnp.asarray(x))
+    slope = jax.jit(jax.grad(lambda x: code.encode({}, x).sum()))(jnp.asarray(x))
     np.testing.assert_array_equal(slope, expected != 0)
 
 
@@ -296,8 +304,7 @@ def test_calibration_survives_large_means_and_odd_scales(mean, deviation):
     x = jnp.asarray(rng.standard_normal((4000, 2)) * deviation + mean, jnp.float32)
     code = make_code("phase", 2, 4)
     params = calibrate.fit(code, code.init(), x, None)
-    buffer = code.to_wire(params["encoder"], code.encode(params["encoder"], x))
-    decoded = code.decode(params["decoder"], code.from_wire(params["decoder"], buffer, jnp.float32))
+    _, decoded = through_the_wire(code, params, x)
     error = np.mean((np.asarray(decoded, np.float64) - np.asarray(x, np.float64)) ** 2)
     assert error < 1.1 * 0.012 * deviation**2
 

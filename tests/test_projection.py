@@ -64,7 +64,7 @@ def test_best_decoder_is_the_ridge_regression():
 def error_of(boundary, x, metric, **options):
     """Mean e^T M e of what arrives."""
     params = boundary.calibrate(boundary.init(jax.random.key(0)), x, **options)
-    error = np.asarray(boundary.apply(params, jnp.asarray(x, jnp.float32))[0]) - x
+    error = np.asarray(jax.jit(boundary.apply)(params, jnp.asarray(x, jnp.float32))[0]) - x
     return np.einsum("ni,ij,nj->", error, metric, error) / len(x)
 
 
@@ -95,11 +95,15 @@ def test_at_variance_1_the_function_is_the_same(code):
     fitted = calibrate.fit(spikes, params, seen, None)
     turned, after = projection.unit_variance(fitted, maps, seen.std(0))
 
-    def delivered(fitted, maps):
-        seen = jnp.asarray(x @ maps.encoder, jnp.float32)
+    @jax.jit
+    def through_the_wire(fitted, seen):
         buffer = spikes.to_wire(fitted["encoder"], spikes.encode(fitted["encoder"], seen))
         value = spikes.from_wire(fitted["decoder"], buffer, jnp.float32)
-        return np.asarray(spikes.decode(fitted["decoder"], value)) @ maps.decoder + maps.bias
+        return spikes.decode(fitted["decoder"], value)
+
+    def delivered(fitted, maps):
+        seen = jnp.asarray(x @ maps.encoder, jnp.float32)
+        return np.asarray(through_the_wire(fitted, seen)) @ maps.decoder + maps.bias
 
     # A value on a threshold may round to either side.
     apart = np.abs(delivered(turned, after) - delivered(fitted, maps)).max(1)

@@ -29,6 +29,8 @@ pack_events = jax.jit(wire.pack_events, static_argnums=1)
 unpack_events = jax.jit(wire.unpack_events, static_argnums=(1, 2, 3, 4))
 pack_dense = jax.jit(wire.pack_dense, static_argnums=1)
 unpack_dense = jax.jit(wire.unpack_dense, static_argnums=(1, 2, 3))
+pack_gradient = jax.jit(wire.pack_gradient, static_argnums=1)
+unpack_gradient = jax.jit(wire.unpack_gradient, static_argnums=(1, 2, 3))
 
 
 def arrays(dtype: type, elements: st.SearchStrategy | None = None) -> st.SearchStrategy:
@@ -135,10 +137,10 @@ def check_bits_survive(x: np.ndarray, format: str, words: np.ndarray) -> None:
     np.testing.assert_array_equal(packed, np.ascontiguousarray(words).view(np.uint8))
     back = unpack_dense(packed, d, format, x.dtype)
     np.testing.assert_array_equal(np.asarray(back).view(words.dtype), words)
-    gradient = wire.pack_gradient(jnp.asarray(x), format, None)
+    gradient = pack_gradient(jnp.asarray(x), format, None)
     assert gradient.dtype == {"float32": jnp.float32, "bfloat16": jnp.uint16}[format]
     np.testing.assert_array_equal(np.asarray(gradient).view(words.dtype), words)
-    back = wire.unpack_gradient(gradient, d, format, x.dtype)
+    back = unpack_gradient(gradient, d, format, x.dtype)
     np.testing.assert_array_equal(np.asarray(back).view(words.dtype), words)
 
 
@@ -149,7 +151,7 @@ def test_bfloat16_rounds_float32_to_nearest_even(x):
     expected = ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype(np.uint16)
     packed = pack_dense(jnp.asarray(x), "bfloat16")
     np.testing.assert_array_equal(packed, expected.view(np.uint8))
-    np.testing.assert_array_equal(wire.pack_gradient(jnp.asarray(x), "bfloat16", None), expected)
+    np.testing.assert_array_equal(pack_gradient(jnp.asarray(x), "bfloat16", None), expected)
     back = unpack_dense(packed, x.shape[-1], "bfloat16", jnp.float32)
     np.testing.assert_array_equal(back, (expected.astype(np.uint32) << 16).view(np.float32))
 
@@ -213,7 +215,7 @@ def test_integer_rows_hold_the_nearest_levels(format, x):
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_integer_rows_written_out(format, x, expected, dtype):
-    assert wire.pack_dense(jnp.asarray(x, dtype), format).tolist() == expected
+    assert pack_dense(jnp.asarray(x, dtype), format).tolist() == expected
 
 
 @pytest.mark.parametrize("format", INT_BITS)
@@ -276,9 +278,9 @@ def test_stochastic_rounding_depends_on_the_key_and_keeps_levels(format):
 @pytest.mark.parametrize("shape", [(0, 5), (4, 13)])
 def test_integer_gradients_are_stochastic_dense_rows(format, shape):
     g = jnp.asarray(np.random.default_rng(5).normal(size=shape), jnp.float32)
-    packed = jax.jit(wire.pack_gradient, static_argnums=1)(g, format, KEY)
+    packed = pack_gradient(g, format, KEY)
     np.testing.assert_array_equal(packed, pack_dense(g, format, KEY))
-    back = wire.unpack_gradient(packed, shape[-1], format, jnp.bfloat16)
+    back = unpack_gradient(packed, shape[-1], format, jnp.bfloat16)
     np.testing.assert_array_equal(back, unpack_dense(packed, shape[-1], format, jnp.bfloat16))
 
 

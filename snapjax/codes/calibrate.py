@@ -7,6 +7,7 @@ plan then picks each feature's number of steps (`plan.optimal_steps`), and the b
 that number gives the feature its parameters. Nothing here knows which code it fits.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,7 @@ def fit_spike_code(
 
     grid = np.array([(c, s) for s in SHIFTS for c in COVERAGES], np.float32)
     standard = jnp.asarray((rows - mean) / deviation, jnp.float32)
-    fits = _fit_grid(code, params["encoder"], standard, grid)
+    fits = _fit_grid(code, params["encoder"], standard, jnp.asarray(grid))
     error = np.asarray(fits.error)  # (grid, T + 1, features)
     best = error.argmin(0)
     smallest = np.take_along_axis(error, best[None], 0)[0] * deviation**2
@@ -121,20 +122,17 @@ def _encoder_line(code: SpikeCode, coverage: Any, shift: Any) -> tuple[Any, Any]
     return gain, shift - (low + high) / 2 / gain
 
 
-def _fit_grid(code: SpikeCode, encoder: Params, x: jax.Array, grid: np.ndarray) -> Fit:
+@partial(jax.jit, static_argnums=0)  # compiled once for all boundaries of a model
+def _fit_grid(code: SpikeCode, encoder: Params, x: jax.Array, grid: jax.Array) -> Fit:
     """A `Fit` for every grid point, leaves (grid, T + 1, features)."""
 
-    @jax.jit
-    def fit(encoder: Params, x: jax.Array, grid: jax.Array) -> Fit:
-        def one(point: jax.Array) -> Fit:
-            gain, offset = _encoder_line(code, point[0], point[1])
-            full = lambda number: jnp.full(code.features, number, x.dtype)
-            spikes = code.encode({**encoder, "gain": full(gain), "offset": full(offset)}, x)
-            return _lines(code, spikes, x)
+    def one(point: jax.Array) -> Fit:
+        gain, offset = _encoder_line(code, point[0], point[1])
+        full = lambda number: jnp.full(code.features, number, x.dtype)
+        spikes = code.encode({**encoder, "gain": full(gain), "offset": full(offset)}, x)
+        return _lines(code, spikes, x)
 
-        return jax.lax.map(one, grid)
-
-    return fit(encoder, x, jnp.asarray(grid))
+    return jax.lax.map(one, grid)
 
 
 def _lines(code: SpikeCode, spikes: jax.Array, x: jax.Array) -> Fit:

@@ -1,3 +1,4 @@
-"""The training of a model: the loop, the step, placement, processes, metrics, distillation.
+"""Runs: from a config to a trained model in a folder, with metrics, curves and checkpoints.
 
-May import pretrained, checkpoint, models, data, config, utils and snapjax."""
+May import pretrained, checkpoint, models, data, config, utils and snapjax.
+"""
