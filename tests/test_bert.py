@@ -82,13 +82,15 @@ def test_init_draws_tables_and_matrices_from_the_truncated_normal_of_the_paper()
 
 @pytest.fixture(scope="module")
 def nano():
+    """A model, parameters, a batch, and the logits of any batch."""
     model = create_model("bert_nano", stages=2, vocabulary=100)
-    return model, random_params(model), batch_for(model, 4)
+    params = random_params(model)
+    apply = jit(lambda batch: model.apply(params, batch)[0])
+    return model, params, batch_for(model, 4), apply
 
 
 def test_padding_does_not_reach_real_tokens(nano):
-    model, params, batch = nano
-    apply = jit(lambda batch: model.apply(params, batch)[0])
+    _, _, batch, apply = nano
     logits = apply(batch)
     noise = jax.random.randint(jax.random.key(1), batch["input_ids"].shape, 0, 100, jnp.int32)
     other = {**batch, "input_ids": jnp.where(batch["attention_mask"], batch["input_ids"], noise)}
@@ -106,14 +108,14 @@ def test_padding_does_not_reach_real_tokens(nano):
 
 
 def test_a_sample_of_padding_alone_stays_finite(nano):
-    model, params, batch = nano
+    _, _, batch, apply = nano
     batch = {**batch, "attention_mask": batch["attention_mask"].at[-1].set(False)}
-    assert np.isfinite(model.apply(params, batch)[0]).all()
+    assert np.isfinite(apply(batch)).all()
 
 
 def test_unused_prediction_slots_do_not_count(nano):
-    model, params, batch = nano
-    sums, _ = model.loss(model.apply(params, batch)[0], batch)
+    model, _, batch, apply = nano
+    sums, _ = model.loss(apply(batch), batch)
     unused = batch["weight"] == 0
     assert unused.sum() == 4  # one slot, and the three of the padding sample
     other = {
@@ -121,7 +123,7 @@ def test_unused_prediction_slots_do_not_count(nano):
         "label": jnp.where(unused, (batch["label"] + 1) % 100, batch["label"]),
         "position": jnp.where(unused, 0, batch["position"]),
     }
-    changed, _ = model.loss(model.apply(params, other)[0], other)
+    changed, _ = model.loss(apply(other), other)
     for name, value in sums.items():
         np.testing.assert_allclose(changed[name], value, rtol=1e-6)
     assert float(sums["weight"]) == 8
@@ -137,9 +139,8 @@ def test_calibration_looks_at_real_tokens_alone():
 
 
 def test_an_id_outside_of_its_table_is_heard(nano):
-    model, params, batch = nano
-    bad = {**batch, "input_ids": batch["input_ids"].at[1, 0].set(100)}
-    logits, _ = model.apply(params, bad)
+    _, _, batch, apply = nano
+    logits = apply({**batch, "input_ids": batch["input_ids"].at[1, 0].set(100)})
     assert np.isnan(logits[1]).all()
     assert np.isfinite(logits[0]).all()
 
@@ -160,7 +161,7 @@ def test_an_id_outside_of_its_table_is_heard(nano):
     ],
 )
 def test_bad_batches_are_named(nano, change, message):
-    model, _, batch = nano
+    model, _, batch, _ = nano
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
     model.check(shapes)
     for name, shape in change.items():
@@ -173,7 +174,7 @@ def test_bad_batches_are_named(nano, change, message):
 
 
 def test_bad_dtypes_are_named(nano):
-    model, params, batch = nano
+    model, params, batch, _ = nano
     with pytest.raises(ValueError, match=r"batch\['input_ids'\] has dtype float32, needs integers"):
         model.apply(params, {**batch, "input_ids": batch["input_ids"].astype(jnp.float32)})
     with pytest.raises(ValueError, match=r"batch\['attention_mask'\] has dtype int32, needs bool"):

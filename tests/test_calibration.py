@@ -177,7 +177,7 @@ def test_texts_are_read_once_each_and_drawn(tmp_path):
 def test_one_sample_tells_no_error(model, params):
     (one,) = batches(1, size=1)
     with pytest.raises(ValueError, match="1 held-out samples have one output"):
-        calibration.output_error(model, params, model.cut(1), [one])
+        calibration.Target.of(model.cut(1), params, [one])
 
 
 def test_the_script(model, params, tmp_path):

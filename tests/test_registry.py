@@ -1,5 +1,6 @@
 """Every preset, however large: its size is the published one, and it runs forward and backward."""
 
+from functools import cache
 from math import prod
 
 import jax
@@ -30,6 +31,7 @@ def count(tree) -> int:
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@cache
 def size(name: str) -> int:
     return count(shapes(create_model(name, stages=1)))
 
@@ -196,7 +198,7 @@ def test_a_normalised_embedding_has_length_one_and_padding_alone_none():
 def test_embeddings_have_a_loss_only_where_something_is_wanted():
     model = create_model("bert_nano", stages=2, task="encode")
     params, batch = random_params(model), batch_for(model, 3)
-    out, _ = model.apply(params, batch)
+    out, _ = jit(model.apply)(params, batch)
     sums, samples = model.loss(out, batch)
     wanted = ((np.asarray(out.embedding) - np.asarray(batch["label"])) ** 2).sum(1)[:2].sum()
     np.testing.assert_allclose(sums["loss"], wanted, rtol=1e-5)  # the third sample has no weight

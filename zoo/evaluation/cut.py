@@ -42,7 +42,7 @@ def cut(
       stages: pieces; must divide the layers.
       boundary: between them, of a spike code.
       methods: of `zoo.models.calibration.METHODS`.
-      choose_by: "output", by `calibration.output_error` on what is held out; or "stsb", by 1 -
+      choose_by: "output", by `calibration.Target.error` on what is held out; or "stsb", by 1 -
         Spearman's correlation on the pairs and scores of the data.
       samples: how many are drawn.
       batch_size: samples a batch.

@@ -83,15 +83,8 @@ def calibrate(
     Raises:
       ValueError: an unknown method, a model in one piece, or dense boundaries.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    _check(model, method)
     config, how = model.config, METHODS[method]
-    if config.stages == 1:
-        raise ValueError(f"{config.name}: stages=1 has no boundary; cut it into 2 or more")
-    if not model.boundary.spiking:
-        raise ValueError(
-            f"{config.name}: code={model.boundary.code!r} has nothing to fit; choose a spike code"
-        )
     boundary = how.shape(replace(model.boundary, rank=None, kept_features=None))
     model = model.with_boundary(boundary)
     params = model.with_new_boundaries(params, key)
@@ -152,43 +145,61 @@ def sensitivity(
     return metric / max(tokens, 1)
 
 
-def output_error(model: Model, params: Params, dense: Model, batches: Sequence[Batch]) -> float:
-    """How far the output is from the dense model's, over all samples.
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a dense model makes of some samples.
 
-    Of embeddings, whose similarities are what is used: 1 - CKA, the linear centred kernel alignment
-    of the two sets (Kornblith et al. 2019, arXiv 1905.00414), blind to scale and rotation. Of
-    logits: the squared error over the dense model's variance.
-
-    Args:
-      model, params: the cut model.
-      dense: the same in one piece.
+    Attributes:
       batches: the family's inputs.
-
-    Raises:
-      ValueError: the dense model's outputs are all alike, as those of one sample are.
+      output: float64 (samples, ...), embeddings or logits.
     """
-    cut = jax.jit(lambda batch: output(model.apply(params, batch)[0]))
-    rest = {name: value for name, value in params.items() if name != "boundaries"}
-    whole = jax.jit(lambda batch: output(dense.apply(rest, batch)[0]))
-    made, wanted = [], []
+
+    batches: Sequence[Batch]
+    output: np.ndarray
+
+    @classmethod
+    def of(cls, dense: Model, params: Params, batches: Sequence[Batch]) -> "Target":
+        """The outputs of a model in one piece, to which boundaries in `params` are of no account.
+
+        Raises:
+          ValueError: they are all alike, as those of one sample are.
+        """
+        rest = {name: value for name, value in params.items() if name != "boundaries"}
+        made = _outputs(dense, rest, batches)
+        if not (made - made.mean(0)).any():
+            raise ValueError(
+                f"{dense.config.name}: {len(made)} held-out samples have one output, so that no "
+                "error can be told; give more samples"
+            )
+        return cls(batches, made)
+
+    def error(self, model: Model, params: Params) -> float:
+        """How far the output of a cut model is from this.
+
+        Of embeddings, whose similarities are what is used: 1 - CKA, the linear centred kernel
+        alignment of the two sets (Kornblith et al. 2019, arXiv 1905.00414), blind to scale and
+        rotation. Of logits: the squared error over the dense model's variance.
+        """
+        made, wanted = _outputs(model, params, self.batches), self.output
+        centred = wanted - wanted.mean(0)
+        if model.config.task != "encode":
+            return float(((made - wanted) ** 2).sum() / (centred**2).sum())
+        made = made - made.mean(0)
+        norm = np.linalg.norm
+        aligned = norm(made.T @ centred) ** 2
+        return float(1 - aligned / (norm(made.T @ made) * norm(centred.T @ centred)))
+
+
+def _outputs(model: Model, params: Params, batches: Sequence[Batch]) -> np.ndarray:
+    """Float64 (samples, ...) of the samples whose weight is not 0."""
+    apply = jax.jit(lambda batch: output(model.apply(params, batch)[0]))
+    made = []
     for batch in batches:
         rows: Any = slice(None)
         if "weight" in batch and np.ndim(batch["weight"]) == 1:
             rows = np.asarray(batch["weight"]) > 0
-        made.append(np.asarray(cut(batch), np.float64)[rows])
-        wanted.append(np.asarray(whole(batch), np.float64)[rows])
-    one, other = (np.concatenate(parts) for parts in (made, wanted))
-    centred = other - other.mean(0)
-    if not centred.any():
-        raise ValueError(
-            f"{model.config.name}: {len(other)} held-out samples have one output, so that no error "
-            "can be told; give more samples"
-        )
-    if model.config.task != "encode":
-        return float(((one - other) ** 2).sum() / (centred**2).sum())
-    one = one - one.mean(0)
-    norm = np.linalg.norm
-    return float(1 - norm(one.T @ centred) ** 2 / (norm(one.T @ one) * norm(centred.T @ centred)))
+        made.append(np.asarray(apply(batch), np.float64)[rows])
+    return np.concatenate(made)
 
 
 def hold_out(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
@@ -217,14 +228,17 @@ def choose(
     Args:
       model, params, batches, key, progress: as of `calibrate`.
       held_out: samples that none is fitted to.
-      methods: names of `METHODS`.
-      error: of a cut model; None for `output_error` on `held_out`.
+      methods: names of `METHODS`, at least one.
+      error: of a cut model; None for `Target.error` on `held_out`.
 
     Returns:
       the cut model, its parameters, and every method's error.
     """
-    dense = model.cut(1)
-    error = error or (lambda model, params: output_error(model, params, dense, held_out))
+    if not methods:
+        raise ValueError("methods=[]: name at least one")
+    for method in methods:
+        _check(model, method)
+    error = error or Target.of(model.cut(1), params, held_out).error
     best, errors = None, {}
     for method in methods:
         made = calibrate(
@@ -234,6 +248,17 @@ def choose(
         errors[method] = error(*made)
         if best is None or errors[method] < best[0]:
             best = errors[method], made
-    if best is None:
-        raise ValueError("methods=[]: name at least one")
     return *best[1], errors
+
+
+def _check(model: Model, method: str) -> None:
+    """Raises ValueError for an unknown method, a model in one piece, or dense boundaries."""
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    config = model.config
+    if config.stages == 1:
+        raise ValueError(f"{config.name}: stages=1 has no boundary; cut it into 2 or more")
+    if not model.boundary.spiking:
+        raise ValueError(
+            f"{config.name}: code={model.boundary.code!r} has nothing to fit; choose a spike code"
+        )

@@ -19,8 +19,8 @@ def check_target(out: Path, cut: bool = False) -> None:
         raise ValueError(f"out={str(out)!r} is there already; give a new name")
     if cut and not _is_file(out):
         raise ValueError(
-            f"out={str(out)!r}: a folder for transformers has no boundaries; --variant and "
-            "--stages are for a .safetensors file"
+            f"out={str(out)!r}: a folder for transformers has no boundaries; variant and stages "
+            "are for a .safetensors file"
         )
 
 
