@@ -6,7 +6,7 @@ or a move, or is None where only the matmuls were counted.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from snapjax import cost
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """A function with what it costs on one device.
 
@@ -44,6 +46,12 @@ class Program:
     options: Mapping[str, Any] = field(default_factory=dict)
     hlo: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
+
+
+@cache
+def walk(program: Program) -> cost.Counts:
+    """The counts of a program's jaxpr, walked once for all tests."""
+    return cost.trace(program.function, *program.args, **program.options)
 
 
 def shape(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

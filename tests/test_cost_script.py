@@ -136,7 +136,7 @@ def test_the_measured_rate_is_the_models_statistics():
     assert "trained weights" in how
     # The same from the spikes themselves: the symbols of each cut, before anything is packed.
     batch, _ = cost.real_batch(loaded.model, 64)
-    _, result = loaded.model.apply(loaded.params, batch)
+    _, result = jax.jit(loaded.model.apply)(loaded.params, batch)
     code, shares = loaded.model.boundary.codec, []
     for index, x in enumerate(result.cut):
         encoder = jax.tree.map(lambda leaf, i=index: leaf[i], loaded.params["boundaries"])

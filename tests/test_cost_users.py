@@ -119,7 +119,8 @@ def test_a_training_step_over_three_axes():
     ins = ((P("a", "b", "c"), P("a", ("b", "c"))), P("b"))
     # b divides v's rows after c has: what all_gather puts together is c's half, in b's order.
     run = on_mesh(CUBE, device, ((P("a", "b", "c"), P("a", ("c", "b"))), ins[1]), P())
-    counts = cost.trace(jax.value_and_grad(run), weights, shape(2 * rows, width), strict=True)
+    step = jax.jit(jax.value_and_grad(run))
+    counts = cost.trace(step, weights, shape(2 * rows, width), strict=True)
     product = rows * width * local  # 4096
     # Of each layer in each tick: two products forward, one again in the backward pass (the second
     # one's result is not needed), four backward.
@@ -144,7 +145,7 @@ def test_a_training_step_over_three_axes():
     assert sent == {"all_gather": 2 * (3 + 15) * shard, "reduce_scatter": 2 * 15 * shard}
     # And half of the loss: the innermost axis of the two carries all 4 bytes.
     assert counts.by_axis()["b"] == sum(sent.values()) + 4
-    compiled = jax.jit(jax.value_and_grad(run)).lower(weights, shape(2 * rows, width)).compile()
+    compiled = step.lower(weights, shape(2 * rows, width)).compile()
     for difference in cost.compare(counts, hlo.counts(compiled, mesh_of(CUBE))):
         assert "loop" in difference.reason
 

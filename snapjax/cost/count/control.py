@@ -68,6 +68,7 @@ def custom_vjp(walker: Walker, visit: Visit) -> list[Value]:
 
 @HANDLERS.register("scan")
 def scan(walker: Walker, visit: Visit) -> list[Value]:
+    """A loop of known length: its body, that often."""
     equation, operands, weights = visit.equation, visit.operands, visit.weights
     length = equation.params["length"]
     consts, carry = _jax.scan_parts(equation.params)
@@ -113,6 +114,7 @@ def _turned(visit: Visit, stacked: known.Known) -> known.Known:
 
 @HANDLERS.register("while")
 def while_loop(walker: Walker, visit: Visit) -> list[Value]:
+    """A loop of a length that depends on data: its body and its test, as often as stated."""
     params, operands, weights = visit.equation.params, visit.operands, visit.weights
     trips = _trips(walker, visit.where)
     if trips is None:
@@ -160,6 +162,7 @@ def _fixpoint(
 
 @HANDLERS.register("cond")
 def cond(walker: Walker, visit: Visit) -> list[Value]:
+    """A branch: what each costs, weighted by the rule of `trace`."""
     branches = [_jax.opened(branch) for branch in visit.equation.params["branches"]]
     shares = _shares(walker, visit, len(branches))
     records, results = [], []
@@ -203,6 +206,7 @@ def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | N
 
 @HANDLERS.register("shard_map")
 def shard_map(walker: Walker, visit: Visit) -> list[Value]:
+    """A function of one device's shards: from here on each device is told apart."""
     equation, operands, weights = visit.equation, visit.operands, visit.weights
     params = equation.params
     walker.add_mesh(params["mesh"])
@@ -251,6 +255,7 @@ def shard_map(walker: Walker, visit: Visit) -> list[Value]:
 
 @HANDLERS.register("pallas_call")
 def pallas_call(walker: Walker, visit: Visit) -> list[Value]:
+    """A kernel: its body, for every program of its grid."""
     params = visit.equation.params
     programs = _jax.pallas_grid(params)
     if programs is None:

@@ -40,6 +40,7 @@ def fold(walker: Walker, visit: Visit) -> list[Value]:
 
 @HANDLERS.register(*primitives.HOST)
 def host(walker: Walker, visit: Visit) -> list[Value]:
+    """What the host does: it costs the device nothing that can be known, and is noted."""
     walker.note(f"{visit.title}: {visit.name} runs on the host and is not counted")
     return operation(walker, visit)
 

@@ -113,6 +113,11 @@ class Walker:
         return Value(spec=_jax.spec_axes(sharding.spec, len(var.aval.shape)))
 
     def add_mesh(self, mesh: Any) -> None:
+        """Adds the axes of a mesh that the program names.
+
+        Raises:
+          ValueError: for an axis that has another size elsewhere in the program.
+        """
         for axis, size in mesh.shape.items():
             if self.mesh.setdefault(axis, size) != size:
                 raise ValueError(
@@ -121,6 +126,7 @@ class Walker:
                 )
 
     def note(self, text: str) -> None:
+        """Adds a sentence for the reader, unless nothing is recorded here."""
         if self.record.active:
             self.notes[text] = None
 
