@@ -240,6 +240,7 @@ def newest_step(folder: Path) -> int:
     return load_record(folder)["step"]
 
 
+@pytest.mark.slow  # processes that are killed
 def test_sigkill_at_random_moments_leaves_loadable_checkpoints(tmp_path):
     draw = random.Random(0)
     for _ in range(2):
@@ -257,6 +258,7 @@ def test_sigkill_at_random_moments_leaves_loadable_checkpoints(tmp_path):
     assert all(name.startswith("checkpoint-") for name in visible(tmp_path))
 
 
+@pytest.mark.slow  # a process that is interrupted until each call was hit often enough
 def test_interrupts_at_random_moments_leave_checkpoints_and_no_threads(tmp_path):
     # It has to end as well: a thread that waits for ever would hold it.
     done = subprocess.run(**child(INTERRUPTED, tmp_path), timeout=120, check=True)
@@ -265,6 +267,7 @@ def test_interrupts_at_random_moments_leave_checkpoints_and_no_threads(tmp_path)
     assert len(visible(tmp_path)) == 2
 
 
+@pytest.mark.slow  # seven processes that are killed
 @pytest.mark.parametrize("step", STEPS)
 def test_sigkill_between_two_steps_leaves_loadable_checkpoints(tmp_path, step):
     done = subprocess.run(**child(CHILD, tmp_path, step), timeout=120)

@@ -160,6 +160,7 @@ def saved(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # two processes
 def test_what_two_processes_saved_is_loaded_by_one(saved):
     shape = jax.ShapeDtypeStruct((8, 4), np.float32)
     asked = {

@@ -207,6 +207,7 @@ def test_unlabelled_images_need_no_label():
     assert sorted(data.train.augmented(np.arange(2), 0, 0)) == ["image", "weight"]
 
 
+@pytest.mark.slow  # training to a quality
 def test_a_run_learns_resumes_and_embeds(tmp_path):
     teacher, data = saved_teacher(tmp_path), lines(tmp_path)
     config = distilled(teacher, data, "train.epochs=12", "model.calibration=sensitivity_pca_refit")

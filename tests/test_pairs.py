@@ -123,6 +123,7 @@ def test_a_run_trains_on_pairs_that_stay_together(grouped, tmp_path):
         np.testing.assert_array_equal(token["input_ids"], batches[step])
 
 
+@pytest.mark.slow  # training to a quality
 def test_the_similarity_of_pairs_is_learned(tmp_path):
     """With nothing else in the loss, and stopped and resumed."""
     draw = np.random.default_rng(0)

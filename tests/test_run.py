@@ -58,13 +58,35 @@ def going_on(config, out):
 
 def canonical(run):
     """Everything a state holds, in the layout that does not depend on the mesh."""
-    return jax.tree.map(np.asarray, run.trainer.canonical(run.state))
+    return jax.tree.map(np.asarray, run.trainer.unshard(run.state))
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    """A finished run of a dense model: its config, folder, summary, and the stop it was given.
+
+    The stop is asked before each of the 44 steps, and never again by the loop.
+    """
+    config = small("digits_ann", "mesh.stage=1", "train.microbatches=1")
+    out, stop = tmp_path_factory.mktemp("dense") / "run", StopAt(44)
+    with jax.numpy_dtype_promotion("standard"):
+        return config, out, train(config, out, stop=stop, console=quiet()), stop
+
+
+@pytest.fixture(scope="module")
+def hybrid(dense, tmp_path_factory):
+    """A finished run of a spiking model that began as `dense` and hardly moved: as above."""
+    more = [f"model.init_from={dense[1]}", "train.learning_rate=1e-9", "mesh.stage=1"]
+    config, out = small("digits_hnn", *more), tmp_path_factory.mktemp("hybrid") / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        return config, out, train(config, out, console=quiet())
 
 
 def test_a_checkpoint_restores_onto_other_meshes(tmp_path):
     """8 devices to 4, 2 and 1; 4 ranks to 2 and 1: state and outputs are equal."""
-    config = small("digits_hnn", "mesh.data=2", "mesh.stage=4", "train.ema=0.9")
-    assert train(config, tmp_path, stop=StopAt(12), console=quiet()) is None
+    config = small("digits_hnn", "mesh.data=2", "mesh.stage=4", "train.ema=0.9",
+                   "train.batch_size=120")  # fmt: skip
+    assert train(config, tmp_path, stop=StopAt(3), console=quiet()) is None
     first = going_on(config, tmp_path)
     assert first.trainer.mesh.size == 8
     state, scores = canonical(first), evaluate(first.trainer, first.state, first.data.validation)
@@ -114,18 +136,12 @@ def test_the_optimiser_goes_on_where_it_was(tmp_path):
     assert results[2] == pytest.approx(results[0], rel=1e-4)
 
 
-def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(tmp_path):
-    dense = train(small("digits_ann", "mesh.stage=1"), tmp_path / "ann", console=quiet())
-    more = [f"model.init_from={tmp_path / 'ann'}", "train.learning_rate=1e-9", "mesh.stage=1"]
-    config = small("digits_hnn", *more)
-    spiking = train(config, tmp_path / "hnn", console=quiet())
-    blocks = [
-        load_pretrained(tmp_path / name).params["blocks"]["mlp"]["up"]["kernel"]
-        for name in ("ann", "hnn")
-    ]
+def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(dense, hybrid):
+    (_, ann, summary, _), (_, hnn, spiking) = dense, hybrid
+    blocks = [load_pretrained(out).params["blocks"]["mlp"]["up"]["kernel"] for out in (ann, hnn)]
     np.testing.assert_allclose(*blocks, atol=1e-6)
-    assert spiking["bytes_per_token_and_hop"] * 32 == dense["bytes_per_token_and_hop"]
-    loaded = load_pretrained(tmp_path / "hnn" / "checkpoints")
+    assert spiking["bytes_per_token_and_hop"] * 32 == summary["bytes_per_token_and_hop"]
+    loaded = load_pretrained(hnn / "checkpoints")
     result = score(loaded, data_for(loaded, loaded.config.data), ranks=2)
     assert result["accuracy"] == pytest.approx(spiking["accuracy"], abs=1.5 / 360)
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
@@ -145,13 +161,12 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, canonical(run), canonical(first))
 
 
-def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(tmp_path):
+def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(dense):
     """Other processes may not have heard of it, and export together with this one."""
-    config = small("digits_ann", "mesh.stage=1", "train.microbatches=1")
-    stop = StopAt(44)  # asked before each of the 44 steps, and never again by the loop
-    assert train(config, tmp_path, stop=stop, console=quiet())["steps"] == 44
+    _, out, summary, stop = dense
+    assert summary["steps"] == 44
     assert stop
-    assert (tmp_path / "summary.json").exists()
+    assert (out / "summary.json").exists()
 
 
 def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
@@ -214,13 +229,12 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatc
     assert train(config, tmp_path, resume=True, console=quiet())["steps"] == 11
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    config = small("digits_ann", "mesh.stage=1")
-    first = train(config, tmp_path, console=quiet())
-    lines = read_metrics(tmp_path)
-    second = train(config, tmp_path, resume=True, console=quiet())
+def test_resuming_a_finished_run_changes_nothing(dense, tmp_path):
+    config, out, first, _ = dense
+    copy = shutil.copytree(out, tmp_path / "run")
+    second = train(config, copy, resume=True, console=quiet())
     assert (second["loss"], second["accuracy"]) == (first["loss"], first["accuracy"])
-    assert read_metrics(tmp_path) == lines
+    assert read_metrics(copy) == read_metrics(out)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +330,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-# 11 steps.
+# 11 steps. Tests of two processes are slow: each starts and compiles for itself.
 TOGETHER = ["mesh.data=2", "mesh.stage=2", "train.batch_size=128", "log.every=2"]
 
 
@@ -344,6 +358,7 @@ def two_processes(outs, *arguments, own=((), ()), cwds=(ROOT, ROOT)):
     return [process.returncode for process in together], errors
 
 
+@pytest.mark.slow
 def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     """Data split over two processes of two devices each, and the pipeline over both of theirs."""
     codes, errors = two_processes([tmp_path / "two"] * 2)
@@ -367,6 +382,7 @@ def test_two_processes_over_loopback_train_as_one_does(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
     """Each would compute its part of another step, and none would notice."""
     outs = [tmp_path / "out"] * 2
@@ -384,6 +400,7 @@ def test_two_processes_of_different_runs_are_refused_by_both(tmp_path):
     assert not outs[0].exists()
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_diverging_run_both_end_and_name_the_module(tmp_path):
     """Each looks at its own rows; were one to end without the other, that one would wait for it."""
     diverging = ("train.learning_rate=1e30", "train.clip=1e30", "train.warmup=0", "log.save=1")
@@ -395,12 +412,13 @@ def test_two_processes_of_a_diverging_run_both_end_and_name_the_module(tmp_path)
     assert str(checkpoint.latest(tmp_path / "checkpoints")) in said[0]
 
 
-def test_a_checkpoint_holds_what_it_says(tmp_path):
-    train(small("digits_hnn", "mesh.stage=2"), tmp_path, console=quiet())
-    record = checkpoint.load_record(tmp_path / "checkpoints")
+def test_a_checkpoint_holds_what_it_says(hybrid, tmp_path):
+    config, out, _ = hybrid
+    copy = shutil.copytree(out, tmp_path / "run")
+    record = checkpoint.load_record(copy / "checkpoints")
     assert (record["step"], record["epoch"]) == (44, 1)
     assert record["config"]["train"]["epochs"] == 1
-    run = going_on(small("digits_hnn", "mesh.stage=2"), tmp_path)
+    run = going_on(override(config, ["mesh.stage=2"]), copy)
     params = merge_plan(run.state.trainable, run.state.plans)
     assert params["blocks"]["mlp"]["up"]["kernel"].shape[:2] == (2, 2)
     assert replace(run, step=0).steps_per_epoch == 44

@@ -1,5 +1,6 @@
 """A run that is killed, at any moment, and goes on repeats the uninterrupted run bit for bit."""
 
+import io
 import json
 import os
 import random
@@ -13,21 +14,24 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from zoo import checkpoint
+from zoo.config.presets import get_preset
+from zoo.config.values import override
 from zoo.pretrained.load import load_pretrained
 from zoo.train.logbook import TIMINGS, read_metrics
+from zoo.train.run import train
 
 ROOT = Path(__file__).parents[1]
 # Small, but with everything in it that could go astray: dropout, augmentation, a moving average,
 # lines of metrics that no checkpoint falls on, and spikes. 22 steps an epoch, a save every 2.
-RUN = [
-    "digits_hnn",
-    *("--set", "train.epochs=2", "--set", "train.ema=0.9", "--set", "model.dropout=0.1"),
-    *("--set", "train.batch_size=64", "--set", "model.layers=2", "--set", "model.stages=2"),
-    *("--set", "model.width=16", "--set", "model.mlp_width=32", "--set", "mesh.stage=1"),
-    *("--set", "log.every=5", "--set", "log.save=2", "--set", "log.evaluate=17"),
+SETTINGS = [
+    *("train.epochs=2", "train.ema=0.9", "model.dropout=0.1", "train.batch_size=64"),
+    *("model.layers=2", "model.stages=2", "model.width=16", "model.mlp_width=32", "mesh.stage=1"),
+    *("log.every=5", "log.save=2", "log.evaluate=17"),
 ]
+RUN = ["digits_hnn", *(part for setting in SETTINGS for part in ("--set", setting))]
 STEPS = 2 * 22
 
 
@@ -60,9 +64,18 @@ def untimed(out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run."""
+    """The uninterrupted run, in a process like those that are killed."""
     out = tmp_path_factory.mktemp("whole")
     finish(out, *RUN)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The same run in this process, which is a few seconds faster; equal but for roundings."""
+    out, config = tmp_path_factory.mktemp("finished"), override(get_preset("digits_hnn"), SETTINGS)
+    with jax.numpy_dtype_promotion("standard"):  # as in test_run.py
+        train(config, out, console=Console(file=io.StringIO()))
     return out
 
 
@@ -73,6 +86,7 @@ def assert_equal_runs(out, whole):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow  # eleven processes, ten of them killed
 def test_ten_kills_change_nothing(whole, tmp_path):
     """SIGKILL at ten moments spread over the run, every second one aimed at a save."""
     draw, in_save = random.Random(0), 0
@@ -118,6 +132,7 @@ def wait_for(process, condition, seconds=600):
         time.sleep(0.002)
 
 
+@pytest.mark.slow  # two processes each, one stopped by a signal
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_and_nothing_is_lost(whole, tmp_path, number):
     with subprocess.Popen(**command(tmp_path, *RUN)) as process:
@@ -134,6 +149,7 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(whole, tmp_path, number):
     assert_equal_runs(tmp_path, whole)
 
 
+@pytest.mark.slow  # three processes, one stopped by a signal
 def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(whole, tmp_path):
     with subprocess.Popen(**command(tmp_path, *RUN)) as process:
         wait_for(process, lambda: newest_step(tmp_path) >= 18)
@@ -152,32 +168,32 @@ def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(whole, tmp_
     assert_equal_runs(tmp_path, whole)
 
 
-def test_another_config_is_not_resumed(whole, tmp_path):
+def test_another_config_is_not_resumed(finished):
     changed = [*RUN, "--set", "train.learning_rate=0.1"]
-    done = subprocess.run(**command(whole, *changed, "--resume"), timeout=600)
+    done = subprocess.run(**command(finished, *changed, "--resume"), timeout=600)
     assert done.returncode == 2
     assert "train.learning_rate: 0.002, now 0.1" in done.stderr
-    done = subprocess.run(**command(whole, *RUN), timeout=600)
+    done = subprocess.run(**command(finished, *RUN), timeout=600)
     assert done.returncode == 2
     assert "holds a run with checkpoints; go on with it (--resume)" in done.stderr
 
 
-def test_a_finished_run_has_everything(whole):
-    names = {path.name for path in whole.iterdir()}
+def test_a_finished_run_has_everything(finished):
+    names = {path.name for path in finished.iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "model", "summary.json",
             "curves.png"} <= names  # fmt: skip
-    lines = read_metrics(whole)
-    train = [line for line in lines if line["kind"] == "train"]
-    assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
+    lines = read_metrics(finished)
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in trained] == [*range(5, STEPS, 5), STEPS]
     wanted = {"loss", "accuracy", "learning_rate", "gradient_norm", "spike_rate", "bits",
               "samples_per_second", "tokens_per_second", "waiting_share"}  # fmt: skip
-    assert wanted <= train[0].keys()
+    assert wanted <= trained[0].keys()
     assert all(len(line["spike_rate"]) == 1 for line in lines)
     scored = [line["step"] for line in lines if line["kind"] == "evaluation"]
     assert scored == [17, 34, STEPS]
-    assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
     # The newest two and the best one.
     kept = [json.loads((path / "record.json").read_text())
-            for path in checkpoint.checkpoints(whole / "checkpoints")]  # fmt: skip
+            for path in checkpoint.checkpoints(finished / "checkpoints")]  # fmt: skip
     assert [record["step"] for record in kept][-2:] == [42, STEPS]
     assert len(kept) <= 3

@@ -1,6 +1,7 @@
 """Training steps: the same on any mesh, deterministic, and nothing moves after a bad one."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ def _optax_promotes():
         yield
 
 
+@cache
 def trainer(variant="ann", mesh=None, spec=SPEC, fsdp=False, **overrides):
+    """One of each kind for all tests, so that its step is compiled once."""
     model = create_model("vit_nano_patch2_8", variant, **overrides)
     return Trainer(model, spec, 59, mesh or make_mesh(), fsdp)
 
@@ -37,9 +40,14 @@ def batches(spec=SPEC):
     return train_batches(DATA.train, spec.batch_size, seed=spec.seed, epoch=0)
 
 
+@cache
+def params_of(model):
+    return jax.jit(model.init)(jax.random.key(0))
+
+
 def run(trainer, steps):
     """The state after some steps, and each step's metrics on the host."""
-    state = trainer.start(trainer.model.init(jax.random.key(0)))
+    state = trainer.init_state(params_of(trainer.model))
     put, seen = batch_putter(trainer.mesh, trainer.spec.batch_size), []
     for batch, _ in zip(batches(trainer.spec), range(steps), strict=False):
         state, metrics = trainer.step(state, put(batch))
@@ -121,7 +129,7 @@ def test_a_parameter_that_does_not_split_is_named():
     one = Trainer(create_model("vit_nano_patch2_8"), replace(SPEC, batch_size=27), 59,
                   make_mesh(3, 1), fsdp=True)  # fmt: skip
     with pytest.raises(ValueError, match=r"kernel' of shape .* not a multiple of mesh.data=3"):
-        one.start(one.model.init(jax.random.key(0)))
+        one.init_state(params_of(one.model))
 
 
 def test_a_batch_that_does_not_split_is_refused_at_once():
@@ -129,19 +137,22 @@ def test_a_batch_that_does_not_split_is_refused_at_once():
         trainer(mesh=make_mesh(1, 4), spec=replace(SPEC, microbatches=5))
 
 
+def spiking():
+    """Spikes over three boundaries, and dropout."""
+    return trainer("hnn", make_mesh(1, 4), dropout=0.1)
+
+
 def test_a_run_repeats_bit_for_bit():
-    one = lambda: run(trainer("hnn", make_mesh(1, 4), dropout=0.1), 3)
-    (first, a), (second, b) = one(), one()
+    (first, a), (second, b) = (run(spiking(), 3) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, (first.trainable, a), (second.trainable, b))
 
 
 def test_only_kernels_decay():
     spec = TrainSpec(epochs=1, weight_decay=0.5, learning_rate=1.0, warmup=0.0)
     one = Trainer(create_model("vit_nano_patch2_8", "hnn"), spec, 10, make_mesh())
-    params = jax.tree.map(np.ones_like, one.model.init(jax.random.key(0)))
-    state = one.first(params)
+    state = one.init_state(jax.tree.map(np.ones_like, params_of(one.model)))
     nothing = jax.tree.map(np.zeros_like, state.trainable)
-    updates, _ = one.optimiser.update(nothing, state.optimiser, state.trainable)
+    updates, _ = jax.jit(one.optimiser.update)(nothing, state.optimiser, state.trainable)
     names = lambda tree, holds: {
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -154,7 +165,7 @@ def test_only_kernels_decay():
 
 def test_the_moving_average_follows_its_recursion():
     one = trainer(spec=replace(SPEC, ema=0.5))
-    state = one.start(one.model.init(jax.random.key(0)))
+    state = one.init_state(params_of(one.model))
     put = batch_putter(one.mesh, 24)
     average = np.asarray(one.params(state)["head"]["norm"]["scale"])
     for count, (batch, _) in enumerate(zip(batches(), range(3), strict=False)):
@@ -177,10 +188,10 @@ def test_bfloat16_compute_keeps_float32_weights_and_comes_close(alone):
 
 def test_evaluation_counts_every_sample_once_on_any_mesh():
     one = trainer(spec=replace(SPEC, batch_size=48), mesh=make_mesh(2, 4))
-    params = one.model.init(jax.random.key(0))
-    scores = evaluate(one, one.start(params), DATA.validation)
+    params = params_of(one.model)
+    scores = evaluate(one, one.init_state(params), DATA.validation)
     batch = DATA.validation.take(np.arange(DATA.validation.samples))
-    logits, _ = one.model.apply(params, {"image": jnp.asarray(batch["image"])})
+    logits, _ = jax.jit(one.model.apply)(params, {"image": jnp.asarray(batch["image"])})
     shifted = np.asarray(logits, np.float64) - np.asarray(logits).max(-1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     picked = np.take_along_axis(log_softmax, batch["label"][:, None], -1)
@@ -191,16 +202,16 @@ def test_evaluation_counts_every_sample_once_on_any_mesh():
 
 def bad_step(one, params, batch):
     """The trainer's state before and after a step that must change nothing, and its metrics."""
-    state = one.start(params)
+    state = one.init_state(params)
     before = jax.tree.map(np.array, state)
     after, metrics = one.step(state, batch)
     return before, after, metrics
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_explained():
-    one = trainer("hnn", make_mesh(1, 4))
+    one = spiking()
     put = batch_putter(one.mesh, 24)
-    params = one.model.init(jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, params_of(one.model))
     # Large enough that the second stage's MLP overflows, while every parameter is finite.
     up = params["blocks"]["mlp"]["up"]["kernel"]
     params["blocks"]["mlp"]["up"]["kernel"] = up.at[1].set(3e38)
@@ -215,18 +226,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_explained():
 
 
 def test_bad_parameters_and_bad_data_are_told_apart():
-    one = trainer("hnn")
-    params = one.model.init(jax.random.key(0))
-    batch = next(batches())
+    one = spiking()
+    params, put, batch = params_of(one.model), batch_putter(one.mesh, 24), next(batches())
     kernel = params["head"]["classifier"]["kernel"]
     broken = {**params, "head": {**params["head"], "classifier": {
         **params["head"]["classifier"], "kernel": kernel.at[0, 0].set(np.nan)}}}  # fmt: skip
-    _, after, metrics = bad_step(one, broken, batch)
+    _, after, metrics = bad_step(one, broken, put(batch))
     assert not metrics.finite
     assert "parameter head/classifier/kernel was not finite" in explain(
         one, after, batch, jax.device_put
     )
     bad = dict(batch, image=np.full_like(batch["image"], np.inf))
-    _, after, metrics = bad_step(one, params, bad)
+    _, after, metrics = bad_step(one, params, put(bad))
     assert not metrics.finite
     assert "batch array image was not finite" in explain(one, after, bad, jax.device_put)

@@ -1,5 +1,7 @@
 """Checkpoints of a run: named trees of arrays through Orbax, and a JSON record of what they are.
 
+May import config and utils.
+
     folder/
       checkpoint-000007/       one save; the number counts saves, it is not the training step
         params/                one folder a part, written by Orbax

@@ -71,8 +71,8 @@ class Teacher:
         def targets(params: Params, batch: Arrays) -> Arrays:
             model = self.model
             states = model.run_stage(params["blocks"], model.embed(params, batch), batch)
-            made = output(model.head(params, states, batch))
-            return {OUTPUT: made.astype(jnp.float32), STATES: states}
+            result = output(model.head(params, states, batch))
+            return {OUTPUT: result.astype(jnp.float32), STATES: states}
 
         return jax.jit(targets)
 
@@ -96,66 +96,67 @@ class Teacher:
           the labels, where there are any, or else of what the teacher predicts; "cosine" adds up
           the cosines of embeddings. And no per-sample arrays.
         """
-        made, wanted = output(result).astype(jnp.float32), batch[OUTPUT]
+        student, teacher = output(result).astype(jnp.float32), batch[OUTPUT]
         weight = batch["weight"].astype(jnp.float32)
         if self.model.config.task == "encode":
-            counted, score = "cosine", cosine(made, wanted)
+            counted, score = "cosine", cosine(student, teacher)
             error = 1 - score
         else:
             temperature = self.spec.temperature
-            error = temperature**2 * kl_divergence(wanted / temperature, made / temperature)
-            target = batch.get("label", wanted.argmax(-1))
-            right = (made.argmax(-1) == target) & jnp.isfinite(made).all(-1)
+            error = temperature**2 * kl_divergence(teacher / temperature, student / temperature)
+            target = batch.get("label", teacher.argmax(-1))
+            right = (student.argmax(-1) == target) & jnp.isfinite(student).all(-1)
             counted, score = "correct", right.astype(jnp.float32)
         # A sample with several predictions weighs as much as all of them.
-        each = weight.reshape(weight.shape[0], -1).sum(-1)
-        apart = states_error(states, batch[STATES], batch.get("attention_mask"))
-        loss = self.spec.output * (error * weight).sum() + self.spec.states * (apart * each).sum()
+        per_sample = weight.reshape(weight.shape[0], -1).sum(-1)
+        drift = states_error(states, batch[STATES], batch.get("attention_mask"))
+        loss = self.spec.output * (error * weight).sum()
+        loss += self.spec.states * (drift * per_sample).sum()
         if self.spec.similarity:
-            loss += self.spec.similarity * (similarity_error(made, wanted) * weight).sum()
+            loss += self.spec.similarity * (similarity_error(student, teacher) * weight).sum()
         sums = {"loss": loss, counted: (score * weight).sum(), "weight": weight.sum()}
         return sums, {}
 
 
 def cosine(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Of the angle between vectors: (..., width) and (..., width) to (...)."""
+    """The cosine of the angle between vectors: (..., width) and (..., width) to (...)."""
     product = (one * other).sum(-1)
     lengths = (one**2).sum(-1) * (other**2).sum(-1)
     return product * jax.lax.rsqrt(lengths + TINY**2)
 
 
-def similarity_error(made: jax.Array, wanted: jax.Array) -> jax.Array:
+def similarity_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """How far the similarity of two texts is from the teacher's: (batch, width) twice to (batch,).
 
-    Samples 2 i and 2 i + 1 are a pair, and both get (cos(m_2i, m_2i+1) - cos(t_2i, t_2i+1))^2.
+    Samples 2 i and 2 i + 1 are a pair, and both get (cos(s_2i, s_2i+1) - cos(t_2i, t_2i+1))^2.
 
     Raises:
       ValueError: an odd number of samples.
     """
-    if len(made) % 2:
+    if len(student) % 2:
         raise ValueError(
-            f"similarity: {len(made)} samples of one microbatch are not in pairs; make batch_size "
-            "a multiple of 2 x data x microbatches"
+            f"similarity: {len(student)} samples of one microbatch are not in pairs; make "
+            "batch_size a multiple of 2 x data x microbatches"
         )
-    apart = cosine(made[::2], made[1::2]) - cosine(wanted[::2], wanted[1::2])
-    return jnp.repeat(apart**2, 2)
+    difference = cosine(student[::2], student[1::2]) - cosine(teacher[::2], teacher[1::2])
+    return jnp.repeat(difference**2, 2)
 
 
-def kl_divergence(wanted: jax.Array, made: jax.Array) -> jax.Array:
-    """KL(softmax(wanted) || softmax(made)) in nats: (..., classes) to (...)."""
-    log_wanted, log_made = jax.nn.log_softmax(wanted), jax.nn.log_softmax(made)
-    return (jnp.exp(log_wanted) * (log_wanted - log_made)).sum(-1)
+def kl_divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """KL(softmax(teacher) || softmax(student)) in nats: (..., classes) to (...)."""
+    log_teacher, log_student = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
+    return (jnp.exp(log_teacher) * (log_teacher - log_student)).sum(-1)
 
 
-def states_error(states: jax.Array, wanted: jax.Array, mask: jax.Array | None) -> jax.Array:
+def states_error(states: jax.Array, teacher: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Mean over a sample's real tokens of |x - t|^2 / |t|^2, float32 (batch,).
 
     Args:
-      states, wanted: (batch, tokens, width).
+      states, teacher: (batch, tokens, width).
       mask: bool (batch, tokens), true for real tokens; None when all are.
     """
-    states, wanted = states.astype(jnp.float32), wanted.astype(jnp.float32)
-    error = ((states - wanted) ** 2).sum(-1) / ((wanted**2).sum(-1) + TINY)
+    states, teacher = states.astype(jnp.float32), teacher.astype(jnp.float32)
+    error = ((states - teacher) ** 2).sum(-1) / ((teacher**2).sum(-1) + TINY)
     if mask is None:
         return error.mean(-1)
     real = mask.astype(jnp.float32)

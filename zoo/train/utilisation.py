@@ -19,6 +19,7 @@ from zoo.data import Batch, Split
 from zoo.data.batches import grouped_epoch, trimmed
 from zoo.models.layers import output
 from zoo.models.model import Model
+from zoo.train.state import param_shape
 
 # Start of a device's kind, as jax calls it -> the profile that has its peak rates.
 PROFILES = {
@@ -38,8 +39,7 @@ def flops_per_sample(model: Model, batch: Any) -> float:
       model: the model.
       batch: of one sample, arrays or their shapes.
     """
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    trainable, plans = split_plan(params)
+    trainable, plans = split_plan(param_shape(model))
     key = jax.eval_shape(jax.random.key, 0)
 
     def loss(trainable: Any, plans: Any, batch: Any, key: jax.Array) -> jax.Array:
@@ -53,8 +53,7 @@ def flops_per_sample(model: Model, batch: Any) -> float:
 
 def tokens_per_sample(model: Model, batch: Any) -> int:
     """Tokens that cross a boundary for one sample; takes what `flops_per_sample` does."""
-    embed = lambda key, batch: model.embed(model.init(key), batch)
-    return int(jax.eval_shape(embed, jax.random.key(0), batch).shape[1])
+    return int(jax.eval_shape(model.embed, param_shape(model), batch).shape[1])
 
 
 def shapes_of_samples(
