@@ -155,12 +155,10 @@ class Boundary:
 
     @property
     def codec(self) -> Code:
-        """The code that this boundary names, with its sizes."""
         return make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
 
     @property
     def spiking(self) -> bool:
-        """Whether the code is one of spikes."""
         return self.code in SPIKE_CODES
 
     @property
