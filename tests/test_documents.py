@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
@@ -25,6 +26,8 @@ CHEAP = {
     ("snapjax", "models"),
     ("snapjax", "train", "--list"),
     ("snapjax", "train", "digits_hnn", "--keys"),
+    ("snapjax", "cost", "bert_base", "--tokens", "128", "--stages", "1"),
+    ("snapjax", "cost", "vit_nano_patch2_8.hnn_digits", "--rate", "measured"),
 }
 """Commands of the documents that are also run."""
 
@@ -115,6 +118,24 @@ def test_cheap_commands_run():
         done = cli(*words[1:])
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.slow
+def test_a_cut_without_training_is_as_good_as_said(tmp_path):
+    said = {tuple(words) for words in commands(ROOT / "docs" / "results" / "calibration.md")}
+    cut, score = (
+        next(words for words in said if words[1] == name and "digits_cut.safetensors" in words)
+        for name in ("calibrate", "evaluate")
+    )
+    assert cli(*cut[1:], cwd=tmp_path).returncode == 0
+    done = cli(*score[1:], "--json", cwd=tmp_path)
+    (row,) = (
+        row
+        for row in json.loads((ROOT / "results" / "calibrated.json").read_text())["rows"]
+        if row["model"] == cut[2]
+    )
+    # Sums in another order move it: three of the 360 images.
+    assert json.loads(done.stdout)["accuracy"] == pytest.approx(row["value"], abs=3.1 / 360)
 
 
 CODE = [

@@ -4,10 +4,13 @@ An indented block in the text is code, as in Markdown; `*`, `|` and a trailing `
 a table with bars keeps its lines.
 """
 
-import re
-from typing import Any
+from __future__ import annotations
 
-from sphinx.application import Sphinx
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # tests read docstrings without it
+    from sphinx.application import Sphinx
 
 SECTIONS = re.compile(
     r"(Args|Arguments|Attributes|Returns|Yields|Raises|Example|Examples|Note|References):$"
@@ -66,8 +69,10 @@ def convert(lines: list[str]) -> list[str]:
 
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Sphinx's hook, before napoleon's."""
-    del app, what, name, obj, options
+    del app, name, obj, options
     lines[:] = convert(lines)
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")  # or napoleon takes what is before a colon for a type
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

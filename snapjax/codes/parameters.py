@@ -38,7 +38,7 @@ def merge_plan(trainable: Any, plans: Any) -> Any:
     )
 
 
-def count(params: Any) -> int:
+def count_trainable(params: Any) -> int:
     """Number of trainable parameters in a tree of arrays or shapes."""
     trainable, _ = split_plan(params)
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(trainable))

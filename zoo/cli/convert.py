@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from snapjax.codes.parameters import count
+    from snapjax.codes.parameters import count_trainable
     from zoo.pretrained.convert import check_target, convert
     from zoo.pretrained.load import load_pretrained
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load_pretrained(
         args.model, variant=args.variant, stages=args.stages, task=args.task, ignore=args.ignore
     )
-    name, written = loaded.model.config.name, count(convert(loaded, args.out))
+    name, written = loaded.model.config.name, count_trainable(convert(loaded, args.out))
     return Answer(
         {"out": str(args.out), "model": name, "parameters": written},
         lambda: print(f"{args.out}: {name}, {written:,} trainable parameters"),

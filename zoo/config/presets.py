@@ -1,6 +1,6 @@
 """Runs by name. Each opens with its command, what it took, and what it reached.
 
-The figures are of `results/`; see the README for the table.
+The figures are of `results/`; docs/results has the tables.
 """
 
 import shlex

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snapjax.codes.parameters import count
+from snapjax.codes.parameters import count_trainable
 from zoo.evaluation.compare import SCORES
 from zoo.pretrained.pretrained_model import Pretrained
 
@@ -30,7 +30,7 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         if config.data.task == "unlabelled":
             accuracy = ("mean cosine to" if task == "encode" else "agreement with") + " the teacher"
     rows = {
-        "model": f"`{model.config.name}`, {count(loaded.params):,} trainable parameters",
+        "model": f"`{model.config.name}`, {count_trainable(loaded.params):,} trainable parameters",
         "task": {
             "mlm": "masked language model",
             "classify": f"{inputs} classification",

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from snapjax.codes.parameters import count, merge_plan, split_plan
+from snapjax.codes.parameters import count_trainable, merge_plan, split_plan
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.config.values import to_dict
@@ -150,7 +150,7 @@ def headline(config: RunConfig, model: Model, mesh: Mesh, data: Data, steps: int
     """A run in one line, before it begins."""
     trainable, _ = split_plan(param_shape(model))
     return (
-        f"{config.name}: {model.config.name}, {count(trainable):,} parameters, "
+        f"{config.name}: {model.config.name}, {count_trainable(trainable):,} parameters, "
         f"{model.config.stages} stages on {placement.describe(mesh)}; "
         f"{data.train.samples:,} training and {data.validation.samples:,} validation samples, "
         f"{steps:,} steps an epoch"
@@ -206,7 +206,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
         "variant": config.model.variant,
         "code": boundary.code,
         "stages": config.model.stages,
-        "parameters": count(params),
+        "parameters": count_trainable(params),
         "task": run.data.task,
         **scores.record(),
         "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from snapjax.codes.parameters import count
+from snapjax.codes.parameters import count_trainable
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, load, train_batches
@@ -140,7 +140,9 @@ def check_training(
       OSError: no checkpoint could be written there.
     """
     shape = state_shape(model, make_optimiser(config.train, total_steps), bool(config.train.ema))
-    if config.train.trainable == "boundaries" and not count(shape.trainable.get("boundaries", {})):
+    if config.train.trainable == "boundaries" and not count_trainable(
+        shape.trainable.get("boundaries", {})
+    ):
         raise ValueError(
             f"train.trainable='boundaries': model.code={model.boundary.code!r} in "
             f"model.stages={config.model.stages} has nothing to train on a boundary; choose a "
