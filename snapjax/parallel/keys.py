@@ -29,10 +29,12 @@ class PassKeys(NamedTuple):
 
     @property
     def embed(self) -> Key:
+        """Of the embedding."""
         return self._part(0)
 
     @property
     def head(self) -> Key:
+        """Of the head."""
         return self._part(1)
 
     def stage(self, stage: Any) -> Key:

@@ -30,7 +30,7 @@ def distillation(
     Args:
       teacher: a trained model, as `zoo.load_pretrained` takes it.
       source: of the data.
-      preset: the student's model, see `zoo.train.distillation.preset_of`.
+      preset: the student's model, see `zoo.train.distillation.student_preset`.
       stages, code, bits_per_feature, steps: of `ModelSpec`; a dense code makes it an "ann".
       calibration: of `ModelSpec`; None for the best of a spike code, or the only one of a dense.
       trainable, epochs, batch_size, learning_rate, seed: of `TrainSpec`.

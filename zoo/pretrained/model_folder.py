@@ -120,6 +120,7 @@ class Base:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the arrays, their names, dtypes and shapes."""
         return digest(self.arrays)
 
     def missing_in(self, arrays: Arrays) -> dict[str, np.ndarray]:
