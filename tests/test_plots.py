@@ -80,6 +80,8 @@ def test_every_model_is_drawn_where_it_stands(tmp_path, monkeypatch):
     assert text == "0.100"
     assert points["int2, dense"] == ([size], [edge]) == ([18], [edge])
     assert 0.7 < edge < 0.8
+    plots.scores(tmp_path / "two.png", [*rows, row("int2", "other", 0.2)])
+    assert [text for text, _ in noted[1:]] == ["0.100, 0.200"]
     colour, marker, line = ({label: drawn[label][2][i] for label in drawn} for i in range(3))
     assert colour["int2, dense"] == colour["int2, trained"]
     assert len(set(colour.values())) == 4

@@ -39,6 +39,7 @@ def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
         series.setdefault(key, []).append((row["bytes_per_token_and_hop"], row[score]))
     boundaries, weights = (list(dict.fromkeys(part)) for part in zip(*series, strict=True))
     lowest, edge = _lowest([row[score] for row in rows])
+    under: dict[int, list[str]] = {}
     for (boundary, origin), points in series.items():
         sizes, values = zip(*sorted(points), strict=True)
         axes.plot(
@@ -51,20 +52,22 @@ def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
         )
         for size, value in zip(sizes, values, strict=True):
             if value < lowest:
-                axes.annotate(f"{value:.3f}", (size, edge), xytext=(6, 4),
-                              textcoords="offset points", fontsize="small")  # fmt: skip
+                under.setdefault(size, []).append(f"{value:.3f}")
+    for size, shown in under.items():  # several of one size stand at one place
+        axes.annotate(", ".join(shown), (size, edge), xytext=(6, 4),
+                      textcoords="offset points", fontsize="small")  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set(xlabel="bytes a token on each hop", ylabel=compare.SCORES[score])
     axes.grid(alpha=0.3)
-    shown = [
+    handles = [
         Line2D([], [], color=_of(COLOURS, boundaries, name), label=name) for name in boundaries
     ]
-    shown += [
+    handles += [
         Line2D([], [], color="grey", ls="", marker=_of(MARKERS, weights, name), label=name)
         for name in weights
     ]
-    figure.legend(handles=shown, loc="outside right upper", fontsize="small")
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small")
     save(figure, path)
 
 
