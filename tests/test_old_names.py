@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from snapjax.boundary import Boundary
+from zoo.cli import calibrate, distill
 from zoo.config.data import DataSpec
 from zoo.config.old_names import VALUES, current_tree, saved_tree
 from zoo.config.presets import get_preset
@@ -58,6 +59,9 @@ def test_old_keys_and_values_are_read_on_the_command_line():
     )
     assert config.train.trainable == "boundaries"
     assert config.model.calibration == "pca"
+    asked = ["minilm_l6", "--data", "x", "--out", "y", "--method", "metric_refit"]
+    assert calibrate.parser().parse_args(asked).method == ["sensitivity_pca_refit"]
+    assert distill.parser().parse_args(asked).method == "sensitivity_pca_refit"
     assert tuple(METHODS) == CALIBRATIONS
     assert set(VALUES["model.calibration"].values()) <= set(METHODS)
 

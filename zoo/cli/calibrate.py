@@ -14,6 +14,7 @@ from typing import Any
 
 from zoo.cli import command_line
 from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.config.old_names import current_method
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
     parser.add_argument("--code", default="phase")
     parser.add_argument(
-        "--method", action="append", default=[], help="may be repeated; default: those that won"
+        "--method",
+        type=current_method,
+        action="append",
+        default=[],
+        help="may be repeated; default: those that won",
     )
     parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", help="default: the model's own")
     add_set_flag(parser, "how the data are read, such as data.text_column=sentence")

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -118,9 +119,11 @@ def run(
         build_model(config.model)  # a wrong name is an error before anything is removed or written
     clear(out)
     data, cuts = load(runs[DENSE].data), []
+    # Boundaries are fitted to the images as they are: noise is for training.
+    clean = load(replace(runs[DENSE].data, noise=0.0))
     for name, config in runs.items():
         if config.model.init_from is not None:
-            fitted = baselines.calibrate(load_pretrained(out / DENSE), config, data)
+            fitted = baselines.calibrate(load_pretrained(out / DENSE), config, clean)
             single_file.save(
                 config.model.init_from, fitted.model, fitted.params, fitted.source, fitted.record
             )

@@ -20,6 +20,7 @@ from typing import Any
 from zoo.cli import command_line
 from zoo.cli.command_line import Answer, add_set_flag, make_parser
 from zoo.cli.training import add_run_flags, join_processes, train_until_stopped
+from zoo.config.old_names import current_method
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--code", default="phase")
     parser.add_argument(
         "--method",
+        type=current_method,
         help="how spikes are fitted first; default: sensitivity_pca_refit, see snapjax calibrate",
     )
     parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)

@@ -44,6 +44,16 @@ def current_value(key: str, value: Any) -> Any:
     return VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
+def current_method(name: str) -> str:
+    """The name of a calibration method now.
+
+    Example:
+      >>> current_method("metric_refit")
+      'sensitivity_pca_refit'
+    """
+    return current_value("model.calibration", name)
+
+
 def current_parameter(name: str) -> str:
     """The name of a parameter now; its parts are joined by "." or "/".
 

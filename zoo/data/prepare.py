@@ -152,7 +152,9 @@ def _texts_or_pairs(
                        truncate=spec.truncate, place=place)
         for first, second, label, place in zip(firsts, seconds, labels, places, strict=True)
     )  # fmt: skip
-    arrays = [a for part in (train, validation) for a in (part.token, part.type, part.label)]
+    arrays = [
+        a for part in (train, validation) for a in (part.input_ids, part.token_type_ids, part.label)
+    ]
     record = {**_record(spec, train, validation), **_words(spec, vocabulary, arrays)}
     return Data(train, validation, spec.task, classes, vocabulary.size, vocabulary.text, record)
 

@@ -104,16 +104,17 @@ class Texts:
     """Texts, or pairs of texts, with a class each or none; see `zoo.data.batches.Split`.
 
     Attributes:
-      token: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
+      input_ids: (samples, sequence) int32: [CLS] text [SEP], or [CLS] text [SEP] other [SEP], then
         padding.
-      type: (samples, sequence) int32: 1 for the tokens of the other text and its [SEP], else 0.
+      token_type_ids: (samples, sequence) int32: 1 for the tokens of the other text and its [SEP],
+        else 0.
       lengths: (samples,) int32: how many tokens are not padding.
       label: (samples,) int32, in [0, classes); None of unlabelled texts.
       classes: number of classes; None of unlabelled texts.
     """
 
-    token: np.ndarray
-    type: np.ndarray
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
     lengths: np.ndarray
     label: np.ndarray | None
     classes: int | None
@@ -121,14 +122,14 @@ class Texts:
     @property
     def samples(self) -> int:
         """Number of texts, or of pairs."""
-        return len(self.token)
+        return len(self.input_ids)
 
     def take(self, index: np.ndarray) -> Batch:
         """The texts at `index`."""
         batch = {
-            "input_ids": self.token[index],
-            "attention_mask": np.arange(self.token.shape[1]) < self.lengths[index, None],
-            "token_type_ids": self.type[index],
+            "input_ids": self.input_ids[index],
+            "attention_mask": np.arange(self.input_ids.shape[1]) < self.lengths[index, None],
+            "token_type_ids": self.token_type_ids[index],
             "weight": np.ones(len(index), np.float32),
         }
         return batch if self.label is None else {**batch, "label": self.label[index]}

@@ -96,6 +96,7 @@ def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
     folders = {"ann": ann, "hnn": hnn}
     loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
     summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
+    baselines.check_pair(loaded["ann"], loaded["hnn"])
     config, model = loaded["hnn"].config, loaded["hnn"].model.config
     data = data_for(loaded["hnn"], config.data)
     # On one device, whatever the mesh of the runs was: there may be no more here.

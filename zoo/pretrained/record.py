@@ -37,7 +37,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "teacher": dict,  # see `zoo.train.distillation`
     "calibration": dict,  # "method", "chosen_by" and "errors", see `zoo.evaluation.cut`
     "step": int,
-    "metrics": dict,  # of the run's own validation
+    "metrics": (dict, type(None)),  # of the run's own validation; None between evaluations
     # Of a model folder.
     "sha256": str,  # of the weights
     "bytes": int,  # of the weights
