@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -120,7 +119,7 @@ def run(
     clear(out)
     data, cuts = load(runs[DENSE].data), []
     # Boundaries are fitted to the images as they are: noise is for training.
-    clean = load(replace(runs[DENSE].data, noise=0.0))
+    clean = load(runs[DENSE].data.without_augmentation())
     for name, config in runs.items():
         if config.model.init_from is not None:
             fitted = baselines.calibrate(load_pretrained(out / DENSE), config, clean)

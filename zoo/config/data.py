@@ -112,6 +112,10 @@ class DataSpec:
         }
         return replace(self, **changed)
 
+    def without_augmentation(self) -> DataSpec:
+        """The same with training images as they are."""
+        return replace(self, shift=0, flip=False, noise=0.0)
+
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise unknown_name("data.task", self.task, TASKS)

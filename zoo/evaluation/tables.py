@@ -98,7 +98,7 @@ def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
     summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
     baselines.check_pair(loaded["ann"], loaded["hnn"])
     config, model = loaded["hnn"].config, loaded["hnn"].model.config
-    data = data_for(loaded["hnn"], config.data)
+    data = data_for(loaded["hnn"], config.data.without_augmentation())
     # On one device, whatever the mesh of the runs was: there may be no more here.
     cuts = [baselines.calibrate(loaded["ann"], config, data), loaded["hnn"]]
     rows = baselines.rows(loaded["ann"], cuts, data, make_mesh(stage=1))
