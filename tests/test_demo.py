@@ -38,6 +38,7 @@ def finished(tmp_path_factory):
     return out, done.stdout
 
 
+@pytest.mark.slow  # the demo trains five models
 def test_table_and_files(finished):
     out, printed = finished
     table = json.loads((out / "table.json").read_text())
@@ -80,6 +81,7 @@ def test_table_and_files(finished):
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # the demo trains five models
 def test_two_runs_side_by_side(finished, tmp_path):
     out, _ = finished
     runs = [shutil.copytree(out / name, tmp_path / name / "run") for name in ("ann", "hnn")]
@@ -106,6 +108,7 @@ def test_two_runs_side_by_side(finished, tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # the demo trains five models
 def test_two_runs_that_are_no_pair_are_refused(finished):
     out, _ = finished
     ann, hnn = (load_pretrained(out / name) for name in ("ann", "hnn"))
@@ -117,6 +120,7 @@ def test_two_runs_that_are_no_pair_are_refused(finished):
         baselines.rows(ann, [hnn], None, mesh)
 
 
+@pytest.mark.slow  # the demo trains five models
 def test_the_run_repeats_the_table(finished):
     out, _ = finished
     table = json.loads((out / "table.json").read_text())
@@ -133,12 +137,14 @@ def test_the_run_repeats_the_table(finished):
         assert abs(again["accuracy"] - accuracy) <= 1 / 360 + 1e-9
 
 
+@pytest.mark.slow  # the demo trains five models
 def test_checkpoint_of_another_model_is_refused(finished):
     out, _ = finished
     with pytest.raises(ValueError, match="boundaries/encoder/gain"):
         checkpoint.load(out / "ann" / "checkpoints", abstract("vit_nano_patch2_8", "hnn"))
 
 
+@pytest.mark.slow  # a process stopped by a signal
 @pytest.mark.parametrize(
     ("kind", "epochs"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)], ids=["compiling", "training"]
 )
