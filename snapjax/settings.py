@@ -15,6 +15,14 @@ WIRES = ("planes", "events")
 
 _OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 
+# Type, fields that have it, and whether they may be None too.
+_KINDS: tuple[tuple[type, tuple[str, ...], bool], ...] = (
+    (int, ("features", "steps", "event_capacity"), False),
+    (int, ("budget", "rank", "kept_features"), True),
+    (str, ("code", "wire", "gradient_wire"), False),
+    (bool, ("debug",), False),
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -78,7 +86,8 @@ class Settings:
             "kept_features".
 
         Raises:
-          ValueError: fields that are not known, naming them, or values out of range.
+          ValueError: fields that are not known, naming them, or values of another type or out of
+            range.
 
         Example:
           >>> settings = Settings(features=64, code="phase", budget=64)
@@ -98,7 +107,8 @@ class Settings:
         if "features" not in made:
             raise ValueError("Boundary: 'features' is missing")
         if isinstance(surrogate := made.get("surrogate"), Mapping):
-            made["surrogate"] = Surrogate(**surrogate)
+            made["surrogate"] = _surrogate(surrogate)
+        _check_types(made)
         return cls(**made)
 
     @property
@@ -138,6 +148,41 @@ class Settings:
     def gradient_message_bytes(self, tokens: int) -> int:
         """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
         return formats.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+
+
+def _surrogate(values: Mapping[str, Any]) -> Surrogate:
+    known = [entry.name for entry in fields(Surrogate)]
+    unknown = sorted(map(str, values.keys() - set(known)))
+    if unknown:
+        raise ValueError(
+            f"Boundary: surrogate has the fields {', '.join(unknown)}, which are not known; the "
+            f"fields are {', '.join(known)}"
+        )
+    name, alpha = values.get("name"), values.get("alpha")
+    if "name" in values and not isinstance(name, str):
+        raise ValueError(f"Boundary: surrogate.name={name!r} must be a text")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
+        raise ValueError(f"Boundary: surrogate.alpha={alpha!r} must be a number or None")
+    if not isinstance(values.get("fires_at_zero", True), bool):
+        raise ValueError(
+            f"Boundary: surrogate.fires_at_zero={values['fires_at_zero']!r} must be true or false"
+        )
+    return Surrogate(**values)
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Raises ValueError that names every field whose value is of another type than the field."""
+    wrong = []
+    for kind, names, optional in _KINDS:
+        for name in names:
+            value = values.get(name)
+            # A bool is an int to Python, but no number of features.
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if name in values and not fits and not (optional and value is None):
+                wanted = f"{kind.__name__}{' or None' if optional else ''}"
+                wrong.append(f"{name}={value!r} must be of type {wanted}")
+    if wrong:
+        raise ValueError(f"Boundary: {'; '.join(wrong)}")
 
 
 def _reach(code: Code) -> int:

@@ -80,6 +80,26 @@ def test_an_old_boundary_is_read_and_an_unknown_field_is_named():
         Boundary.from_dict([("features", 3)])
 
 
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"surrogate": {"nme": "atan"}}, "surrogate has the fields nme, .* name, alpha, fires_at"),
+        ({"surrogate": {"name": 3}}, "surrogate.name=3 must be a text"),
+        ({"surrogate": {"alpha": "2"}}, "surrogate.alpha='2' must be a number or None"),
+        ({"surrogate": {"fires_at_zero": "no"}}, "surrogate.fires_at_zero='no' must be true"),
+        ({"surrogate": "atan"}, "surrogate='atan' must be a snapjax.Surrogate"),
+        ({"features": "16"}, "features='16' must be of type int"),
+        ({"features": True}, "features=True must be of type int"),
+        ({"steps": None, "kept": 2.5}, "steps=None .* int; kept_features=2.5 .* int or None"),
+        ({"code": ["phase"]}, r"code=\['phase'\] must be of type str"),
+        ({"debug": 1}, "debug=1 must be of type bool"),
+    ],
+)
+def test_a_value_of_another_type_in_a_boundary_is_named(fields, error):
+    with pytest.raises(ValueError, match=f"^Boundary: {error}"):
+        Boundary.from_dict({"features": 16, **fields})
+
+
 def test_names_of_trees_go_both_ways():
     old = {
         "blocks": {"steps": 1},  # not of a boundary
