@@ -8,7 +8,7 @@ from snapjax.codes.code import CODES, SPIKE_CODES, Code, make_code
 from snapjax.codes.spike_code import SpikeCode
 from snapjax.errors import unknown_name
 from snapjax.neurons.surrogate import Surrogate
-from snapjax.wire import formats
+from snapjax.wire import dense, spikes
 
 WIRES = ("planes", "events")
 """Forms of the wire of a spike code: bit planes, or AER (address-event representation)."""
@@ -54,8 +54,8 @@ class Settings:
             raise ValueError(f"Boundary: surrogate={self.surrogate!r} must be a snapjax.Surrogate")
         if self.wire not in WIRES:
             raise unknown_name("wire", self.wire, WIRES)
-        if self.gradient_wire not in formats.GRADIENT_FORMATS:
-            raise unknown_name("gradient wire", self.gradient_wire, formats.GRADIENT_FORMATS)
+        if self.gradient_wire not in dense.GRADIENT_FORMATS:
+            raise unknown_name("gradient wire", self.gradient_wire, dense.GRADIENT_FORMATS)
         if self.wire == "events" and self.code not in SPIKE_CODES:
             raise ValueError(
                 f"Boundary: wire='events' needs a spike code, got code={self.code!r}; "
@@ -142,12 +142,12 @@ class Settings:
         if not isinstance(code, SpikeCode):
             return tokens * code.bits // 8
         if (wire or self.wire) == "events" and tokens:
-            return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
-        return formats.bit_plane_bytes(tokens, code.budget)
+            return spikes.event_bytes(tokens, code.budget, tokens * self.event_capacity)
+        return spikes.bit_plane_bytes(tokens, code.budget)
 
     def gradient_message_bytes(self, tokens: int) -> int:
         """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
-        return formats.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+        return dense.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
 
 
 def _surrogate(values: Mapping[str, Any]) -> Surrogate:
