@@ -75,13 +75,14 @@ def test_an_old_run_with_averaged_weights_goes_on_in_the_middle_of_a_window(tmp_
         (AVERAGED / "checkpoints" / "checkpoint-000005" / "record.json").read_text()
     )
     assert (record["step"], len(record["window"])) == (25, 5)
-    train(config, tmp_path / "run", resume=True)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a decay rate to an integer count
+        train(config, tmp_path / "run", resume=True)
     wanted, found = read_metrics(AVERAGED), read_metrics(tmp_path / "run")
     assert [line["step"] for line in found] == [line["step"] for line in wanted] == [20, 40, 44, 44]
     assert found[0] == wanted[0]
     for old, new in zip(wanted, found, strict=True):
-        assert old.keys() == new.keys()
-        for name in old.keys() - set(TIMINGS):
+        assert (old.keys(), old["kind"]) == (new.keys(), new["kind"])
+        for name in old.keys() - {"kind", *TIMINGS}:
             # Held-out accuracy may differ by one of 360 samples on other machines.
             slack = {"accuracy": 1 / 360 + 1e-9}.get(name, 0)
             assert new[name] == pytest.approx(old[name], rel=1e-3, abs=slack), (name, old["step"])
