@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from snapjax.wire import formats as wire
+from snapjax.wire import dense, spikes
 
 Step = Callable[..., jax.Array]
 Variants = dict[str, Step | tuple[Step, ...]]  # a tuple: each takes what the one before returned
@@ -28,7 +28,7 @@ def eights(bits: jax.Array) -> jax.Array:
 
 PLACES = np.arange(8, dtype=np.uint8)
 PACK = {
-    "wire.pack_bits": wire.pack_bits,
+    "wire.pack_bits": spikes.pack_bits,
     "jnp.packbits": lambda x: jnp.packbits(x != 0, axis=-1, bitorder="little"),
     "multiply, sum": lambda x: jnp.sum(eights(x) * (1 << PLACES), -1, dtype=jnp.uint8),
     "shift, or": lambda x: lax.reduce_or(eights(x) << PLACES, axes=(2,)),
@@ -40,7 +40,7 @@ def unpack_variants(k: int) -> Variants:
         return planes.reshape(planes.shape[0], -1)[:, :k].astype(jnp.float32)
 
     return {
-        "wire.unpack_bits": lambda p: wire.unpack_bits(p, k, jnp.float32),
+        "wire.unpack_bits": lambda p: spikes.unpack_bits(p, k, jnp.float32),
         "jnp.unpackbits": lambda p: flat(jnp.unpackbits(p, axis=-1, bitorder="little")),
         "repeat, shift": lambda p: flat(jnp.repeat(p, 8, -1) >> np.tile(PLACES, p.shape[1]) & 1),
     }
@@ -50,14 +50,14 @@ def event_variants(capacity: int) -> Variants:
     """Feature indices of the spikes; only the library's row also writes counts and bytes."""
 
     def scatter(x: jax.Array) -> jax.Array:
-        spikes = x.reshape(-1) != 0
-        slot = jnp.where(spikes, jnp.cumsum(spikes) - 1, capacity)
+        sent = x.reshape(-1) != 0
+        slot = jnp.where(sent, jnp.cumsum(sent) - 1, capacity)
         column = jnp.arange(x.size) % x.shape[1]
         return jnp.zeros(capacity, jnp.int32).at[slot].set(column, mode="drop")
 
     slots = jnp.arange(capacity)
     return {
-        "wire.pack_events": lambda x: wire.pack_events(x, capacity),
+        "wire.pack_events": lambda x: spikes.pack_events(x, capacity),
         "jnp.nonzero": lambda x: jnp.nonzero(x.reshape(-1), size=capacity)[0] % x.shape[1],
         "cumsum, scatter": scatter,
         "cumsum, searchsorted": lambda x: (
@@ -95,11 +95,11 @@ def main() -> None:
     args = parser.parse_args()
     tokens, k = args.tokens, args.features
     rng = np.random.default_rng(0)
-    spikes = jnp.asarray(rng.random((tokens, k)) < args.rate, jnp.float32)
+    sent = jnp.asarray(rng.random((tokens, k)) < args.rate, jnp.float32)
     x = jnp.asarray(rng.normal(size=(tokens, k)), jnp.float32)
-    planes = wire.pack_bits(spikes)
-    capacity = int(wire.event_count(spikes))
-    events = wire.pack_events(spikes, capacity)
+    planes = spikes.pack_bits(sent)
+    capacity = int(spikes.event_count(sent))
+    events = spikes.pack_events(sent, capacity)
     results: dict[str, dict[str, float]] = {}
 
     def table(title: str, variants: Variants, x: jax.Array) -> None:
@@ -109,34 +109,37 @@ def main() -> None:
             print(f"  {name:42}{ms:10.3f}{ms / next(iter(row.values())):8.2f}")
 
     print(f"jax {jax.__version__} on {jax.devices()[0]}, {tokens} x {k}, spike rate {args.rate}")
-    table("pack bits", PACK, spikes)
-    table("pack bits, 3 features fewer", PACK, spikes[:, 3:])
+    table("pack bits", PACK, sent)
+    table("pack bits, 3 features fewer", PACK, sent[:, 3:])
     table("unpack bits", unpack_variants(k), planes)
-    table("pack events", event_variants(capacity), spikes)
+    table("pack events", event_variants(capacity), sent)
     owners: Variants = {
-        "scatter, cumsum (wire)": lambda n: wire._owner(jnp.cumsum(n), capacity),
+        "scatter, cumsum (wire)": lambda n: spikes._owner(jnp.cumsum(n), capacity),
         "searchsorted": lambda n: jnp.searchsorted(jnp.cumsum(n), jnp.arange(capacity), "right"),
     }
-    table("token of each event", owners, jnp.sum(spikes, 1, dtype=jnp.int32))
+    table("token of each event", owners, jnp.sum(sent, 1, dtype=jnp.int32))
     both: Variants = {
-        f"planes, {planes.size} bytes": (wire.pack_bits, lambda p: wire.unpack_bits(p, k, x.dtype)),
+        f"planes, {planes.size} bytes": (
+            spikes.pack_bits,
+            lambda p: spikes.unpack_bits(p, k, x.dtype),
+        ),
         f"events, {events.size} bytes": (
-            lambda s: wire.pack_events(s, capacity),
-            lambda e: wire.unpack_events(e, tokens, k, capacity, x.dtype),
+            lambda s: spikes.pack_events(s, capacity),
+            lambda e: spikes.unpack_events(e, tokens, k, capacity, x.dtype),
         ),
     }
-    table("spikes: pack, then unpack", both, spikes)
-    dense: Variants = {}
+    table("spikes: pack, then unpack", both, sent)
+    formats: Variants = {}
     key = jax.random.key(0)
-    for f, rounding in [(f, None) for f in wire.DENSE_FORMATS] + [("int8", key), ("int4", key)]:
+    for f, rounding in [(f, None) for f in dense.DENSE_FORMATS] + [("int8", key), ("int4", key)]:
         name = f if rounding is None else f"{f} stochastic"
-        dense[f"{name}, {wire.dense_bytes(tokens, k, f)} bytes"] = (
-            lambda v, f=f, rounding=rounding: wire.pack_dense(v, f, rounding),
-            lambda b, f=f: wire.unpack_dense(b, k, f, x.dtype),
+        formats[f"{name}, {dense.dense_bytes(tokens, k, f)} bytes"] = (
+            lambda v, f=f, rounding=rounding: dense.pack_dense(v, f, rounding),
+            lambda b, f=f: dense.unpack_dense(b, k, f, x.dtype),
         )
-    table("dense formats: pack, then unpack", dense, x)
+    table("dense formats: pack, then unpack", formats, x)
     uniform: Variants = {
-        "16 bits (wire)": lambda key: wire._uniform(key, x.shape),
+        "16 bits (wire)": lambda key: dense._uniform(key, x.shape),
         "jax.random.uniform": lambda key: jax.random.uniform(key, x.shape),
     }
     table("thresholds of stochastic rounding", uniform, key)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from snapjax.settings import WIRES
     from snapjax.stats import BoundaryStats
-    from snapjax.wire.formats import DENSE_FORMATS, GRADIENT_FORMATS
+    from snapjax.wire.dense import DENSE_FORMATS, GRADIENT_FORMATS
 else:
     __getattr__, __dir__ = attach(
         __name__,
@@ -45,7 +45,7 @@ else:
             "snapjax.codes.code": ("CODES", "SPIKE_CODES", "Code", "make_code"),
             "snapjax.codes.spike_code": ("SpikeCode",),
             "snapjax.codes.parameters": ("split_plan", "merge_plan"),
-            "snapjax.wire.formats": ("DENSE_FORMATS", "GRADIENT_FORMATS"),
+            "snapjax.wire.dense": ("DENSE_FORMATS", "GRADIENT_FORMATS"),
             "snapjax.neurons.surrogate": ("SURROGATES", "Surrogate", "spike"),
             "snapjax.neurons.neuron": (
                 "Neuron",

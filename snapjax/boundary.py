@@ -41,7 +41,7 @@ class Boundary(Settings):
         spike indices, fixed capacity, bit planes whenever a device has more spikes than fit.
       event_capacity: spikes a token that an event message has room for, on average.
       gradient_wire: format of the cotangent on the way back, one of
-        `snapjax.wire.formats.GRADIENT_FORMATS`.
+        `snapjax.wire.dense.GRADIENT_FORMATS`.
       kept_features: how many features may be kept by the plan, which is the width of the
         cotangent on the wire; None allows as many as the budget could reach. See `shrink_to_plan`.
       debug: `apply` raises FloatingPointError when x is not finite. Over a link a device that

@@ -8,12 +8,20 @@ from snapjax.codes.code import CODES, SPIKE_CODES, Code, make_code
 from snapjax.codes.spike_code import SpikeCode
 from snapjax.errors import unknown_name
 from snapjax.neurons.surrogate import Surrogate
-from snapjax.wire import formats
+from snapjax.wire import dense, spikes
 
 WIRES = ("planes", "events")
 """Forms of the wire of a spike code: bit planes, or AER (address-event representation)."""
 
 _OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
+
+# Type, fields that have it, and whether they may be None too.
+_KINDS: tuple[tuple[type, tuple[str, ...], bool], ...] = (
+    (int, ("features", "steps", "event_capacity"), False),
+    (int, ("budget", "rank", "kept_features"), True),
+    (str, ("code", "wire", "gradient_wire"), False),
+    (bool, ("debug",), False),
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class Settings:
             raise ValueError(f"Boundary: surrogate={self.surrogate!r} must be a snapjax.Surrogate")
         if self.wire not in WIRES:
             raise unknown_name("wire", self.wire, WIRES)
-        if self.gradient_wire not in formats.GRADIENT_FORMATS:
-            raise unknown_name("gradient wire", self.gradient_wire, formats.GRADIENT_FORMATS)
+        if self.gradient_wire not in dense.GRADIENT_FORMATS:
+            raise unknown_name("gradient wire", self.gradient_wire, dense.GRADIENT_FORMATS)
         if self.wire == "events" and self.code not in SPIKE_CODES:
             raise ValueError(
                 f"Boundary: wire='events' needs a spike code, got code={self.code!r}; "
@@ -78,7 +86,8 @@ class Settings:
             "kept_features".
 
         Raises:
-          ValueError: fields that are not known, naming them, or values out of range.
+          ValueError: fields that are not known, naming them, or values of another type or out of
+            range.
 
         Example:
           >>> settings = Settings(features=64, code="phase", budget=64)
@@ -98,7 +107,8 @@ class Settings:
         if "features" not in made:
             raise ValueError("Boundary: 'features' is missing")
         if isinstance(surrogate := made.get("surrogate"), Mapping):
-            made["surrogate"] = Surrogate(**surrogate)
+            made["surrogate"] = _surrogate(surrogate)
+        _check_types(made)
         return cls(**made)
 
     @property
@@ -132,12 +142,47 @@ class Settings:
         if not isinstance(code, SpikeCode):
             return tokens * code.bits // 8
         if (wire or self.wire) == "events" and tokens:
-            return formats.event_bytes(tokens, code.budget, tokens * self.event_capacity)
-        return formats.bit_plane_bytes(tokens, code.budget)
+            return spikes.event_bytes(tokens, code.budget, tokens * self.event_capacity)
+        return spikes.bit_plane_bytes(tokens, code.budget)
 
     def gradient_message_bytes(self, tokens: int) -> int:
         """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
-        return formats.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+        return dense.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+
+
+def _surrogate(values: Mapping[str, Any]) -> Surrogate:
+    known = [entry.name for entry in fields(Surrogate)]
+    unknown = sorted(map(str, values.keys() - set(known)))
+    if unknown:
+        raise ValueError(
+            f"Boundary: surrogate has the fields {', '.join(unknown)}, which are not known; the "
+            f"fields are {', '.join(known)}"
+        )
+    name, alpha = values.get("name"), values.get("alpha")
+    if "name" in values and not isinstance(name, str):
+        raise ValueError(f"Boundary: surrogate.name={name!r} must be a text")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
+        raise ValueError(f"Boundary: surrogate.alpha={alpha!r} must be a number or None")
+    if not isinstance(values.get("fires_at_zero", True), bool):
+        raise ValueError(
+            f"Boundary: surrogate.fires_at_zero={values['fires_at_zero']!r} must be true or false"
+        )
+    return Surrogate(**values)
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Raises ValueError that names every field whose value is of another type than the field."""
+    wrong = []
+    for kind, names, optional in _KINDS:
+        for name in names:
+            value = values.get(name)
+            # A bool is an int to Python, but no number of features.
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if name in values and not fits and not (optional and value is None):
+                wanted = f"{kind.__name__}{' or None' if optional else ''}"
+                wrong.append(f"{name}={value!r} must be of type {wanted}")
+    if wrong:
+        raise ValueError(f"Boundary: {'; '.join(wrong)}")
 
 
 def _reach(code: Code) -> int:

@@ -18,7 +18,7 @@ from snapjax.codes import plan
 from snapjax.codes.code import Code, Params
 from snapjax.codes.spike_code import SpikeCode
 from snapjax.varying import manual_axes, vary_over
-from snapjax.wire import formats as wire
+from snapjax.wire import dense, spikes
 
 
 class Hop(Protocol):
@@ -120,7 +120,7 @@ class Link(NamedTuple):
       code: packs symbols and unpacks values.
       hop: the collective.
       events: capacity in spikes of one message of events (AER), or None for bit planes.
-      gradient_format: one of `wire.GRADIENT_FORMATS`.
+      gradient_format: one of `dense.GRADIENT_FORMATS`.
       gradient_features: r, the static width of the cotangent on the wire; at least the number of
         features that the plan keeps.
     """
@@ -170,8 +170,8 @@ def _backward(
     encoder, decoder, key = residuals
     code, dtype = link.code, cotangent.dtype
     planned = plan.gather(cotangent, code.kept_features(decoder), link.gradient_features)
-    buffer = link.hop.backward(wire.pack_gradient(planned, link.gradient_format, key))
-    received = wire.unpack_gradient(buffer, link.gradient_features, link.gradient_format, dtype)
+    buffer = link.hop.backward(dense.pack_gradient(planned, link.gradient_format, key))
+    received = dense.unpack_gradient(buffer, link.gradient_features, link.gradient_format, dtype)
     received = plan.scatter(link.hop.accumulate(received), code.kept_features(encoder))
     return code.cotangent(encoder, received), None, None, None
 
@@ -193,17 +193,17 @@ def _send_events(
     for ever; one scalar maximum over the mesh settles it.
     """
     buffer = code.to_wire(encoder, symbols)
-    bits = wire.unpack_bits(buffer, code.budget, jnp.uint8).reshape(-1, code.budget)
+    bits = spikes.unpack_bits(buffer, code.budget, jnp.uint8).reshape(-1, code.budget)
 
     def events() -> jax.Array:
-        sent = link.hop.forward(wire.pack_events(bits, capacity))
-        unpack: Callable[[jax.Array], jax.Array] = lambda row: wire.pack_bits(
-            wire.unpack_events(row, bits.shape[0], code.budget, capacity, jnp.uint8)
+        sent = link.hop.forward(spikes.pack_events(bits, capacity))
+        unpack: Callable[[jax.Array], jax.Array] = lambda row: spikes.pack_bits(
+            spikes.unpack_events(row, bits.shape[0], code.budget, capacity, jnp.uint8)
         )
         rows = jax.vmap(unpack)(sent) if sent.ndim == 2 else unpack(sent)
         return rows.reshape(sent.shape[:-1] + buffer.shape)
 
-    fits = events_fit(link.hop, wire.event_count(bits), capacity)
+    fits = events_fit(link.hop, spikes.event_count(bits), capacity)
     arrived = jax.lax.cond(fits, events, lambda: link.hop.forward(buffer))
     return code.from_wire(decoder, arrived, symbols.dtype)
 

@@ -107,6 +107,19 @@ def test_padding_does_not_reach_real_tokens(nano):
     assert np.abs(apply(ignored) - logits).max() > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("token", "input_ids"), ("type", "token_type_ids"), ("mask", "attention_mask")],
+)
+def test_a_batch_with_a_key_of_version_0_1_0_is_refused(nano, old, new):
+    model, params, batch, _ = nano
+    renamed = {old if name == new else name: array for name, array in batch.items()}
+    with pytest.raises(ValueError, match=rf"batch\['{old}'\] is now called '{new}'"):
+        model.apply(params, renamed)
+    with pytest.raises(ValueError, match=rf"batch\['{old}'\] is now called '{new}'"):
+        model.apply(params, {**batch, old: batch[new]})
+
+
 def test_a_sample_of_padding_alone_stays_finite(nano):
     _, _, batch, apply = nano
     batch = {**batch, "attention_mask": batch["attention_mask"].at[-1].set(False)}

@@ -9,9 +9,8 @@ from command_lines import cli
 
 from snapjax import __version__
 from zoo.cli.command_line import Answer, exit_code
-from zoo.cli.compare import COMMANDS as COMPARED
+from zoo.cli.commands import COMMANDS, COMPARED
 from zoo.cli.completion import SHELLS
-from zoo.cli.main import COMMANDS
 from zoo.config.keys import ALLOWED, describe
 from zoo.config.presets import PRESETS
 from zoo.config.specs import RunConfig

@@ -43,8 +43,8 @@ def test_columns_are_the_scores_that_all_rows_have():
 
 
 def test_the_origin_of_weights():
-    run = lambda variant, trains: {
-        "config": {"model": {"variant": variant}, "train": {"trains": trains}}
+    run = lambda variant, trains, key="trains": {
+        "config": {"model": {"variant": variant}, "train": {key: trains}}
     }
     fitted, taught = {"calibration": {}}, {"teacher": {}, "step": 9}
     assert compare.weights_of(run("ann", "all") | fitted) == "dense, calibrated"
@@ -55,6 +55,9 @@ def test_the_origin_of_weights():
     assert compare.weights_of(pairs) == "distilled on pairs for 9 steps"
     alone = run("hnn", "boundaries") | taught
     assert compare.weights_of(alone) == "distilled boundaries alone for 9 steps"
+    assert compare.weights_of(run("hnn", "boundaries", "trainable") | taught) == (
+        "distilled boundaries alone for 9 steps"
+    )
     assert (
         compare.weights_of(alone | fitted) == "distilled boundaries alone for 9 steps, calibrated"
     )

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from snapjax import cost
+from snapjax.cost.price import estimate as price
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,21 @@ def test_importing_the_module_loads_nothing_else():
 
 def test_the_methods_of_an_estimate_are_the_functions():
     found = cost.estimate(cost.Counts(), "snap-mesh")
+    assert type(found) is cost.Estimate
     assert found.table(2) == cost.table(found, 2)
     assert found.to_dict() == cost.to_dict(found)
     assert found.html("Mine") == cost.html(found, "Mine")
+
+
+def test_an_estimate_is_the_priced_one_with_reports():
+    """They are methods of a class, not set on it, so that they are there whatever is imported."""
+    priced = price.estimate(cost.Counts(), "snap-mesh")
+    found = cost.estimate(cost.Counts(), "snap-mesh")
+    assert type(priced) is price.Estimate
+    assert issubclass(cost.Estimate, price.Estimate)
+    assert vars(found) == vars(priced)
+    assert {"table", "to_dict", "html"} <= vars(cost.Estimate).keys()
+    assert not {"table", "to_dict", "html"} & vars(price.Estimate).keys()
+    assert cost.table(priced) == found.table()
+    parameters = lambda function: str(inspect.signature(function)).partition(" ->")[0]
+    assert parameters(cost.estimate) == parameters(price.estimate)

@@ -248,6 +248,8 @@ def test_the_table_and_the_page(capsys, tmp_path):
         (["bert_nano", "--stages", "3"], "stages=3 must divide layers=4"),
         (["bert_nano", "--profile", "snap-mess"], "did you mean 'snap-mesh'"),
         (["bert_nano", "--batch", "4", "--microbatches", "3"], "must be a multiple"),
+        (["bert_nano", "--bits", "-1"], "bits=-1.0 a feature must be a positive number"),
+        (["bert_nano", "--bits", "nan"], "bits=nan a feature must be a positive number"),
         (["bert_nano", "--batch", "0"], "batch=0 must be at least 1"),
         (["bert_nano", "--microbatches", "0"], "microbatches=0 must be at least 1"),
         ([PRETRAINED, "--steps", "2"], "trained as it is"),

@@ -11,8 +11,7 @@ from jax.sharding import PartitionSpec as P
 from snapjax import cost
 from snapjax.codes.code import SPIKE_CODES, make_code
 from snapjax.neurons.surrogate import spike
-from snapjax.wire import bit_fields
-from snapjax.wire import formats as wire
+from snapjax.wire import bit_fields, spikes
 
 W = jnp.ones((8, 8))
 x8 = shape(8, 8)  # times W: 512 multiply-accumulates
@@ -33,11 +32,11 @@ def branches(s):
 
 
 def packed(s):
-    return wire.unpack_bits(wire.pack_bits(s), 8, jnp.float32)
+    return spikes.unpack_bits(spikes.pack_bits(s), 8, jnp.float32)
 
 
 def as_events(s):
-    return wire.unpack_events(wire.pack_events(s, 20), 8, 8, 20, jnp.float32)
+    return spikes.unpack_events(spikes.pack_events(s, 20), 8, 8, 20, jnp.float32)
 
 
 def in_fields(s):
@@ -84,7 +83,7 @@ ENDS = {
     "mean": lambda s: jnp.broadcast_to(s.mean(0, keepdims=True), (8, 8)),
     "running sum": lambda s: lax.cumsum(s, 0),
     "softmax": lambda s: jax.nn.softmax(s),
-    "unpacked field": lambda s: wire.pack_bits(s).astype(jnp.float32)[:, :1] * W,
+    "unpacked field": lambda s: spikes.pack_bits(s).astype(jnp.float32)[:, :1] * W,
     "carry that grows": lambda s: lax.scan(lambda c, _: (c + s, None), s, None, length=3)[0],
     "branch of anything": lambda s: lax.cond(s.sum() > 3, lambda: s, lambda: s * 0.3),
 }
@@ -200,7 +199,9 @@ def test_a_function_called_spike_that_makes_none():
         (lambda s: lax.all_to_all(s, "x", 0, 0, tiled=True), "spikes"),
         (lambda s: lax.all_gather(s, "x", tiled=True)[:8], "spikes"),
         (
-            lambda s: wire.unpack_bits(lax.ppermute(wire.pack_bits(s), "x", RING), 8, jnp.float32),
+            lambda s: spikes.unpack_bits(
+                lax.ppermute(spikes.pack_bits(s), "x", RING), 8, jnp.float32
+            ),
             "packed",
         ),
         (lambda s: lax.psum(s, "x") * s, "spikes"),

@@ -13,7 +13,7 @@ import pytest
 from command_lines import cli
 from documents import ROOT, blocks, commands, mentioned, name_of, pages
 
-from zoo.cli.main import COMMANDS
+from zoo.cli.commands import COMMANDS
 from zoo.cli.main import main as snapjax
 from zoo.config.presets import get_preset
 from zoo.config.specs import RunConfig

@@ -7,8 +7,7 @@ import sys
 import pytest
 from command_lines import ROOT
 
-from zoo.cli.compare import COMMANDS as COMPARED
-from zoo.cli.main import COMMANDS
+from zoo.cli.commands import COMMANDS, COMPARED
 
 HEAVY = {"jax", "numpy", "matplotlib", "rich"}
 SUBCOMMANDS = [

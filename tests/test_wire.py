@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snapjax.wire import formats as wire
+from snapjax.wire import dense, spikes
 
 # Every new shape compiles every operation once, so properties draw from a few shapes.
 SHAPES = [(1,), (0, 5), (3, 1), (2, 3, 8), (4, 13)]
@@ -23,14 +23,14 @@ REACH = {"int8": 127, "int4": 7, "int2": 2}
 few = settings(deadline=None, max_examples=30)
 
 # The properties run jitted: one compilation a shape instead of one an operation.
-pack_bits = jax.jit(wire.pack_bits)
-unpack_bits = jax.jit(wire.unpack_bits, static_argnums=(1, 2))
-pack_events = jax.jit(wire.pack_events, static_argnums=1)
-unpack_events = jax.jit(wire.unpack_events, static_argnums=(1, 2, 3, 4))
-pack_dense = jax.jit(wire.pack_dense, static_argnums=1)
-unpack_dense = jax.jit(wire.unpack_dense, static_argnums=(1, 2, 3))
-pack_gradient = jax.jit(wire.pack_gradient, static_argnums=1)
-unpack_gradient = jax.jit(wire.unpack_gradient, static_argnums=(1, 2, 3))
+pack_bits = jax.jit(spikes.pack_bits)
+unpack_bits = jax.jit(spikes.unpack_bits, static_argnums=(1, 2))
+pack_events = jax.jit(spikes.pack_events, static_argnums=1)
+unpack_events = jax.jit(spikes.unpack_events, static_argnums=(1, 2, 3, 4))
+pack_dense = jax.jit(dense.pack_dense, static_argnums=1)
+unpack_dense = jax.jit(dense.unpack_dense, static_argnums=(1, 2, 3))
+pack_gradient = jax.jit(dense.pack_gradient, static_argnums=1)
+unpack_gradient = jax.jit(dense.unpack_gradient, static_argnums=(1, 2, 3))
 
 
 def arrays(dtype: type, elements: st.SearchStrategy | None = None) -> st.SearchStrategy:
@@ -43,7 +43,7 @@ def test_bits_have_numpys_layout_and_come_back(bits, dtype):
     packed = pack_bits(jnp.asarray(bits, dtype))
     assert packed.dtype == jnp.uint8
     np.testing.assert_array_equal(packed, np.packbits(bits, axis=-1, bitorder="little"))
-    assert packed.size == wire.bit_plane_bytes(int(np.prod(bits.shape[:-1])), bits.shape[-1])
+    assert packed.size == spikes.bit_plane_bytes(int(np.prod(bits.shape[:-1])), bits.shape[-1])
     unpacked = unpack_bits(packed, bits.shape[-1], dtype)
     assert unpacked.dtype == dtype
     np.testing.assert_array_equal(np.asarray(unpacked, bool), bits)
@@ -51,9 +51,9 @@ def test_bits_have_numpys_layout_and_come_back(bits, dtype):
 
 def test_whatever_is_not_zero_is_a_one():
     x = jnp.array([0.0, -0.0, 0.25, -1.0, 2.0, jnp.nan, jnp.inf, 0.0])
-    assert wire.pack_bits(x).tolist() == [0b01111100]
-    assert int(wire.event_count(x)) == 5
-    assert wire.pack_bits(jnp.array([2, 256, -1])).tolist() == [0b111]
+    assert spikes.pack_bits(x).tolist() == [0b01111100]
+    assert int(spikes.event_count(x)) == 5
+    assert spikes.pack_bits(jnp.array([2, 256, -1])).tolist() == [0b111]
 
 
 # (tokens, k, capacity, bytes of a count, bytes of an index)
@@ -99,8 +99,8 @@ def check_events(bits: np.ndarray, capacity: int, count_bytes: int, index_bytes:
     tokens, k = bits.shape
     buffer = pack_events(jnp.asarray(bits), capacity)
     assert bytes(np.asarray(buffer)) == events_by_hand(bits, capacity, count_bytes, index_bytes)
-    assert (buffer.shape, buffer.dtype) == ((wire.event_bytes(tokens, k, capacity),), jnp.uint8)
-    assert int(wire.event_count(jnp.asarray(bits))) == bits.sum() <= capacity
+    assert (buffer.shape, buffer.dtype) == ((spikes.event_bytes(tokens, k, capacity),), jnp.uint8)
+    assert int(spikes.event_count(jnp.asarray(bits))) == bits.sum() <= capacity
     for dtype in (jnp.float32, jnp.bool_):
         unpacked = unpack_events(buffer, tokens, k, capacity, dtype)
         assert unpacked.dtype == dtype
@@ -111,7 +111,7 @@ def test_of_too_many_events_the_first_are_decoded():
     bits = np.random.default_rng(1).random((5, 40)) < 0.5
     capacity = 17
     kept = bits & (np.cumsum(bits).reshape(bits.shape) <= capacity)
-    assert int(wire.event_count(jnp.asarray(bits))) > capacity
+    assert int(spikes.event_count(jnp.asarray(bits))) > capacity
     buffer = pack_events(jnp.asarray(bits), capacity)
     np.testing.assert_array_equal(unpack_events(buffer, 5, 40, capacity, jnp.bool_), kept)
 
@@ -224,11 +224,11 @@ def test_zero_tokens_and_buffers_are_exactly_zero(format):
     back = unpack_dense(pack_dense(x, format), 3, format, jnp.float32)
     assert not back[:2].any()
     assert back[2].all()
-    received = jnp.zeros((2, wire.dense_bytes(1, 3, format)), jnp.uint8)
+    received = jnp.zeros((2, dense.dense_bytes(1, 3, format)), jnp.uint8)
     assert not unpack_dense(received, 3, format, jnp.float32).any()
 
 
-@pytest.mark.parametrize("format", wire.DENSE_FORMATS)
+@pytest.mark.parametrize("format", dense.DENSE_FORMATS)
 def test_what_is_not_finite_stays_in_its_token(format):
     clean = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
     x = clean.copy()
@@ -285,12 +285,12 @@ def test_integer_gradients_are_stochastic_dense_rows(format, shape):
 
 
 def test_byte_counts_by_hand():
-    assert [wire.bit_plane_bytes(3, k) for k in (1, 7, 8, 9, 384)] == [3, 3, 3, 6, 144]
-    assert [wire.event_bytes(10, k, 100) for k in (255, 256, 257)] == [110, 120, 220]
+    assert [spikes.bit_plane_bytes(3, k) for k in (1, 7, 8, 9, 384)] == [3, 3, 3, 6, 144]
+    assert [spikes.event_bytes(10, k, 100) for k in (255, 256, 257)] == [110, 120, 220]
     per_token = {"float32": 52, "bfloat16": 26, "int8": 15, "int4": 9, "int2": 6}
-    assert {f: wire.dense_bytes(1, 13, f) for f in wire.DENSE_FORMATS} == per_token
-    assert wire.dense_bytes(0, 13, "int4") == wire.bit_plane_bytes(0, 3) == 0
-    gradients = {f: wire.gradient_bytes(4, 13, f) for f in wire.GRADIENT_FORMATS}
+    assert {f: dense.dense_bytes(1, 13, f) for f in dense.DENSE_FORMATS} == per_token
+    assert dense.dense_bytes(0, 13, "int4") == spikes.bit_plane_bytes(0, 3) == 0
+    gradients = {f: dense.gradient_bytes(4, 13, f) for f in dense.GRADIENT_FORMATS}
     assert gradients == {"float32": 208, "bfloat16": 104, "int8": 60, "int4": 36}
 
 
@@ -299,13 +299,13 @@ def test_byte_counts_by_hand():
 def test_byte_counts_are_the_sizes_of_the_buffers(shape, dtype):
     x = jnp.ones(shape, dtype)
     tokens, d = int(np.prod(shape[:-1])), shape[-1]
-    for format in wire.DENSE_FORMATS:
-        buffer = jax.eval_shape(lambda x, f=format: wire.pack_dense(x, f), x)
-        assert buffer.size * buffer.dtype.itemsize == wire.dense_bytes(tokens, d, format)
-    for format in wire.GRADIENT_FORMATS:
-        buffer = jax.eval_shape(lambda x, f=format: wire.pack_gradient(x, f, KEY), x)
-        assert buffer.size * buffer.dtype.itemsize == wire.gradient_bytes(tokens, d, format)
-        back = jax.eval_shape(lambda b, f=format: wire.unpack_gradient(b, d, f, dtype), buffer)
+    for format in dense.DENSE_FORMATS:
+        buffer = jax.eval_shape(lambda x, f=format: dense.pack_dense(x, f), x)
+        assert buffer.size * buffer.dtype.itemsize == dense.dense_bytes(tokens, d, format)
+    for format in dense.GRADIENT_FORMATS:
+        buffer = jax.eval_shape(lambda x, f=format: dense.pack_gradient(x, f, KEY), x)
+        assert buffer.size * buffer.dtype.itemsize == dense.gradient_bytes(tokens, d, format)
+        back = jax.eval_shape(lambda b, f=format: dense.unpack_gradient(b, d, f, dtype), buffer)
         assert (back.shape, back.dtype) == (shape, dtype)
 
 
@@ -314,19 +314,19 @@ D, CAPACITY = 21, 80
 
 def there_and_back(x: jax.Array, hop: Callable[[jax.Array], jax.Array]) -> dict[str, jax.Array]:
     """Every format over the same hop; x: (tokens, D)."""
-    spikes = x > 0.5
+    sent = x > 0.5
     results = {
-        "planes": wire.unpack_bits(hop(wire.pack_bits(spikes)), D, x.dtype),
-        "events": wire.unpack_events(
-            hop(wire.pack_events(spikes, CAPACITY)), x.shape[0], D, CAPACITY, x.dtype
+        "planes": spikes.unpack_bits(hop(spikes.pack_bits(sent)), D, x.dtype),
+        "events": spikes.unpack_events(
+            hop(spikes.pack_events(sent, CAPACITY)), x.shape[0], D, CAPACITY, x.dtype
         ),
-        "count": wire.event_count(spikes)[None],  # does not hop
+        "count": spikes.event_count(sent)[None],  # does not hop
     }
-    for f in wire.DENSE_FORMATS:
-        results[f] = wire.unpack_dense(hop(wire.pack_dense(x, f)), D, f, x.dtype)
-    for f in wire.GRADIENT_FORMATS:
-        buffer = hop(wire.pack_gradient(x, f, KEY))
-        results[f"{f} gradient"] = wire.unpack_gradient(buffer, D, f, x.dtype)
+    for f in dense.DENSE_FORMATS:
+        results[f] = dense.unpack_dense(hop(dense.pack_dense(x, f)), D, f, x.dtype)
+    for f in dense.GRADIENT_FORMATS:
+        buffer = hop(dense.pack_gradient(x, f, KEY))
+        results[f"{f} gradient"] = dense.unpack_gradient(buffer, D, f, x.dtype)
     return results
 
 
@@ -359,9 +359,9 @@ def test_transformations_change_no_bit():
         step.lower(x).compile().as_text(),
     )
     nbytes = [np.prod([int(n) for n in s.split(",")]) * int(t[1:]) // 8 for t, s in sent]
-    counts = [wire.bit_plane_bytes(10, D), wire.event_bytes(10, D, CAPACITY)]
-    counts += [wire.dense_bytes(10, D, f) for f in wire.DENSE_FORMATS]
-    counts += [wire.gradient_bytes(10, D, f) for f in wire.GRADIENT_FORMATS]
+    counts = [spikes.bit_plane_bytes(10, D), spikes.event_bytes(10, D, CAPACITY)]
+    counts += [dense.dense_bytes(10, D, f) for f in dense.DENSE_FORMATS]
+    counts += [dense.gradient_bytes(10, D, f) for f in dense.GRADIENT_FORMATS]
     assert sorted(nbytes) == sorted(counts)
     assert sorted(dtype for dtype, _ in sent) == sorted(["u8"] * 9 + ["u16", "f32"])
 
@@ -372,27 +372,27 @@ X, BYTES, EMPTY = jnp.ones((2, 3)), jnp.zeros((2, 3), jnp.uint8), jnp.ones((3, 0
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: wire.pack_bits(EMPTY), r"pack_bits: bits has shape \(3, 0\); .* at least 1"),
-        (lambda: wire.pack_bits(X[0, 0]), r"pack_bits: bits has shape \(\)"),
-        (lambda: wire.unpack_bits(BYTES, 25, bool), r"packed is uint8 \(2, 3\).* uint8 \(2, 4\)"),
-        (lambda: wire.unpack_bits(X, 24, bool), r"packed is float32 \(2, 3\)"),
-        (lambda: wire.bit_plane_bytes(-1, 8), r"bit_plane_bytes: tokens=-1, k=8; need at least 0"),
-        (lambda: wire.event_bytes(1, 65536, 1), r"event_bytes: k=65536; .* bit planes"),
-        (lambda: wire.pack_events(X, 0), r"pack_events: capacity=0; .* at least 1"),
-        (lambda: wire.pack_events(X[0], 1), r"shape \(3,\); reshape it to \(tokens, k\)"),
-        (lambda: wire.unpack_events(BYTES, 2, 3, 2, bool), r"buffer is uint8 \(2, 3\).* \(4,\)"),
-        (lambda: wire.dense_bytes(1, 3, "int3"), r"unknown dense format 'int3'; did you mean 'int"),
-        (lambda: wire.dense_bytes(1, 0, "int4"), r"dense_bytes: tokens=1, d=0"),
-        (lambda: wire.pack_dense(X, "flaot32"), r"did you mean 'float32'\?"),
-        (lambda: wire.pack_dense(BYTES, "int8"), r"pack_dense: x is uint8; cast it to float32"),
-        (lambda: wire.pack_dense(X, "int2", KEY), r"format 'int2' got a key; only int8 and int4"),
-        (lambda: wire.unpack_dense(BYTES, 2, "int8", X.dtype), r"must be uint8 \(2, 4\)"),
-        (lambda: wire.gradient_bytes(1, 3, "int2"), r"unknown gradient format 'int2'"),
-        (lambda: wire.pack_gradient(X, "int2", KEY), r"unknown gradient format 'int2'"),
-        (lambda: wire.pack_gradient(X, "int8", None), r"stochastic rounding needs a key"),
-        (lambda: wire.pack_gradient(BYTES, "int8", KEY), r"pack_gradient: g is uint8; cast it"),
-        (lambda: wire.unpack_gradient(BYTES, 3, "int2", X.dtype), r"unknown gradient format"),
-        (lambda: wire.unpack_gradient(BYTES, 3, "bfloat16", X.dtype), r"must be uint16 \(2, 3\)"),
+        (lambda: spikes.pack_bits(EMPTY), r"pack_bits: bits has shape \(3, 0\); .* at least 1"),
+        (lambda: spikes.pack_bits(X[0, 0]), r"pack_bits: bits has shape \(\)"),
+        (lambda: spikes.unpack_bits(BYTES, 25, bool), r"packed is uint8 \(2, 3\).* uint8 \(2, 4\)"),
+        (lambda: spikes.unpack_bits(X, 24, bool), r"packed is float32 \(2, 3\)"),
+        (lambda: spikes.bit_plane_bytes(-1, 8), "bit_plane_bytes: tokens=-1, k=8; need at least 0"),
+        (lambda: spikes.event_bytes(1, 65536, 1), r"event_bytes: k=65536; .* bit planes"),
+        (lambda: spikes.pack_events(X, 0), r"pack_events: capacity=0; .* at least 1"),
+        (lambda: spikes.pack_events(X[0], 1), r"shape \(3,\); reshape it to \(tokens, k\)"),
+        (lambda: spikes.unpack_events(BYTES, 2, 3, 2, bool), r"buffer is uint8 \(2, 3\).* \(4,\)"),
+        (lambda: dense.dense_bytes(1, 3, "int3"), "unknown dense format 'int3'; did you mean 'int"),
+        (lambda: dense.dense_bytes(1, 0, "int4"), r"dense_bytes: tokens=1, d=0"),
+        (lambda: dense.pack_dense(X, "flaot32"), r"did you mean 'float32'\?"),
+        (lambda: dense.pack_dense(BYTES, "int8"), r"pack_dense: x is uint8; cast it to float32"),
+        (lambda: dense.pack_dense(X, "int2", KEY), r"format 'int2' got a key; only int8 and int4"),
+        (lambda: dense.unpack_dense(BYTES, 2, "int8", X.dtype), r"must be uint8 \(2, 4\)"),
+        (lambda: dense.gradient_bytes(1, 3, "int2"), r"unknown gradient format 'int2'"),
+        (lambda: dense.pack_gradient(X, "int2", KEY), r"unknown gradient format 'int2'"),
+        (lambda: dense.pack_gradient(X, "int8", None), r"stochastic rounding needs a key"),
+        (lambda: dense.pack_gradient(BYTES, "int8", KEY), r"pack_gradient: g is uint8; cast it"),
+        (lambda: dense.unpack_gradient(BYTES, 3, "int2", X.dtype), r"unknown gradient format"),
+        (lambda: dense.unpack_gradient(BYTES, 3, "bfloat16", X.dtype), r"must be uint16 \(2, 3\)"),
     ],
 )
 def test_errors_say_what_is_wrong(call, message):

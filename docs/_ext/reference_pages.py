@@ -10,7 +10,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from zoo.cli.main import COMMANDS, Command
+from zoo.cli.commands import COMMANDS, COMPARED, Command
 from zoo.config.keys import describe
 from zoo.config.specs import RunConfig
 
@@ -54,12 +54,11 @@ def keys() -> str:
 def commands(table: Mapping[str, Command], prefix: str = "snapjax") -> Iterator[tuple[str, Any]]:
     """Full name and module of every command, those of a command's own table included."""
     for name, command in table.items():
-        module = importlib.import_module(command.module)
-        below = getattr(module, "COMMANDS", None)
-        if below is None:
-            yield f"{prefix} {name}", module
+        full = f"{prefix} {name}"
+        if full == "snapjax compare":
+            yield from commands(COMPARED, full)
         else:
-            yield from commands(below, f"{prefix} {name}")
+            yield full, importlib.import_module(command.module)
 
 
 def option(action: argparse.Action) -> str:

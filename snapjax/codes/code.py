@@ -8,7 +8,7 @@ from snapjax.codes.dense_code import DenseCode, TopKCode, top_k_bytes
 from snapjax.codes.spike_code import LatencyCode, PhaseCode, RateCode, SpikeCode, TernaryCode
 from snapjax.errors import unknown_name
 from snapjax.neurons.surrogate import Surrogate
-from snapjax.wire import formats as wire
+from snapjax.wire import dense
 
 Params = dict[str, Any]
 
@@ -56,7 +56,7 @@ SPIKE_CODES: dict[str, type[SpikeCode]] = {
 }
 """Every spike code by name."""
 
-CODES = (*SPIKE_CODES, *wire.DENSE_FORMATS, "topk")
+CODES = (*SPIKE_CODES, *dense.DENSE_FORMATS, "topk")
 """The names of all codes: spikes, dense formats and top-k."""
 
 

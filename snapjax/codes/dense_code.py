@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snapjax.wire import formats as wire
+from snapjax.wire import dense
 
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class DenseCode:
-    """A baseline that sends every feature as a number; `format` is one of `wire.DENSE_FORMATS`.
+    """A baseline that sends every feature as a number; `format` is one of `dense.DENSE_FORMATS`.
 
     It learns nothing, and its gradient is that of the identity (straight through the rounding).
     """
@@ -27,7 +27,7 @@ class DenseCode:
 
     @property
     def bits(self) -> int:
-        return 8 * wire.dense_bytes(1, self.features, self.format)
+        return 8 * dense.dense_bytes(1, self.features, self.format)
 
     def init(self) -> dict[str, Params]:
         return {"encoder": {}, "decoder": {}}
@@ -36,10 +36,10 @@ class DenseCode:
         return x
 
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:
-        return wire.pack_dense(symbols, self.format)
+        return dense.pack_dense(symbols, self.format)
 
     def from_wire(self, decoder: Params, buffer: jax.Array, dtype: Any) -> jax.Array:
-        return wire.unpack_dense(buffer, self.features, self.format, dtype)
+        return dense.unpack_dense(buffer, self.features, self.format, dtype)
 
     def cotangent(self, encoder: Params, cotangent: jax.Array) -> jax.Array:
         return cotangent
@@ -79,11 +79,11 @@ class TopKCode(DenseCode):
         indices = jax.lax.bitcast_convert_type(index.astype(self._index_dtype), jnp.uint8)
         width = jnp.dtype(self._index_dtype).itemsize
         indices = indices.reshape(*index.shape[:-1], width * self.count)
-        return jnp.concatenate([wire.pack_dense(values, self.format), indices], axis=-1)
+        return jnp.concatenate([dense.pack_dense(values, self.format), indices], axis=-1)
 
     def from_wire(self, decoder: Params, buffer: jax.Array, dtype: Any) -> jax.Array:
         values, indices = jnp.split(buffer, [2 * self.count], axis=-1)
-        values = wire.unpack_dense(values, self.count, self.format, dtype)
+        values = dense.unpack_dense(values, self.count, self.format, dtype)
         width = jnp.dtype(self._index_dtype).itemsize
         shape = (*indices.shape[:-1], self.count, *((width,) if width > 1 else ()))
         index = jax.lax.bitcast_convert_type(indices.reshape(shape), self._index_dtype)

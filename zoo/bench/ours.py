@@ -6,7 +6,7 @@ from snapjax.parallel.sharding import make_mesh
 from zoo.bench.rounds import Run
 from zoo.config.specs import TrainSpec
 from zoo.data import Batch
-from zoo.models.model import Model
+from zoo.models.model import Model, without_boundaries
 from zoo.train import placement
 from zoo.train.state import State
 from zoo.train.step import Trainer
@@ -51,6 +51,4 @@ class Ours:
 
 def parameter_count(model: Model) -> int:
     """Numbers that a model is made of; those of its boundaries are not counted."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    shapes.pop("boundaries", None)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(without_boundaries(model.param_shape)))

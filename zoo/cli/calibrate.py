@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_batch_flags, add_cut_flags, add_set_flag, make_parser
 from zoo.config.old_names import current_method
 
 
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("calibrate", __doc__, "the method taken and every method's error")
     parser.add_argument("model", metavar="NAME", help="name, folder, file or Hub id of a model")
-    parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
-    parser.add_argument("--bits", type=float, default=1.0, help="a feature and hop")
-    parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
-    parser.add_argument("--code", default="phase")
+    add_cut_flags(parser)
     parser.add_argument(
         "--method",
         type=current_method,
@@ -38,8 +35,7 @@ def parser() -> argparse.ArgumentParser:
         help="by the output's error, or by 1 - Spearman on the pairs and scores of the data",
     )  # fmt: skip
     parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    add_batch_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
     return parser
 

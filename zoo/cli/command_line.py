@@ -68,6 +68,20 @@ def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
     )  # fmt: skip
 
 
+def add_cut_flags(parser: argparse.ArgumentParser) -> None:
+    """How a model is cut and what its boundaries send."""
+    parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
+    parser.add_argument("--bits", type=float, default=1.0, help="a feature and hop")
+    parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
+    parser.add_argument("--code", default="phase")
+
+
+def add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    """How data are gone through."""
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+
+
 def main(parser: argparse.ArgumentParser, run: Run, argv: Sequence[str] | None) -> int:
     """Parses, runs, and gives the exit code.
 

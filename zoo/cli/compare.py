@@ -3,12 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from zoo.cli.main import Command, dispatch
+from zoo.cli.commands import COMPARED
+from zoo.cli.dispatch import dispatch
 
-COMMANDS = {
-    "models": Command("zoo.cli.compare_models", "score trained models on one data set"),
-    "runs": Command("zoo.cli.compare_runs", "a dense run and a spiking run, with their curves"),
-}
 ABOUT = "Puts models or runs side by side in one table, as JSON and Markdown, with a picture.\n"
 MORE = """\
 Example:
@@ -19,4 +16,4 @@ Example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[2:] if argv is None else argv
-    return dispatch("snapjax compare", ABOUT, COMMANDS, MORE, arguments)
+    return dispatch("snapjax compare", ABOUT, COMPARED, MORE, arguments)

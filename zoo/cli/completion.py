@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from zoo.cli import command_line
 from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.commands import COMMANDS, COMPARED
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -46,8 +47,6 @@ def run(args: argparse.Namespace) -> Answer:
 
 def vocabulary() -> Iterator[Words]:
     """The words of every subcommand, those that only lead to others included."""
-    from zoo.cli.compare import COMMANDS as COMPARED
-    from zoo.cli.main import COMMANDS
     from zoo.config.presets import PRESETS
     from zoo.models.registry import list_models
     from zoo.pretrained.hugging_face.known import KNOWN

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_batch_flags, add_cut_flags, add_set_flag, make_parser
 from zoo.cli.training import add_run_flags, join_processes, train_until_stopped
 from zoo.config.old_names import current_method
 
@@ -26,10 +26,7 @@ from zoo.config.old_names import current_method
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("distill", __doc__, "the run's summary")
     parser.add_argument("teacher", metavar="NAME", help="name, folder, file or Hub id of a model")
-    parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
-    parser.add_argument("--bits", type=float, default=1.0, help="a feature and hop")
-    parser.add_argument("--steps", type=int, default=8, help="spikes a feature may send, at most")
-    parser.add_argument("--code", default="phase")
+    add_cut_flags(parser)
     parser.add_argument(
         "--method",
         type=current_method,
@@ -44,9 +41,8 @@ def parser() -> argparse.ArgumentParser:
         help="which parameters",
     )
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=0)
+    add_batch_flags(parser)
     add_set_flag(parser, "any other value of the run, such as data.sequence=64")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     add_run_flags(parser)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_batch_flags, add_set_flag, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,8 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--neighbours", type=int, default=10,
         help="how many nearest texts a partner is drawn from; default: %(default)s",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    add_batch_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="a .csv file")
     return parser
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from snapjax.codes.code import CODES
 from snapjax.neurons.surrogate import SURROGATES
-from snapjax.wire.formats import GRADIENT_FORMATS
+from snapjax.wire.dense import GRADIENT_FORMATS
 from zoo.config.data import RESAMPLES, TASKS, TOKENIZERS
 from zoo.config.specs import CALIBRATIONS, PRECISIONS, TRAINABLE, RunConfig
 

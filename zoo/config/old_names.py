@@ -1,7 +1,10 @@
 """What files and commands of version 0.1.0 call things, and their names now.
 
-Everything that reads a saved file or a key of a user goes through here, so that the rest of the
-code knows one name for each thing.
+Keys of a config and names of parameters go through here, whether out of a file or from a user, so
+that the rest of the code knows one name for each thing. Three more old names are read where they
+are: the fields of a boundary in `snapjax/settings.py` (`_OLD_FIELDS`; snapjax does not import zoo),
+the cosine of an encoder, once called "accuracy", in `zoo/train/logbook.py` (`current_row`) and in
+`zoo/evaluation/cards.py`. Keys of a batch are refused by `zoo/models/bert/modeling.py` (`RENAMED`).
 """
 
 import re
@@ -52,6 +55,24 @@ def current_method(name: str) -> str:
       'sensitivity_pca_refit'
     """
     return current_value("model.calibration", name)
+
+
+def current_section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys and values of one section of a config now.
+
+    Args:
+      section: its name, such as "train".
+      values: as saved or given, by key.
+
+    Example:
+      >>> current_section("train", {"trains": "all", "epochs": 2})
+      {'trainable': 'all', 'epochs': 2}
+    """
+    made = {}
+    for old, value in values.items():
+        key = current_key(f"{section}.{old}")
+        made[key.rpartition(".")[2]] = current_value(key, value)
+    return made
 
 
 def current_parameter(name: str) -> str:

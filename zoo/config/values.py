@@ -53,10 +53,8 @@ def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where} must be a JSON object, got {type(values).__name__}")
     known = {entry.name: entry for entry in fields(kind)}
     made = {}
-    for key, value in values.items():
-        section_name = where.rpartition(".")[2] if "." in where else ""
-        key = old_names.current_key(f"{section_name}.{key}").rpartition(".")[2]
-        value = old_names.current_value(f"{section_name}.{key}", value)
+    section_name = where.rpartition(".")[2] if "." in where else ""
+    for key, value in old_names.current_section(section_name, values).items():
         if key not in known:
             raise unknown_name(f"key in {where}", key, known)
         section = known[key].default_factory

@@ -16,8 +16,8 @@ from snapjax import cost
 from snapjax.parallel.sharding import AXES, place
 from zoo.config.specs import TrainSpec
 from zoo.data import DataSpec, load
-from zoo.models.model import Batch, Model, Params
-from zoo.models.registry import create_model
+from zoo.models.model import Batch, Model, Params, without_boundaries
+from zoo.models.registry import budget_of, create_model
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.locate import list_pretrained
 from zoo.train.step import Trainer
@@ -110,7 +110,7 @@ def build(
     if steps is not None:
         boundary = replace(boundary, steps=steps)
     if bits is not None:
-        boundary = replace(boundary, budget=max(1, round(bits * boundary.features)))
+        boundary = replace(boundary, budget=budget_of(boundary.features, bits))
     return model.with_boundary(boundary), None
 
 
@@ -169,10 +169,9 @@ def abstract_mesh(data: int, stages: int) -> AbstractMesh:
 
 def parameter_counts(model: Model) -> tuple[int, int]:
     """(numbers of the model, numbers of its boundaries, plans included)."""
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0)))
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    boundaries = count(shapes.pop("boundaries", {}))
-    return count(shapes), boundaries
+    shapes = model.param_shape
+    return count(without_boundaries(shapes)), count(shapes.get("boundaries", {}))
 
 
 def trace_step(model: Model, setting: Setting) -> cost.Counts:
@@ -198,8 +197,7 @@ def trace_step(model: Model, setting: Setting) -> cost.Counts:
             trainer.step, trainer.state_shape, batch, cond="exact", parameters=parameters
         )
     stages = model.config.stages
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    placed = jax.eval_shape(lambda params: place(params, stages), shapes)
+    placed = jax.eval_shape(lambda params: place(params, stages), model.param_shape)
     pipeline = model.pipeline(mesh, setting.microbatches)
     forward = lambda placed, batch: pipeline(placed, batch, None).samples
     return cost.trace(forward, placed, batch, cond="exact", parameters=parameters)
@@ -211,7 +209,7 @@ def schedule_of(model: Model, setting: Setting, profile: str | cost.Profile) -> 
     pipeline = model.pipeline(mesh, setting.microbatches)
     count = setting.batch // setting.data // setting.microbatches
     batch = batch_shapes(model, replace(setting, batch=count, microbatches=1, data=1))
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.param_shape
     stages, each = model.config.stages, model.config.layers // model.config.stages
     blocks = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[:each], tree), shapes["blocks"])
     x = jax.eval_shape(model.embed, shapes, batch)

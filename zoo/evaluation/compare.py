@@ -12,6 +12,7 @@ from rich.table import Table
 
 from snapjax.boundary import Boundary
 from snapjax.codes.code import SPIKE_CODES
+from zoo.config.old_names import current_section
 from zoo.utils.files import read_json
 
 Record = dict[str, Any]
@@ -78,8 +79,8 @@ def weights_of(record: Mapping[str, Any]) -> str:
     """
     config = record.get("config")
     if "teacher" in record:
-        train = {} if config is None else config["train"]
-        alone = train.get("trainable", train.get("trains")) == "boundaries"
+        train = {} if config is None else current_section("train", config["train"])
+        alone = train.get("trainable") == "boundaries"
         pairs = config is not None and config.get("distill", {}).get("similarity")
         how = "boundaries alone " * bool(alone) + "on pairs " * bool(pairs)
         origin = f"distilled {how}for {record['step']} steps"

@@ -6,7 +6,7 @@ from snapjax.boundary import Boundary
 from zoo.config.specs import ModelSpec
 from zoo.models.calibration import METHODS, PLAIN
 from zoo.models.model import Model
-from zoo.models.registry import create_model, default_boundary
+from zoo.models.registry import budget_of, create_model, default_boundary
 
 
 def build_model(spec: ModelSpec, **sizes: Any) -> Model:
@@ -47,7 +47,7 @@ def build_boundary(spec: ModelSpec, width: int) -> Boundary:
         width,
         code=default.code if spec.code is None else spec.code,
         steps=spec.steps,
-        budget=max(1, round(spec.bits_per_feature * width)),
+        budget=budget_of(width, spec.bits_per_feature),
         surrogate=spec.gradient() or default.surrogate,
         gradient_wire=spec.gradient_wire,
     )

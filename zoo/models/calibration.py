@@ -16,7 +16,7 @@ from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
 from zoo.data import Batch
 from zoo.models.layers import output
-from zoo.models.model import Model, Params, real_tokens
+from zoo.models.model import Model, Params, real_tokens, without_boundaries
 
 DRAWS = 4  # random projections of each sample's output
 
@@ -164,8 +164,7 @@ class Target:
         Raises:
           ValueError: they are all alike, as those of one sample are.
         """
-        rest = {name: value for name, value in params.items() if name != "boundaries"}
-        made = _outputs(dense, rest, batches)
+        made = _outputs(dense, without_boundaries(params), batches)
         if not (made - made.mean(0)).any():
             raise ValueError(
                 f"{dense.config.name}: {len(made)} held-out samples have one output, so that no "

@@ -7,6 +7,7 @@ plain nested dicts in the canonical layout of `snapjax.parallel.sharding`.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -113,6 +114,12 @@ class Model:
         """Canonical parameters, random, in float32."""
         return jax.jit(self._init)(key)  # as one program: op by op it takes seconds longer
 
+    @cached_property
+    def param_shape(self) -> Params:
+        """Shapes and dtypes of the canonical parameters, as `jax.ShapeDtypeStruct`s; only to be
+        read, because it is kept: `init` takes a while to trace."""
+        return jax.eval_shape(self._init, jax.random.key(0))
+
     def _init(self, key: jax.Array) -> Params:
         config = self.config
         key_ends, key_blocks, key_boundary = jax.random.split(key, 3)
@@ -123,7 +130,7 @@ class Model:
 
     def with_new_boundaries(self, params: Params, key: jax.Array) -> Params:
         """`params` with fresh boundaries, for instance to cut a dense model with spikes."""
-        params = {name: value for name, value in params.items() if name != "boundaries"}
+        params = without_boundaries(params)
         cuts = self.config.stages - 1
         if cuts:
             ends = [self.boundary.init(k) for k in jax.random.split(key, cuts)]
@@ -280,6 +287,11 @@ class Model:
         """The stacked blocks of one stage, from canonical parameters."""
         each = split_layers(self.config.layers, self.config.stages)
         return jax.tree.map(lambda leaf: leaf[stage * each : (stage + 1) * each], params["blocks"])
+
+
+def without_boundaries(params: Params) -> Params:
+    """The dense part of parameters."""
+    return {name: tree for name, tree in params.items() if name != "boundaries"}
 
 
 def real_tokens(batch: Batch) -> Any:

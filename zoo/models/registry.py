@@ -103,11 +103,28 @@ def spike_boundary(
     Raises:
       ValueError: an unknown code, or a value out of range.
     """
-    if not 0 < bits_per_feature < math.inf:
-        raise ValueError(f"bits={bits_per_feature} a feature must be a positive number")
-    budget = max(1, round(bits_per_feature * features))
+    budget = budget_of(features, bits_per_feature)
     surrogate = Surrogate("sigmoid", 2.0)
     return Boundary(features, code=code, steps=steps, budget=budget, surrogate=surrogate)
+
+
+def budget_of(features: int, bits_per_feature: float) -> int:
+    """The budget of a boundary in bits a token, at least 1, from its bits a feature.
+
+    Args:
+      features: width of the activation.
+      bits_per_feature: on average over the features.
+
+    Raises:
+      ValueError: not a positive and finite number of bits.
+
+    Example:
+      >>> budget_of(features=64, bits_per_feature=1.5)
+      96
+    """
+    if not 0 < bits_per_feature < math.inf:
+        raise ValueError(f"bits={bits_per_feature} a feature must be a positive number")
+    return max(1, round(bits_per_feature * features))
 
 
 def create_model(

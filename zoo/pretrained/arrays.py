@@ -26,17 +26,7 @@ def to_params(model: Model, arrays: Arrays) -> Params:
       ValueError: one error that lists every array that is missing, unknown or of another shape.
     """
     current = {current_parameter(name): array for name, array in arrays.items()}
-    return unflatten(current, shapes_of(model))
-
-
-def shapes_of(model: Model) -> Params:
-    """The shapes and dtypes of a model's parameters."""
-    return jax.eval_shape(model.init, jax.random.key(0))
-
-
-def without_boundaries(params: Params) -> Params:
-    """The dense part of parameters."""
-    return {name: tree for name, tree in params.items() if name != "boundaries"}
+    return unflatten(current, model.param_shape)
 
 
 def serialise(arrays: Arrays, metadata: Mapping[str, str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zoo.models.model import Params
+from zoo.models.model import Params, without_boundaries
 from zoo.pretrained import single_file
 from zoo.pretrained.hugging_face import export
 from zoo.pretrained.pretrained_model import Pretrained
@@ -44,7 +44,7 @@ def convert(loaded: Pretrained, out: Path) -> Params:
         out, model, params, tokenizer=loaded.tokenizer, preprocessing=source.preprocessing,
         labels=loaded.class_names,
     )  # fmt: skip
-    return {name: tree for name, tree in params.items() if name != "boundaries"}
+    return without_boundaries(params)
 
 
 def _is_file(out: Path) -> bool:

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 
 from snapjax.errors import unknown_name
-from zoo.models.model import Params
+from zoo.models.model import Params, without_boundaries
 from zoo.pretrained import locate, published
 from zoo.pretrained.arrays import (
     Arrays,
     digest,
     digest_of,
     serialise,
-    shapes_of,
     to_arrays,
     to_params,
-    without_boundaries,
 )
 from zoo.pretrained.hugging_face.known import KNOWN
 from zoo.pretrained.hugging_face.tensors import WEIGHTS, Tensors
@@ -94,7 +92,7 @@ def load(folder: Path) -> Pretrained:
         model, config = rebuild(record)
         below = _base_of(record)
         # Its other boundaries, or another head, are no part of this model.
-        wanted = flatten(shapes_of(model)).keys()
+        wanted = flatten(model.param_shape).keys()
         taken = {name: array for name, array in below.arrays.items() if name in wanted}
         params = to_params(model, {**taken, **Tensors([folder / WEIGHTS])})
     except ValueError as error:

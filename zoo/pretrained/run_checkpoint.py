@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from zoo import checkpoint
-from zoo.pretrained.arrays import shapes_of
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.record import rebuild, source_of
 
@@ -31,6 +30,6 @@ def load(folder: Path, averaged: bool = True) -> Pretrained:
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
     part = "ema" if averaged and config.train.ema else "params"
-    tree, record = checkpoint.load(path, {part: shapes_of(model)}, model=model.config.name)
+    tree, record = checkpoint.load(path, {part: model.param_shape}, model=model.config.name)
     source = source_of(record, folder.name, {})
     return Pretrained(model, tree[part], config, record, record.get("tokenizer"), source)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import jax
 
 from snapjax.boundary import Boundary
-from zoo.models.model import Model, Params
+from zoo.models.model import Model, Params, without_boundaries
 from zoo.models.registry import default_boundary
-from zoo.pretrained.arrays import without_boundaries
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.utils.trees import flatten, unflatten
 

@@ -18,7 +18,7 @@ from zoo.config.data import TOKENIZERS
 from zoo.config.specs import DistillSpec, RunConfig
 from zoo.models.layers import output
 from zoo.models.losses import Arrays
-from zoo.models.model import Model, Params
+from zoo.models.model import Model, Params, without_boundaries
 from zoo.models.registry import family_of
 from zoo.pretrained.arrays import digest
 from zoo.pretrained.pretrained_model import Pretrained
@@ -46,8 +46,7 @@ class Teacher:
     @classmethod
     def from_model(cls, model: Model, params: Params, spec: DistillSpec) -> "Teacher":
         """The dense model behind any cut one."""
-        dense = {name: tree for name, tree in params.items() if name != "boundaries"}
-        return cls(model.cut(1), dense, spec)
+        return cls(model.cut(1), without_boundaries(params), spec)
 
     def replicate(self, mesh: Mesh) -> "Teacher":
         """The same teacher with its parameters on every device of a mesh."""
@@ -195,8 +194,7 @@ def check_teacher(teacher: Pretrained, config: RunConfig) -> None:
 
 def teacher_record(teacher: Pretrained) -> dict[str, Any]:
     """Which weights teach, JSON-able: where they come from, and the SHA-256 of the parameters."""
-    dense = {name: tree for name, tree in teacher.params.items() if name != "boundaries"}
-    arrays = flatten(jax.device_get(dense))
+    arrays = flatten(jax.device_get(without_boundaries(teacher.params)))
     return {
         "source": teacher.source.source,
         "sha256": dict(teacher.source.sha256),

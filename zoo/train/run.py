@@ -30,7 +30,7 @@ from zoo.train.logbook import SCORES, read_metrics
 from zoo.train.loop import Loop, Run
 from zoo.train.resume import Saved, restore
 from zoo.train.start import Inputs, build_model, check_training, init_params, load_inputs
-from zoo.train.state import State, param_shape
+from zoo.train.state import State
 from zoo.train.step import Scores, Trainer
 from zoo.train.stop import StopRequest
 from zoo.utils.files import write_json
@@ -148,7 +148,7 @@ def check_folder(out: Path, resume: bool) -> bool:
 
 def headline(config: RunConfig, model: Model, mesh: Mesh, data: Data, steps: int) -> str:
     """A run in one line, before it begins."""
-    trainable, _ = split_plan(param_shape(model))
+    trainable, _ = split_plan(model.param_shape)
     return (
         f"{config.name}: {model.config.name}, {count_trainable(trainable):,} parameters, "
         f"{model.config.stages} stages on {placement.describe(mesh)}; "

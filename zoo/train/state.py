@@ -6,7 +6,6 @@ its devices. The optimiser's moments are trees like the parameters, and are laid
 `zoo.train.step.Trainer` goes from one to the other.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -41,15 +40,6 @@ class State(NamedTuple):
     finite: jax.Array
 
 
-@cache
-def param_shape(model: Model) -> Params:
-    """Shapes and dtypes of a model's canonical parameters; to be read only.
-
-    Kept, because a run asks for them several times, and `Model.init` takes a while to trace.
-    """
-    return jax.eval_shape(model.init, jax.random.key(0))
-
-
 def init_state(params: Params, optimiser: optax.GradientTransformation, averaged: bool) -> State:
     """The state before the first step, in the layout of the parameters; traceable.
 
@@ -66,9 +56,7 @@ def init_state(params: Params, optimiser: optax.GradientTransformation, averaged
 
 def state_shape(model: Model, optimiser: optax.GradientTransformation, averaged: bool) -> State:
     """Shapes and dtypes of a canonical state of a model, as `jax.ShapeDtypeStruct`s."""
-    return jax.eval_shape(
-        lambda params: init_state(params, optimiser, averaged), param_shape(model)
-    )
+    return jax.eval_shape(lambda params: init_state(params, optimiser, averaged), model.param_shape)
 
 
 def to_ranks(tree: Any, ranks: int, stages: int) -> Any:

@@ -17,7 +17,7 @@ from zoo.models.model import Model, Objective, Params
 from zoo.train import placement
 from zoo.train.distillation import Teacher
 from zoo.train.optimiser import make_optimiser, move_average, schedule
-from zoo.train.state import State, from_ranks, init_state, param_shape, to_ranks
+from zoo.train.state import State, from_ranks, init_state, to_ranks
 
 
 class Metrics(NamedTuple):
@@ -70,7 +70,7 @@ class Trainer:
     @cached_property
     def state_shape(self) -> State:
         """Shapes and dtypes of a sharded state."""
-        return jax.eval_shape(self._init, param_shape(self.model))
+        return jax.eval_shape(self._init, self.model.param_shape)
 
     @cached_property
     def state_sharding(self) -> State:

@@ -19,7 +19,6 @@ from zoo.data import Batch, Split
 from zoo.data.batches import grouped_epoch, trimmed
 from zoo.models.layers import output
 from zoo.models.model import Model
-from zoo.train.state import param_shape
 
 # Start of a device's kind, as jax calls it -> the profile that has its peak rates.
 PROFILES = {
@@ -39,7 +38,7 @@ def flops_per_sample(model: Model, batch: Any) -> float:
       model: the model.
       batch: of one sample, arrays or their shapes.
     """
-    trainable, plans = split_plan(param_shape(model))
+    trainable, plans = split_plan(model.param_shape)
     key = jax.eval_shape(jax.random.key, 0)
 
     def loss(trainable: Any, plans: Any, batch: Any, key: jax.Array) -> jax.Array:
@@ -53,7 +52,7 @@ def flops_per_sample(model: Model, batch: Any) -> float:
 
 def tokens_per_sample(model: Model, batch: Any) -> int:
     """Tokens that cross a boundary for one sample; takes what `flops_per_sample` does."""
-    return int(jax.eval_shape(model.embed, param_shape(model), batch).shape[1])
+    return int(jax.eval_shape(model.embed, model.param_shape, batch).shape[1])
 
 
 def shapes_of_samples(

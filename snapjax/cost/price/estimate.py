@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer
 from snapjax.cost.price import energy, latency
@@ -121,17 +120,6 @@ class Estimate:
         """The same with every spike operand dense."""
         return energy.mac_ac(self.macs, 0)
 
-    if TYPE_CHECKING:  # `snapjax.cost.report.methods` attaches its functions under these names
-
-        def table(self, depth: int = 3) -> str:
-            """Readable text: see `snapjax.cost.table`."""
-
-        def to_dict(self) -> dict[str, Any]:
-            """Everything, in JSON's own types: see `snapjax.cost.to_dict`."""
-
-        def html(self, title: str = "Cost") -> str:
-            """One page with charts: see `snapjax.cost.html`."""
-
 
 def estimate(
     counts: Counts,
@@ -141,23 +129,10 @@ def estimate(
     schedule: Schedule | None = None,
     cut: Cut | None = None,
 ) -> Estimate:
-    """What a program costs on a hardware profile.
-
-    Args:
-      counts: from `snapjax.cost.trace`.
-      profile: a name of `list_profiles()`, a TOML file, or a `Profile`.
-      overlap: the links work while the devices compute, all of the time; otherwise they take turns.
-      schedule: of a pipeline; None where there is none or the program's own is enough.
-      cut: what one message of spikes stands for, to compare it with dense activations.
+    """The figures of `snapjax.cost.estimate`, which takes the same and adds the reports.
 
     Raises:
       ValueError: for a profile that does not exist or is not one.
-
-    Example:
-      >>> from snapjax.cost.counts import Op
-      >>> counts = Counts(ops=(Op("layer", "dot_general", "mac", 1e6, "float32", 32),))
-      >>> estimate(counts, "snap-mesh").energy_parts["compute"].value  # 4.6 pJ each
-      4600000.0
     """
     profile = load_profile(profile)
     price = lambda function: over_range(function, profile)

@@ -30,6 +30,9 @@ from zoo.models.layers import (
 
 Batch = dict[str, jax.Array]
 TASKS = ("mlm", "classify", "encode")
+RENAMED = {"token": "input_ids", "type": "token_type_ids", "mask": "attention_mask"}
+"""Keys of a batch in version 0.1.0, and their names now."""
+
 INIT = nn.initializers.truncated_normal(0.02)  # of all tables and matrices, as in the paper's code
 
 
@@ -184,6 +187,9 @@ def _head(config: BertConfig, batch: Batch, x: jax.Array) -> tuple[nn.Module, tu
 
 
 def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
+    for old, name in RENAMED.items():
+        if old in batch:  # which nothing reads: without its mask a batch would give other results
+            raise ValueError(f"{config.name}: batch[{old!r}] is now called {name!r}; rename it")
     needed = ("input_ids", "position") if config.task == "mlm" else ("input_ids",)
     for name in needed:
         if name not in batch:

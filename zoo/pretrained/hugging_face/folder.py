@@ -6,11 +6,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from snapjax.errors import unknown_name
-from zoo.models import config_map as fields
+from zoo.models import config_map
 from zoo.models.model import Model, Params
 from zoo.models.registry import FAMILIES, registered
 from zoo.models.weight_map import to_ours
@@ -87,7 +86,7 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
             text = sentence.lowered(text)
     model = replace(model, config=replace(model.config, name=_name(model)))
-    labels = fields.labels(theirs) if model.config.task == "classify" else None
+    labels = config_map.labels(theirs) if model.config.task == "classify" else None
     return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
 
 
@@ -124,8 +123,7 @@ def convert(
     if config is not None:
         lines, table = weights.table_for(theirs, source, config)
         model = Model(family, config)
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
-        params, more = to_ours(table, source, shapes, config.layers)
+        params, more = to_ours(table, source, model.param_shape, config.layers)
         problems += lines + more
     if problems:
         hint = (

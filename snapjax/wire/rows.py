@@ -1,0 +1,48 @@
+"""What all formats share: codes of a few bits packed into bytes, and checks of sizes and shapes."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+
+def pack_codes(codes: jax.Array, width: int) -> jax.Array:
+    """(..., n) uint8 below 2^width -> (..., ceil(n * width / 8)) uint8; width 1, 2, 4 or 8.
+
+    Strided: 0.33 ms for 4096 x 381 float32 spikes on 2 CPU cores; jnp.packbits takes 0.70, shift
+    and reduce 0.72, multiply and sum 0.65. For 384, without padding, all four take 0.34.
+    """
+    per_byte = 8 // width
+    padding = -codes.shape[-1] % per_byte
+    codes = jnp.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, padding)])
+    packed = codes[..., ::per_byte]
+    for i in range(1, per_byte):
+        packed = packed | codes[..., i::per_byte] << (width * i)
+    return packed
+
+
+def unpack_codes(packed: jax.Array, n: int, width: int) -> jax.Array:
+    """Inverse of `pack_codes`: (..., n) uint8; for bits as fast as jnp.unpackbits."""
+    per_byte = 8 // width
+    shifts = jnp.arange(0, 8, width, dtype=jnp.uint8).reshape((1,) * packed.ndim + (per_byte,))
+    codes = packed[..., None] >> shifts & (2**width - 1)
+    return codes.reshape(*packed.shape[:-1], packed.shape[-1] * per_byte)[..., :n]
+
+
+def check_sizes(where: str, tokens: int, name: str, width: int) -> None:
+    if tokens < 0 or width < 1:
+        raise ValueError(f"{where}: tokens={tokens}, {name}={width}; need at least 0 and 1")
+
+
+def check_rows(what: str, x: jax.Array, floats: bool = False) -> None:
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{what} has shape {x.shape}; its last dimension must be at least 1")
+    if floats and x.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+        raise ValueError(f"{what} is {x.dtype}; cast it to float32, bfloat16 or float16")
+
+
+def check_buffer(
+    what: str, buffer: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.uint8
+) -> None:
+    if buffer.shape != shape or buffer.dtype != dtype:
+        wanted = f"{jnp.dtype(dtype)} {shape}"
+        raise ValueError(f"{what} is {buffer.dtype} {buffer.shape}; it must be {wanted}")
