@@ -287,7 +287,7 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
-        (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 place"),
+        (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 device"),
     ],
 )
 def test_the_script_refuses(arguments, message):
