@@ -1,7 +1,7 @@
 """Turns a finished run into a model that ships: weights, config, tokenizer and a card.
 
   python scripts/export_pretrained.py runs/digits_hnn vit_nano_patch2_8.hnn_digits \
-    --command "python scripts/train.py digits_hnn" --data "..." --data-licence "CC BY 4.0" \
+    --command "snapjax train digits_hnn" --data "..." --data-licence "CC BY 4.0" \
     --hardware "2 CPU cores" --limits "..."
 
 With --base, what is equal in another model is left out and taken from there: of a model whose
@@ -32,8 +32,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--scores", type=Path, metavar="JSON",
-        help="what evaluate.py --json printed of it, for the card, where the run's own validation "
-        "is not what it is judged by",
+        help="what `snapjax evaluate --json` printed of it, for the card, where the run's own "
+        "validation is not what it is judged by",
     )  # fmt: skip
     return parser.parse_args(argv)
 

@@ -7,19 +7,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<mark>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=mark)", re.M | re.S)
+_INDENTED = re.compile(r"^ {4}((?:snapjax|make|python) .*)$", re.M)
 _MADE = ("_build", "api")
 _ENDS = {"|", "&&", ";"}
 
 
 def pages() -> list[Path]:
-    """Every page that is in the repository."""
+    """Every page that is in the repository, those of models included."""
     docs = [
         path
         for path in sorted((ROOT / "docs").rglob("*.md"))
         if not any(part in _MADE for part in path.relative_to(ROOT / "docs").parts)
         and path.name not in ("configuration.md", "commands.md")
     ]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *docs]
+    own = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    of_models = sorted((ROOT / "zoo").rglob("README.md"))
+    return [*own, ROOT / "examples" / "README.md", *docs, *of_models]
 
 
 def name_of(path: Path) -> str:
@@ -47,7 +50,7 @@ def words(line: str) -> Iterator[list[str]]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Every command in a page's blocks without a language."""
+    """Every command in a page's blocks without a language, and in the indented ones of cards."""
     text = path.read_text(encoding="utf-8")
     made = []
     for block in blocks(text, ""):
@@ -55,6 +58,8 @@ def commands(path: Path) -> list[list[str]]:
             continue  # Python that needs files which are not here
         for line in block.replace("\\\n", " ").splitlines():
             made += words(line)
+    for line in _INDENTED.findall(_FENCE.sub("", text)):
+        made += words(line)
     return made
 
 

@@ -111,5 +111,5 @@ def test_a_table_of_something_else_is_not_added_to(tmp_path):
         compare.rows_of(tmp_path / "nowhere.json", {})
     for damaged in ({}, {"rows": 3}, {"rows": [{"code": "int8"}]}, {"rows": ["int8"]}):
         write_json(out, damaged)
-        with pytest.raises(ValueError, match=r"table.json: has no rows as compare_models.py"):
+        with pytest.raises(ValueError, match=r"table.json: has no rows as `snapjax compare mo"):
             compare.rows_of(out, {})

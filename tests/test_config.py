@@ -17,7 +17,7 @@ from zoo.models.registry import default_boundary
 def test_presets_say_how_they_are_run_and_come_back_from_json(name):
     config = get_preset(name)
     assert config.name == name
-    assert f"python scripts/train.py {name}" in PRESETS[name].__doc__
+    assert f"snapjax train {name}" in PRESETS[name].__doc__
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -157,8 +157,8 @@ def test_the_command_of_a_run_makes_its_config_again_and_names_no_place_of_a_mac
     usual = ["train.epochs=3", "data.image_size=28", "data.mean=0.5,0.25", "data.std=1,2"]
     for source in ("topics", "fashion_mnist", "zalando/fashion_mnist"):
         config = override(get_preset("digits_ann"), [*usual, f"data.source={source}"])
-        script, path, name, *words = command(config).split()
-        assert (script, path, name) == ("python", "scripts/train.py", "digits_ann")
+        program, verb, name, *words = command(config).split()
+        assert (program, verb, name) == ("snapjax", "train", "digits_ann")
         assert set(words[::2]) == {"--set"}
         assert override(get_preset(name), words[1::2]) == config
     for source in (str(tmp_path), "../data", "./digits", "~/books", "one/two/three"):

@@ -102,9 +102,7 @@ def test_two_runs_side_by_side(finished, tmp_path):
         assert abs(mine["accuracy"] - theirs["accuracy"]) <= 1 / 360 + 1e-9
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.02)
         assert f"| {mine['loss']:.4f} |" in done.stdout
-    assert made["commands"]["ann"].startswith(
-        "python scripts/train.py digits_ann --set train.epochs=2"
-    )
+    assert made["commands"]["ann"].startswith("snapjax train digits_ann --set train.epochs=2")
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -143,6 +143,7 @@ CODE = [
     for path in pages()
     for code in blocks(path.read_text(encoding="utf-8"), "python")
     if "jax_num_cpu_devices" not in code  # the README's, which runs in a process of its own
+    and '("minilm_l6' not in code  # needs weights that are not here
 ]
 
 
@@ -176,5 +177,7 @@ def test_paths_and_links_lead_somewhere(path):
 @pytest.mark.parametrize("path", pages(), ids=name_of)
 def test_names_are_names(path):
     text = path.read_text(encoding="utf-8")
+    if path.name == "CHANGELOG.md":
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.M)  # a table's old names
     for name in re.findall(r"`((?:snapjax|zoo)(?:\.\w+)+)(?:\([^`]*\))?`", text):
         pkgutil.resolve_name(name)

@@ -15,6 +15,7 @@ of the same commit:
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from command_lines import cli
 from safetensors.numpy import load_file
 
 from snapjax.boundary import Boundary
-from zoo.cli import calibrate, distill
+from zoo.cli import calibrate, distill, evaluate
+from zoo.cli.completion import vocabulary
 from zoo.config.data import DataSpec
 from zoo.config.old_names import VALUES, current_tree, saved_tree
 from zoo.config.presets import get_preset
@@ -141,6 +143,24 @@ def test_old_keys_and_values_are_read_on_the_command_line():
     assert distill.parser().parse_args(asked).method == "sensitivity_pca_refit"
     assert tuple(METHODS) == CALIBRATIONS
     assert set(VALUES["model.calibration"].values()) <= set(METHODS)
+
+
+def test_old_options_are_read_and_not_shown():
+    scored, taught = evaluate.parser(), distill.parser()
+    assert scored.parse_args(["model", "--places", "2"]).ranks == 2
+    assert scored.parse_args(["model"]).ranks == 1
+    given = ["minilm_l6", "--data", "a.txt"]
+    assert taught.parse_args([*given, "--trains", "boundaries"]).trainable == "boundaries"
+    assert taught.parse_args(given).trainable == "all"
+    with pytest.raises(SystemExit):
+        taught.parse_args([*given, "--trains", "nothing"])
+    shown = scored.format_help() + taught.format_help()
+    scripts = {flag for words in vocabulary() for flag in words.flags}
+    for old, new in (("--places", "--ranks"), ("--trains", "--trainable")):
+        assert re.search(rf"{new}\b", shown)
+        assert not re.search(rf"{old}\b", shown)
+        assert new in scripts
+        assert old not in scripts
 
 
 def test_an_old_boundary_is_read_and_an_unknown_field_is_named():

@@ -56,7 +56,7 @@ def test_a_shipped_model_has_a_card(name):
     assert len(content) < 5e6
     assert hashlib.sha256(content).hexdigest() == record["sha256"]
     card = (folder / "README.md").read_text()
-    assert f"scripts/evaluate.py {name}" in card
+    assert f"snapjax evaluate {name}" in card
     assert f"{record['metrics']['accuracy']:.4f}" in card
     for key in {*compare.SCORES} & record.get("scores", {}).keys():
         assert f"{record['scores'][key]:.4f}" in card
@@ -251,7 +251,7 @@ def test_a_run_becomes_a_model_that_ships(copied, tmp_path):
     ("change", "message"),
     [
         ({"code": "int8"}, "is of another model: .*'int8'"),
-        ({"stages": None}, r"lacks \['stages'\]; give what evaluate.py --json printed"),
+        ({"stages": None}, r"lacks \['stages'\]; give what `snapjax evaluate --json` printed"),
         ({"accuracy": None}, "lacks a score"),
     ],
 )
@@ -287,7 +287,7 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digit"], "did you mean 'vit_nano_patch2_8.hnn_digits'"),
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
-        (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 place"),
+        (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 device"),
     ],
 )
 def test_the_script_refuses(arguments, message):

@@ -18,14 +18,20 @@ from sphinx.util import logging
 
 log = logging.getLogger(__name__)
 
-LAYERS = {
-    "snapjax": ["boundary", "stats", "transport", "codes", "wire", "neurons", "parallel",
-                "varying", "errors", "cost"],
-    "zoo": ["models", "pretrained", "train", "evaluation", "embedding", "data", "config",
-            "checkpoint", "cost", "bench", "utils"],
-}  # fmt: skip
-"""The packages' rooms, as the reference lists them; `zoo.cli` is the reference of commands."""
+ARCHITECTURE = Path(__file__).resolve().parents[1] / "architecture.md"
+OWN_PAGES = ("cli",)
+"""Of `zoo`: the reference of commands has it."""
 
+
+def read_layers(text: str) -> dict[str, list[str]]:
+    """The parts of each package, top to bottom, as the blocks "layers" of the architecture say."""
+    return {
+        package: [part for part in parts.split() if part not in OWN_PAGES]
+        for package, parts in re.findall(r"^```layers (\w+)\n(.*?)^```", text, re.M | re.S)
+    }
+
+
+LAYERS = read_layers(ARCHITECTURE.read_text(encoding="utf-8"))
 
 ENGINES = ("snapjax.cost.count.", "snapjax.cost.hlo.")
 """Whose functions call one another and are not for users; what is exported has its docstring."""
@@ -90,8 +96,8 @@ def members(kind: type) -> set[str]:
 def documented_protocols() -> tuple[frozenset[str], ...]:
     """The methods of each protocol; a module too may be an implementation, as families are."""
     found = []
-    for root, rooms in LAYERS.items():
-        for name in (each for room in rooms for each in modules(f"{root}.{room}")):
+    for root, parts in LAYERS.items():
+        for name in (each for part in parts for each in modules(f"{root}.{part}")):
             for item in public(importlib.import_module(name)).values():
                 if getattr(item, "_is_protocol", False):
                     names = {
@@ -140,13 +146,13 @@ def write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "reference" / "api"
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for root, rooms in LAYERS.items():
+    for root, parts in LAYERS.items():
         head = [f"# {root}", "", f"```{{eval-rst}}\n.. automodule:: {root}\n```", "",
                 "The public API:" if exported(root) else "", "", *exported(root), "",
-                "```{toctree}", *(f"{root}.{room}" for room in rooms), "```", ""]  # fmt: skip
+                "```{toctree}", *(f"{root}.{part}" for part in parts), "```", ""]  # fmt: skip
         written[root] = "\n".join(head)
-        for room in rooms:
-            name = f"{root}.{room}"
+        for part in parts:
+            name = f"{root}.{part}"
             written[name] = page(name)
             for module in modules(name):
                 for missing in undocumented(module):

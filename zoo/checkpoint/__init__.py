@@ -19,7 +19,7 @@ comes by the same steps again. One run at a time saves into a folder; of its pro
 one alone writes.
 
 Parameters are the part "params" of every checkpoint. `load` reads and knows only the parts that it
-is asked for, so evaluation needs no optimiser. May import utils.
+is asked for, so evaluation needs no optimiser.
 
   >>> import tempfile
   >>> import jax, jax.numpy as jnp, optax

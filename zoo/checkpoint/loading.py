@@ -49,7 +49,7 @@ def load(
         device.
       model: the name of the model asked for; a record of another one is refused.
       fallback: pass over damaged checkpoints, from the newest of a run's folder to the oldest. One
-        that is whole but of another model is an error as ever.
+        that is whole but of another model is still an error.
       on_skip: called with the error message of every checkpoint passed over.
 
     Returns:

@@ -74,7 +74,7 @@ def _words(command: tuple[str, ...], module: str, first: tuple[str, ...]) -> Wor
     flags: dict[str, tuple[str, ...] | None] = {}
     for action in importlib.import_module(module).parser()._actions:
         names = tuple(map(str, action.choices or ()))
-        for flag in action.option_strings:
+        for flag in () if action.help == argparse.SUPPRESS else action.option_strings:
             flags[flag] = None if action.nargs == 0 else names
         if not action.option_strings:
             first = names or first

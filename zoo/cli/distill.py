@@ -34,11 +34,14 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
     parser.add_argument(
-        "--trainable",
+        "--trainable", choices=("all", "boundaries"), default="all", help="which parameters"
+    )
+    parser.add_argument(  # its name in version 0.1.0
         "--trains",
+        dest="trainable",
         choices=("all", "boundaries"),
-        default="all",
-        help="which parameters",
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
     )
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-4)

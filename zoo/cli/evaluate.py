@@ -32,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("validation", "train"), default="validation")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument(
-        "--ranks", "--places", type=int, default=1, help="devices that the stages are spread over"
+        "--ranks", type=int, default=1, help="devices that the stages are spread over"
+    )
+    parser.add_argument(  # its name in version 0.1.0
+        "--places", dest="ranks", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     return parser
 

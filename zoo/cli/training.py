@@ -23,7 +23,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def join_processes(args: argparse.Namespace, devices: int) -> None:
-    """Joins the other processes that `add_run_flags` told of, and makes fake devices on a CPU.
+    """Joins the processes named by the flags of `add_run_flags`; makes fake devices on a CPU.
 
     Args:
       args: as parsed.

@@ -1,3 +1,3 @@
 """The dataclasses of a run and of a saved model, presets, values from the command line.
 
-The lowest room but `utils`: what loads a model needs it. Imports snapjax alone."""
+The lowest layer but `utils`: what loads a model needs it. Imports snapjax alone."""

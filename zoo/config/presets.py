@@ -16,7 +16,7 @@ from zoo.config.values import pairs
 def digits_ann() -> RunConfig:
     """vit_nano_patch2_8 on scikit-learn's digits, dense boundaries.
 
-    python scripts/train.py digits_ann
+    snapjax train digits_ann
 
     0.992 of the 360 held-out images, in a minute on 2 CPU cores.
     """
@@ -31,7 +31,7 @@ def digits_ann() -> RunConfig:
 def digits_hnn() -> RunConfig:
     """vit_nano_patch2_8 on scikit-learn's digits, spikes at 1 bit a feature, from scratch.
 
-    python scripts/train.py digits_hnn
+    snapjax train digits_hnn
 
     0.978 of the 360 held-out images, in 2 minutes on 2 CPU cores. `make demo` cuts a trained dense
     model instead, which is quicker and loses less.
@@ -42,7 +42,7 @@ def digits_hnn() -> RunConfig:
 def fashion_ann() -> RunConfig:
     """vit_tiny_patch4_28 on Fashion-MNIST (idx files), dense boundaries.
 
-    python scripts/train.py fashion_ann --set data.source=FOLDER
+    snapjax train fashion_ann --set data.source=FOLDER
 
     0.920 of the test images with mesh.stage=1, in 70 minutes on 2 CPU cores busy with other work.
     """
@@ -65,7 +65,7 @@ def fashion_ann() -> RunConfig:
 def fashion_hnn() -> RunConfig:
     """vit_tiny_patch4_28 on Fashion-MNIST (idx files), spikes at 1 bit a feature.
 
-    python scripts/train.py fashion_hnn --set data.source=FOLDER
+    snapjax train fashion_hnn --set data.source=FOLDER
 
     0.917 of the test images with mesh.stage=1, in 17 minutes on 2 CPU cores busy with other work.
     """
@@ -75,7 +75,7 @@ def fashion_hnn() -> RunConfig:
 def topics_ann() -> RunConfig:
     """bert_nano, masked language model of the English in CPython's pydoc_data.topics, dense.
 
-    python scripts/train.py topics_ann
+    snapjax train topics_ann
 
     Cross-entropy 4.845 with mesh.stage=1, in 4 minutes on 2 CPU cores busy with other work.
     """
@@ -92,7 +92,7 @@ def topics_ann() -> RunConfig:
 def topics_hnn() -> RunConfig:
     """bert_nano, masked language model of pydoc_data.topics, spikes at 1 bit a feature.
 
-    python scripts/train.py topics_hnn
+    snapjax train topics_hnn
 
     Cross-entropy 4.963 with mesh.stage=1, in 2 minutes on 2 CPU cores busy with other work.
     """
@@ -102,7 +102,7 @@ def topics_hnn() -> RunConfig:
 def gutenberg_ann() -> RunConfig:
     """bert_micro, masked language model of a folder of English books, dense boundaries.
 
-    python scripts/train.py gutenberg_ann --set data.source=FOLDER
+    snapjax train gutenberg_ann --set data.source=FOLDER
 
     Cross-entropy 5.768 with mesh.stage=1, in 46 minutes on 2 CPU cores busy with other work.
     """
@@ -119,7 +119,7 @@ def gutenberg_ann() -> RunConfig:
 def gutenberg_hnn() -> RunConfig:
     """bert_micro, masked language model of a folder of English books, spikes at 1 bit a feature.
 
-    python scripts/train.py gutenberg_hnn --set data.source=FOLDER
+    snapjax train gutenberg_hnn --set data.source=FOLDER
 
     Cross-entropy 5.837 with mesh.stage=1, in 7 minutes on 2 CPU cores busy with other work.
     """
@@ -183,13 +183,13 @@ def get_preset(name: str) -> RunConfig:
 def command(config: RunConfig) -> str:
     """The command that makes a run of a preset, its other values by --set.
 
-    Local data and what has an absolute path are called FOLDER, because where they are is one
-    machine's affair.
+    Local data and what has an absolute path are called FOLDER, because where they are
+    differs between machines.
 
     Example:
       >>> from zoo.config.values import override
       >>> command(override(digits_ann(), ["train.epochs=4"]))
-      'python scripts/train.py digits_ann --set train.epochs=4'
+      'snapjax train digits_ann --set train.epochs=4'
     """
     usual, given = pairs(get_preset(config.name)), pairs(config)
     changed = {key: value for key, value in given.items() if value != usual[key]}
@@ -198,7 +198,7 @@ def command(config: RunConfig) -> str:
         if path or (key == "data.source" and is_path(str(value))):
             changed[key] = "FOLDER"
     words = [f"--set {key}={_text(value)}" for key, value in changed.items()]
-    return " ".join(["python scripts/train.py", config.name, *words])
+    return " ".join(["snapjax train", config.name, *words])
 
 
 def _text(value: object) -> str:

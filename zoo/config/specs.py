@@ -273,7 +273,7 @@ class RunConfig:
         if ranks is not None and self.model.stages % ranks:
             raise ValueError(
                 f"mesh.stage={ranks} must divide model.stages={self.model.stages}, so that every "
-                "place runs equally many stages"
+                "rank runs equally many stages"
             )
         parts = self.mesh.data * self.train.microbatches * (1 + self.data.pairs)
         two = " x 2 texts of data.pairs" if self.data.pairs else ""

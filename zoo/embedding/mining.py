@@ -19,7 +19,7 @@ from zoo.utils.files import write_atomic
 
 
 class Matched(NamedTuple):
-    """Two texts by their places, and the cosine of their embeddings."""
+    """Two texts by their indices, and the cosine of their embeddings."""
 
     first: int
     second: int
@@ -35,7 +35,7 @@ def mine(
     seed: int = 0,
     progress: Callable[[str, int], Callable[[int], None]] = lambda what, total: lambda done: None,
 ) -> tuple[list[str], list[Matched]]:
-    """Texts, and pairs of them by their places; every text is in one pair at most.
+    """Texts, and pairs of them by their indices; every text is in one pair at most.
 
     Args:
       encoder: whose embeddings tell which texts are alike.

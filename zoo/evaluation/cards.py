@@ -71,7 +71,7 @@ Made by
 
 and scored again by
 
-    python scripts/evaluate.py {name}{where}
+    snapjax evaluate {name}{where}
 
 ```python
 from zoo import load_pretrained

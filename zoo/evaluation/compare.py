@@ -111,7 +111,8 @@ def rows_of(path: Path, about: Mapping[str, Any]) -> list[Record]:
             _name(row)
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: has no rows as compare_models.py writes them ({error!r}); give another file"
+            f"{path}: has no rows as `snapjax compare models` writes them ({error!r}); give "
+            "another file"
         ) from error
     return table["rows"]
 

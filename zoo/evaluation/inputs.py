@@ -75,7 +75,7 @@ def batches(
 
     Args:
       loaded: the model that shall read them.
-      spec: where they are; pairs are of no account.
+      spec: where they are; pairs are ignored.
       count: how many.
       batch_size: samples a batch; texts are batched by length, so the batches are in no order.
       seed: of the draw.

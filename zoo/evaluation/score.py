@@ -1,4 +1,4 @@
-"""Scores of a trained model on a data set: what `scripts/evaluate.py` prints."""
+"""Scores of a trained model on a data set: what `snapjax evaluate` prints."""
 
 from typing import Any
 

@@ -36,8 +36,8 @@ def ship(
       facts: for the card, see `zoo.evaluation.cards.card`.
       hardware: what trained it.
       base: a model that it is built on, see `zoo.pretrained.model_folder.export`.
-      scores: a file of what evaluate.py --json printed of it, where the run's own validation is not
-        what it is judged by.
+      scores: a file of what `snapjax evaluate --json` printed of it, where the run's own
+        validation is not what it is judged by.
       out: folder of all models.
 
     Returns:
@@ -55,7 +55,7 @@ def ship(
     record.pop("scores", None)  # of a model that this one began as
     if scores is not None:
         record["scores"] = read_scores(scores, loaded.model)
-    if "teacher" in record:  # where it lay is nobody's business, and what it was is
+    if "teacher" in record:  # what it was is kept, where it lay is left out
         record["teacher"] = {**record["teacher"], "source": config.distill.teacher}
     folder = export(out / name, loaded.params, record, loaded.tokenizer, base)
     text = card(name, load_pretrained(folder), summary | {"hardware": hardware}, dict(facts))
@@ -79,7 +79,7 @@ def without_paths(config: RunConfig) -> RunConfig:
 
 
 def read_scores(path: Path, model: Model) -> dict[str, Any]:
-    """What evaluate.py --json printed of a model.
+    """What `snapjax evaluate --json` printed of a model.
 
     Raises:
       ValueError: it is something else, or of another model.
@@ -88,7 +88,8 @@ def read_scores(path: Path, model: Model) -> dict[str, Any]:
     missing = {"model", "stages", "code", "task", "samples"} - scores.keys()
     if missing or not SCORES.keys() & scores.keys():
         raise ValueError(
-            f"{path} lacks {sorted(missing) or 'a score'}; give what evaluate.py --json printed"
+            f"{path} lacks {sorted(missing) or 'a score'}; give what `snapjax evaluate --json` "
+            "printed"
         )
     wanted = {"model": model.config.name, "stages": model.config.stages,
               "code": model.boundary.code}  # fmt: skip

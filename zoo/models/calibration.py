@@ -159,7 +159,7 @@ class Target:
 
     @classmethod
     def of(cls, dense: Model, params: Params, batches: Sequence[Batch]) -> "Target":
-        """The outputs of a model in one piece, to which boundaries in `params` are of no account.
+        """The outputs of a model in one piece; boundaries in `params` are ignored.
 
         Raises:
           ValueError: they are all alike, as those of one sample are.

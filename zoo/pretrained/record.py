@@ -45,7 +45,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     # Of a model that ships.
     "name": str,  # MODEL.TAG
     "card": dict,  # command, data, licences, limits
-    "scores": dict,  # what evaluate.py printed of it
+    "scores": dict,  # what `snapjax evaluate` printed of it
 }
 """What a record may hold, each where it is known, and of which type. Others' keys are let be."""
 

@@ -53,7 +53,7 @@ def fake_devices(needed: int, processes: int) -> None:
       ValueError: a mesh of no device, or one that does not split evenly over the processes.
     """
     if needed < 1:
-        raise ValueError(f"a mesh of {needed} devices: give at least 1 place")
+        raise ValueError(f"a mesh of {needed} devices: give at least 1 device")
     if needed % processes:
         raise ValueError(
             f"a mesh of {needed} devices does not split over processes={processes}; change "

@@ -1,4 +1,4 @@
-"""A run from its config to its results folder: what `scripts/train.py` and the demo do.
+"""A run from its config to its results folder: what `snapjax train` and the demo do.
 
 out/
   config.json        the run's config
