@@ -149,7 +149,7 @@ def test_old_options_are_read_and_not_shown():
     scored, taught = evaluate.parser(), distill.parser()
     assert scored.parse_args(["model", "--places", "2"]).ranks == 2
     assert scored.parse_args(["model"]).ranks == 1
-    given = ["minilm_l6", "--data", "a.txt"]
+    given = ["minilm_l6", "--stages", "3", "--bits", "1", "--data", "a.txt", "--out", "runs/a"]
     assert taught.parse_args([*given, "--trains", "boundaries"]).trainable == "boundaries"
     assert taught.parse_args(given).trainable == "all"
     with pytest.raises(SystemExit):
