@@ -151,10 +151,10 @@ def test_gradients_equal_finite_differences_of_a_smooth_boundary(way, mesh, monk
 
     monkeypatch.setitem(SPIKE_CODES, "phase", SmoothPhase)
     monkeypatch.setattr(
-        transport_module.wire, "pack_gradient", lambda gradient, name, key: gradient
+        transport_module.dense, "pack_gradient", lambda gradient, name, key: gradient
     )
     monkeypatch.setattr(
-        transport_module.wire, "unpack_gradient", lambda buffer, d, name, dtype: buffer
+        transport_module.dense, "unpack_gradient", lambda buffer, d, name, dtype: buffer
     )
     with jax.enable_x64(True):
         boundary = Boundary(4, "phase", steps=3, budget=7)
