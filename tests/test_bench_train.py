@@ -139,6 +139,7 @@ def test_both_losses_of_the_masked_model_are_one():
     assert masked.loss().item() < before
 
 
+@pytest.mark.slow  # times training of two models
 @pytest.mark.usefixtures("optax_types")
 def test_the_command_without_torch(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(peers, "installed", lambda: False)

@@ -62,6 +62,7 @@ def test_cutting_an_encoder(tmp_path, monkeypatch):
     assert 0.97 < cosine <= 1
 
 
+@pytest.mark.slow  # trains to a quality
 def test_training_on_a_csv(tmp_path):
     assert load("train_on_csv").main(out=str(tmp_path), epochs=4) > 0.9
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

@@ -169,6 +169,7 @@ def test_a_stop_in_the_last_step_comes_too_late_to_leave_the_run_unfinished(dens
     assert (out / "summary.json").exists()
 
 
+@pytest.mark.slow  # trains a masked language model, and scores it again
 def test_masked_lm_runs_and_scores_the_same_from_its_folder(tmp_path):
     config = override(
         get_preset("topics_hnn"),
@@ -205,6 +206,7 @@ def test_a_diverging_run_names_step_and_module_and_keeps_the_last_good_checkpoin
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow  # trains until the disk is full, and goes on
 def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatch):
     import zoo.checkpoint.writing as writing
 

@@ -168,6 +168,7 @@ def test_a_damaged_checkpoint_is_an_error_and_passed_over_on_request(whole, tmp_
     assert_equal_runs(tmp_path, whole)
 
 
+@pytest.mark.slow  # trains the run that is refused
 def test_another_config_is_not_resumed(finished):
     changed = [*RUN, "--set", "train.learning_rate=0.1"]
     done = subprocess.run(**command(finished, *changed, "--resume"), timeout=600)
@@ -178,6 +179,7 @@ def test_another_config_is_not_resumed(finished):
     assert "holds a run with checkpoints; go on with it (--resume)" in done.stderr
 
 
+@pytest.mark.slow  # trains the run
 def test_a_finished_run_has_everything(finished):
     names = {path.name for path in finished.iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "model", "summary.json",
