@@ -29,11 +29,13 @@ def unpack_codes(packed: jax.Array, n: int, width: int) -> jax.Array:
 
 
 def check_sizes(where: str, tokens: int, name: str, width: int) -> None:
+    """Raises ValueError for a message of fewer than 0 tokens or rows of fewer than 1 entry."""
     if tokens < 0 or width < 1:
         raise ValueError(f"{where}: tokens={tokens}, {name}={width}; need at least 0 and 1")
 
 
 def check_rows(what: str, x: jax.Array, floats: bool = False) -> None:
+    """Raises ValueError for rows x: (..., n) that are empty or, where floats are needed, none."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{what} has shape {x.shape}; its last dimension must be at least 1")
     if floats and x.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
@@ -43,6 +45,7 @@ def check_rows(what: str, x: jax.Array, floats: bool = False) -> None:
 def check_buffer(
     what: str, buffer: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.uint8
 ) -> None:
+    """Raises ValueError for a buffer of another shape or dtype than the message has."""
     if buffer.shape != shape or buffer.dtype != dtype:
         wanted = f"{jnp.dtype(dtype)} {shape}"
         raise ValueError(f"{what} is {buffer.dtype} {buffer.shape}; it must be {wanted}")
