@@ -8,12 +8,15 @@ import pytest
 from command_lines import cli
 from data_files import letters, write
 from meshes import jit
+from scipy.stats import spearmanr
 
 from snapjax.boundary import Boundary
 from zoo.data import DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.texts import drawn, read_texts
+from zoo.evaluation import agreement
+from zoo.evaluation.cut import source_names
 from zoo.evaluation.inputs import spec_for
 from zoo.models import calibration
 from zoo.models.registry import create_model
@@ -254,3 +257,68 @@ def test_the_script_refuses(model, params, tmp_path, arguments, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["dense.safetensors"]
+
+
+def test_agreement_is_the_rank_correlation_of_all_cosines():
+    draw = np.random.default_rng(0)
+    wanted = draw.normal(size=(7, 5))
+    made = wanted + 0.3 * draw.normal(size=(7, 5))
+
+    def cosines(vectors):
+        return [
+            vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j])
+            for i in range(7)
+            for j in range(i)
+        ]
+
+    expected = spearmanr(cosines(made), cosines(wanted)).statistic
+    assert 0.3 < expected < 0.99
+    assert agreement.between("encode", made, wanted) == pytest.approx(expected)
+    assert agreement.between("encode", 3 * wanted, wanted) == pytest.approx(1)
+    alike = sum(a.argmax() == b.argmax() for a, b in zip(made, wanted, strict=True)) / 7
+    assert agreement.between("classify", made, wanted) == pytest.approx(alike)
+    with pytest.raises(ValueError, match="2 samples have too few pairs"):
+        agreement.between("encode", made[:2], wanted[:2])
+    with pytest.raises(ValueError, match="one cosine"):
+        agreement.between("encode", np.ones((4, 5)), wanted[:4])
+
+
+def test_a_cut_tells_its_agreement_on_every_kind_of_data(model, params, tmp_path):
+    """On one that it was not fitted to as well, and `evaluate` tells it again."""
+    dense = {name: value for name, value in params.items() if name != "boundaries"}
+    file, out = tmp_path / "dense.safetensors", tmp_path / "cut.safetensors"
+    source = PretrainedConfig("a test", {}, None, {"max_tokens": 20})
+    single_file.save(file, model.cut(1), dense, source, {}, letters())
+    draw = np.random.default_rng(0)
+    words = lambda letters: " ".join(draw.choice(list(letters), 8))
+    tables = {"first": "abcd", "second": "efgh", "other": "aceg"}
+    for name, those in tables.items():
+        rows = [f"{words(those)}\t{words('abcdefgh')}" for _ in range(80)]
+        write(tmp_path / f"{name}.tsv", "\n".join(["one\ttwo", *rows]) + "\n")
+    sources = {name: f"{tmp_path / name}.tsv:one" for name in tables}
+    done = cli(
+        "calibrate", file, "--data", sources["first"], "--data", sources["second"],
+        "--other", sources["other"], "--bits", 2, "--steps", 4, "--method", "variance",
+        "--samples", 100, "--batch-size", 16, "--out", out, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["fitted_to"] == ["first.tsv", "second.tsv"]
+    assert list(printed["agreement"]) == ["first.tsv", "second.tsv", "other.tsv"]
+    assert all(0.2 < each < 1 for each in printed["agreement"].values()), printed
+
+    done = cli("evaluate", out, "--task", "agreement", "--data", sources["other"], "--json")
+    assert done.returncode == 0, done.stderr
+    scored = json.loads(done.stdout)
+    assert scored["samples"] == 80
+    assert 0.2 < scored["agreement"] < 1
+    done = cli(
+        "evaluate", file, "--task", "agreement", "--against", file, "--data", sources["first"],
+        "--json",
+    )  # fmt: skip
+    assert json.loads(done.stdout)["agreement"] == 1
+
+
+def test_sources_of_one_name_are_told_apart():
+    specs = [DataSpec(source=source) for source in ("/a/x.txt", "/b/x.txt", "digits", "/c/x.txt")]
+    assert source_names(specs) == ["x.txt", "x.txt #2", "digits", "x.txt #3"]

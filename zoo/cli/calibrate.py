@@ -2,6 +2,12 @@
 
 snapjax calibrate minilm_l6 --stages 3 --bits 1 --data FOLDER_OR_FILE \\
     --set data.text_column=sentence1 --out minilm_1bit.safetensors
+snapjax calibrate minilm_l6 --data captions.tsv:sentence1 --data books.txt --other forum.txt \\
+    --out minilm_1bit.safetensors
+
+A cut loses more on other kinds of data than on those that it was fitted to. Give --data once for
+each kind that it will meet; --other tells the agreement with the dense model on a kind that is not
+fitted to.
 
 Several methods are tried, and the one whose output is nearest to the dense model's on samples that
 none was fitted to is kept; with --choose stsb the one that ranks the pairs of the data best.
@@ -28,7 +34,15 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="may be repeated; default: those that won",
     )
-    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", help="default: the model's own")
+    parser.add_argument(
+        "--data", metavar="SOURCE[:COLUMN]", action="append",
+        help="file, folder or Hub name, and the column of its texts; may be repeated; default: "
+        "the model's own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--other", metavar="SOURCE[:COLUMN]", action="append", default=[],
+        help="data to tell the agreement on; may be repeated",
+    )  # fmt: skip
     add_set_flag(parser, "how the data are read, such as data.text_column=sentence")
     parser.add_argument(
         "--choose", choices=("output", "stsb"), default="output",
@@ -53,11 +67,14 @@ def run(args: argparse.Namespace) -> Answer:
 
     check_out(args.out, ".safetensors")
     loaded = load_pretrained(args.model)
-    spec = spec_for(loaded, args.data, args.assignments)
+    specs, others = (
+        [spec_for(loaded, source, args.assignments) for source in sources]
+        for sources in (args.data or [None], args.other)
+    )
     width = loaded.model.config.width
     with Console(stderr=True).status("") as status:
         made = cut(
-            loaded, spec, stages=args.stages,
+            loaded, specs, others=others, stages=args.stages,
             boundary=spike_boundary(width, args.code, args.steps, args.bits),
             methods=args.method or calibration.DEFAULT, choose_by=args.choose,
             samples=args.samples, batch_size=args.batch_size, seed=args.seed,
@@ -78,6 +95,9 @@ def run(args: argparse.Namespace) -> Answer:
 def _show(result: Mapping[str, Any]) -> None:
     for method, error in sorted(result["errors"].items(), key=lambda item: item[1]):
         print(f"{method:20} error {error:.4f}")
+    for source, share in result["agreement"].items():
+        seen = "held out" if source in result["fitted_to"] else "not fitted to"
+        print(f"{source:20} agreement {share:.4f} with the dense model, {seen}")
     bits = result["bits_per_token"]
     print(f"{result['out']}: {result['method']}, {bits} bits a token and hop")
 

@@ -3,6 +3,7 @@
 snapjax evaluate vit_nano_patch2_8.hnn_digits
 snapjax evaluate runs/fashion_hnn --task classify --data FOLDER --json
 snapjax evaluate minilm_l6 --task stsb --data dev.tsv
+snapjax evaluate minilm_l6.hnn_1bit --task agreement --data books.txt
 """
 
 import argparse
@@ -21,8 +22,13 @@ def parser() -> argparse.ArgumentParser:
         help="a model that ships, a model's folder, a run, a checkpoint, or weights of others",
     )
     parser.add_argument(
-        "--task", choices=("classify", "mlm", "stsb"), help="default: the model's own"
-    )
+        "--task", choices=("classify", "mlm", "stsb", "agreement"),
+        help="default: the model's own; agreement: how far a cut model answers as the dense one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", metavar="NAME",
+        help="the model of task agreement; default: the same weights in one piece",
+    )  # fmt: skip
     parser.add_argument(
         "--data", metavar="FILE_OR_HUB_NAME",
         help="default: what the model was trained on; of other data without a validation split, "
@@ -56,6 +62,7 @@ def run(args: argparse.Namespace) -> Answer:
         batch_size=args.batch_size,
         ranks=args.ranks,
         train_split=args.split == "train",
+        dense=load_pretrained(args.against) if args.against else None,
     )
     return Answer(result, lambda: _show(f"{args.model} on {spec.source}", result))
 

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from zoo.data import DataSpec
 from zoo.data.sources import read_rows
 from zoo.embedding.encoder import Encoder
+from zoo.models.model import Model
 
 COLUMNS = {
     "text_column": "sentence1",
@@ -71,14 +72,20 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def score(encoder: Encoder, spec: DataSpec) -> dict[str, Any]:
     """One JSON-able object with "spearman", "samples" and "bits_per_token"."""
     texts, others, grades = read_pairs(spec)
-    model, boundary = encoder.model, encoder.model.boundary
     ranked = cosines(encoder, texts, others)
-    cut = model.config.stages > 1
     return {
-        "model": model.config.name,
+        "model": encoder.model.config.name,
         "task": "stsb",
         "spearman": float(spearmanr(ranked, grades).statistic),
         "samples": len(grades),
+        **boundary_figures(encoder.model),
+    }
+
+
+def boundary_figures(model: Model) -> dict[str, Any]:
+    """ "stages", and of a model with boundaries their "code", "bits_per_token" and a feature."""
+    boundary, cut = model.boundary, model.config.stages > 1
+    return {
         "stages": model.config.stages,
         "code": boundary.code if cut else None,
         "bits_per_token": 8 * boundary.bytes_per_token if cut else None,

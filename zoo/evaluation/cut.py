@@ -1,16 +1,18 @@
-"""A trained model cut without training: samples of a data source, a method, and by what it won."""
+"""A trained model cut without training: samples of some sources, a method, and by what it won."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
+from zoo.config.data import is_path
 from zoo.data import DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.evaluation import inputs
+from zoo.evaluation import agreement, inputs
 from zoo.models import calibration
 from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
@@ -21,8 +23,9 @@ CRITERIA = ("output", "stsb")
 
 def cut(
     loaded: Pretrained,
-    spec: DataSpec,
+    specs: DataSpec | Sequence[DataSpec],
     *,
+    others: Sequence[DataSpec] = (),
     stages: int,
     boundary: Boundary,
     methods: Sequence[str] = calibration.DEFAULT,
@@ -34,45 +37,80 @@ def cut(
 ) -> Pretrained:
     """The model in pieces, every boundary fitted by the best of some methods to unlabelled samples.
 
-    A quarter of the samples is held out from the fit, to choose the method by.
+    A quarter of the samples is held out from the fit, to choose the method by. A cut loses more on
+    other kinds of data than on those that it was fitted to: give several sources, of which as many
+    samples are drawn each, and look at the agreement on others.
 
     Args:
       loaded: the model; what it has of boundaries is replaced.
-      spec: where the samples are, see `zoo.evaluation.inputs.spec_for`.
+      specs: where the samples are, one or several; see `zoo.evaluation.inputs.spec_for`.
+      others: sources to tell the agreement on, fitted to none of their samples.
       stages: pieces; must divide the layers.
       boundary: between them, of a spike code.
       methods: of `zoo.models.calibration.METHODS`.
       choose_by: "output", by `calibration.Target.error` on what is held out; or "stsb", by 1 -
-        Spearman's correlation on the pairs and scores of the data.
-      samples: how many are drawn.
+        Spearman's correlation on the pairs and scores of the first source.
+      samples: how many are drawn, of all sources together.
       batch_size: samples a batch.
       seed: of the draw, and of the random projections of the output.
       progress: called with what is about to be done.
 
     Returns:
-      the model, with "calibration" in its record: the "method", what it was "chosen_by", and the
-      "errors" of all methods.
+      the model, with "calibration" in its record: the "method", what it was "chosen_by", the
+      "errors" of all methods, the names of the sources that it was "fitted_to", and by source the
+      "agreement" with the model in one piece (`zoo.evaluation.agreement.between`), of the sources
+      fitted to on the samples held out.
 
     Raises:
       ValueError: an unknown method or criterion, a model or data that do not fit.
     """
     if choose_by not in CRITERIA:
         raise unknown_name("choose_by", choose_by, CRITERIA)
+    specs = [specs] if isinstance(specs, DataSpec) else list(specs)
+    if not specs:
+        raise ValueError("specs=[]: give at least one source of samples")
+    names = source_names([*specs, *others])
     whole = partition(loaded, stages=stages, boundary=boundary)
     error = None
     if choose_by == "stsb":
-        similarity.read_pairs(spec)  # what is wrong with them is said before anything is fitted
+        similarity.read_pairs(specs[0])  # what is wrong with them is said before anything is fitted
 
         def error(model: Model, params: Params) -> float:
             encoder = Encoder.of(replace(whole, model=model, params=params))
-            return 1 - similarity.score(encoder, spec)["spearman"]
+            return 1 - similarity.score(encoder, specs[0])["spearman"]
 
-    fitted, held_out = calibration.hold_out(inputs.batches(whole, spec, samples, batch_size, seed))
+    share = -(-samples // len(specs))
+    kinds = [
+        calibration.hold_out(inputs.batches(whole, spec, share, batch_size, seed)) for spec in specs
+    ]
+    fitted, held_out = ([batch for kind in kinds for batch in kind[part]] for part in (0, 1))
     model, params, errors = calibration.choose(
         whole.model, whole.params, fitted, held_out, methods,
         key=jax.random.key(seed), error=error, progress=progress,
     )  # fmt: skip
-    best = min(errors, key=lambda method: errors[method])
-    chosen = {"method": best, "chosen_by": choose_by, "errors": errors}
+    progress("agreement")
+    unseen = [inputs.batches(whole, spec, share, batch_size, seed) for spec in others]
+    dense = whole.model.cut(1)
+    agreements = {
+        name: round(agreement.on(model, params, dense, whole.params, batches), 4)
+        for name, batches in zip(names, [*(kind[1] for kind in kinds), *unseen], strict=True)
+    }
+    chosen = {
+        "method": min(errors, key=lambda method: errors[method]),
+        "chosen_by": choose_by,
+        "errors": errors,
+        "fitted_to": names[: len(specs)],
+        "agreement": agreements,
+    }
     record = {**loaded.record, "calibration": chosen}
     return replace(loaded, model=model, params=params, record=record)
+
+
+def source_names(specs: Sequence[DataSpec]) -> list[str]:
+    """The sources without their folders; where two have one name, with a number behind."""
+    names: list[str] = []
+    for spec in specs:
+        name = Path(spec.source).name if is_path(spec.source) else spec.source
+        same = sum(each.partition(" #")[0] == name for each in names)
+        names.append(f"{name} #{same + 1}" if same else name)
+    return names

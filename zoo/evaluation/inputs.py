@@ -45,7 +45,7 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
 
     Args:
       loaded: the model.
-      source: of the data; None for the run's.
+      source: of the data; None for the run's. "FILE:COLUMN" names the column of the texts too.
       assignments: what the user says, such as ["data.text_column=sentence"].
 
     Raises:
@@ -69,7 +69,15 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
             spec = DataSpec(task=model.task)
         config = RunConfig(model.name, data=spec)
     spec = override(config, list(assignments)).data
-    return spec if source is None else replace(spec, source=source)
+    return spec if source is None else with_source(spec, source)
+
+
+def with_source(spec: DataSpec, source: str) -> DataSpec:
+    """The spec with another source, which may name the column of its texts: "FILE:COLUMN"."""
+    name, colon, column = source.rpartition(":")
+    if not colon or not name or Path(source).expanduser().exists():
+        return replace(spec, source=source)
+    return replace(spec, source=name, text_column=column, text_pair_column=None)
 
 
 def batches(

@@ -9,6 +9,7 @@ from zoo.config.specs import TrainSpec
 from zoo.data import Data, DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
+from zoo.evaluation import agreement
 from zoo.evaluation.inputs import data_for
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import check_data
@@ -23,22 +24,31 @@ def score_any(
     batch_size: int = 100,
     ranks: int | None = None,
     train_split: bool = False,
+    dense: Pretrained | None = None,
 ) -> dict[str, Any]:
-    """One JSON-able object: of an encoder, as of task "stsb", `similarity.score`, else `score`.
+    """One JSON-able object: of task "agreement" `agreement.score`, of an encoder, as of task
+    "stsb", `similarity.score`, else `score`.
 
     Args:
       loaded: the model.
       spec: from `spec_for`.
       task: what the user expects, None for the model's own.
+      dense: to agree with, of task "agreement".
       batch_size: samples a batch.
       ranks, train_split: see `score`; an encoder has no use for them.
 
     Raises:
       ValueError: the model is not for the task, or the data do not fit; see `data_for`.
     """
+    if task == "agreement":
+        return agreement.score(loaded, spec, dense=dense, batch_size=batch_size)
+    if dense is not None:
+        raise ValueError(f"task={task!r} compares with no other model; only 'agreement' does")
     encodes = loaded.model.config.task == "encode"
     if encodes and task not in (None, "stsb"):
-        raise ValueError(f"task={task!r}: this model makes embeddings; task='stsb' scores those")
+        raise ValueError(
+            f"task={task!r}: this model makes embeddings; task='stsb' or 'agreement' scores those"
+        )
     if task == "stsb" or encodes:
         return similarity.score(Encoder.of(loaded, batch_size), spec)
     data = data_for(loaded, spec, task)

@@ -123,8 +123,8 @@ def sensitivity(
       key: of the projections.
     """
 
-    @jax.jit
-    def slope(x: jax.Array, batch: Batch, key: jax.Array) -> jax.Array:
+    @jax.jit  # parameters are an argument: closed over, they would be constants of the program
+    def slope(params: Params, x: jax.Array, batch: Batch, key: jax.Array) -> jax.Array:
         def projected(x: jax.Array) -> jax.Array:
             for later in range(stage + 1, model.config.stages):
                 x = model.run_stage(model.stage_blocks(params, later), x, batch)
@@ -139,7 +139,7 @@ def sensitivity(
         keep = real_tokens(batch)
         for draw in range(DRAWS):
             own = jax.random.fold_in(key, index * DRAWS + draw)
-            rows = np.asarray(slope(x, batch, own), np.float64)[keep].reshape(-1, width)
+            rows = np.asarray(slope(params, x, batch, own), np.float64)[keep].reshape(-1, width)
             metric += rows.T @ rows
             tokens += len(rows)
     return metric / max(tokens, 1)
@@ -164,7 +164,7 @@ class Target:
         Raises:
           ValueError: they are all alike, as those of one sample are.
         """
-        made = _outputs(dense, without_boundaries(params), batches)
+        made = np.concatenate(outputs(dense, without_boundaries(params), batches))
         if not (made - made.mean(0)).any():
             raise ValueError(
                 f"{dense.config.name}: {len(made)} held-out samples have one output, so that no "
@@ -179,7 +179,7 @@ class Target:
         alignment of the two sets (Kornblith et al. 2019, arXiv 1905.00414), blind to scale and
         rotation. Of logits: the squared error over the dense model's variance.
         """
-        made, wanted = _outputs(model, params, self.batches), self.output
+        made, wanted = np.concatenate(outputs(model, params, self.batches)), self.output
         centred = wanted - wanted.mean(0)
         if model.config.task != "encode":
             return float(((made - wanted) ** 2).sum() / (centred**2).sum())
@@ -189,16 +189,17 @@ class Target:
         return float(1 - aligned / (norm(made.T @ made) * norm(centred.T @ centred)))
 
 
-def _outputs(model: Model, params: Params, batches: Sequence[Batch]) -> np.ndarray:
-    """Float64 (samples, ...) of the samples whose weight is not 0."""
-    apply = jax.jit(lambda batch: output(model.apply(params, batch)[0]))
+def outputs(model: Model, params: Params, batches: Sequence[Batch]) -> list[np.ndarray]:
+    """Of every batch, float64 (samples, ...): embeddings or logits of samples of weight above 0."""
+    # Parameters are an argument: closed over, they would be constants of the compiled program.
+    apply = jax.jit(lambda params, batch: output(model.apply(params, batch)[0]))
     made = []
     for batch in batches:
         rows: Any = slice(None)
         if "weight" in batch and np.ndim(batch["weight"]) == 1:
             rows = np.asarray(batch["weight"]) > 0
-        made.append(np.asarray(apply(batch), np.float64)[rows])
-    return np.concatenate(made)
+        made.append(np.asarray(apply(params, batch), np.float64)[rows])
+    return made
 
 
 def hold_out(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
