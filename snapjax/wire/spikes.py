@@ -100,12 +100,8 @@ def pack_events(bits: jax.Array, capacity: int) -> jax.Array:
     words = lax.bitcast_convert_type(quads, jnp.uint32)
     population = lax.population_count(words).astype(jnp.int32)
     counts = jnp.sum(population.reshape(tokens, row_words), axis=1)
-    ends = jnp.cumsum(population)
-    owner = _owner(ends, capacity)  # len(words) past the last spike, where a word of zeros is read
-    word = words.at[owner].get(mode="fill", fill_value=0)
-    rank = jnp.arange(capacity, dtype=jnp.int32) - (ends - population)[owner]
-    position = _position_of_set_bit(word, rank.astype(jnp.uint32)).astype(jnp.int32)
-    index = jnp.where(word == 0, 0, owner % row_words * 32 + position)
+    position = set_bits(words, capacity)
+    index = jnp.where(position == 32 * words.shape[0], 0, position % (32 * row_words))
     return jnp.concatenate([_to_bytes(counts, count_dtype), _to_bytes(index, index_dtype)])
 
 
@@ -123,6 +119,20 @@ def unpack_events(
     column = _from_bytes(buffer[split:], index_dtype)
     row = _owner(jnp.cumsum(counts), capacity)  # past the last spike: `tokens`, dropped
     return jnp.zeros((tokens, k), dtype).at[row, column].set(jnp.ones((), dtype), mode="drop")
+
+
+def set_bits(words: jax.Array, capacity: int) -> jax.Array:
+    """Positions of the bits that are set in words, (n,) uint32, ascending: (capacity,) int32.
+
+    Bit i of word j is position 32 j + i. Past the last one stands 32 n.
+    """
+    population = lax.population_count(words).astype(jnp.int32)
+    ends = jnp.cumsum(population)
+    owner = _owner(ends, capacity)  # len(words) past the last one, where a word of zeros is read
+    word = words.at[owner].get(mode="fill", fill_value=0)
+    rank = jnp.arange(capacity, dtype=jnp.int32) - (ends - population)[owner]
+    position = _position_of_set_bit(word, rank.astype(jnp.uint32)).astype(jnp.int32)
+    return jnp.where(word == 0, 32 * words.shape[0], 32 * owner + position)
 
 
 def _owner(ends: jax.Array, slots: int) -> jax.Array:
