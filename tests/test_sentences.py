@@ -153,9 +153,12 @@ def test_similarity_is_the_rank_correlation_with_the_grades(encoder, tmp_path):
     ("content", "message"),
     [
         ("sentence1\tsentence2\nab\tc\n", "no column data.label_column='score'"),
-        ("sentence1\tsentence2\tscore\na\tb\tx\n", "row 0 holds 'x' in column 'score'"),
-        ("sentence1\tsentence2\tscore\na\tb\tnan\n", "row 0 holds 'nan'"),
-        ("sentence1\tsentence2\tscore\na\t \t1\n", "row 0 has no text in column 'sentence2'"),
+        ("sentence1\tsentence2\tscore\na\tb\tx\n", r"row 0 \(line 2\) holds 'x' in column 'score'"),
+        ("sentence1\tsentence2\tscore\na\tb\tnan\n", r"row 0 \(line 2\) holds 'nan'"),
+        (
+            "sentence1\tsentence2\tscore\na\t \t1\n",
+            r"row 0 \(line 2\) has no text in column 'sentence2'",
+        ),
         ("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n", "2 grades, none of which differ"),
     ],
 )
