@@ -1,29 +1,27 @@
 """Whatever can be wrong with data is one clear error before anything is trained."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from data_files import json_lines, letters, picture, write, write_idx
+from data_files import (
+    json_lines,
+    letters,
+    picture,
+    pictures,
+    refused,
+    rows,
+    table,
+    write,
+    write_idx,
+)
 
 from zoo.data import DataSpec, load, train_batches
-
-
-def refused(match: str, source, **fields) -> None:
-    """Loading is a ValueError whose message holds the parts of `match` between "..." in order; a
-    row of a .jsonl file is told with its line, the next number because lines count from 1."""
-    match = re.sub(r"jsonl: row (\d+)", lambda row: f"{row[0]} (line {int(row[1]) + 1})", match)
-    pattern = ".*".join(re.escape(part.strip()) for part in match.split("..."))
-    with pytest.raises(ValueError, match=f"(?s){pattern}"):
-        load(DataSpec(source=str(source), **{"sequence": 8, "vocabulary": 300, **fields}))
-
 
 # --- the spec
 
@@ -210,16 +208,6 @@ def test_damaged_or_missing_idx_files(tmp_path):
 # --- columns and labels
 
 
-def table(folder: Path, train, validation=({"text": "a", "label": 0},)) -> Path:
-    write(folder / "d" / "train.jsonl", json_lines(train))
-    write(folder / "d" / "test.jsonl", json_lines(validation))
-    return folder / "d"
-
-
-def rows(*labels) -> list[dict]:
-    return [{"text": "a b", "label": label} for label in labels]
-
-
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -347,12 +335,6 @@ def test_tokenizers_that_are_none(tmp_path):
 
 
 # --- pictures
-
-
-def pictures(folder: Path, **content: bytes) -> Path:
-    for name, data in content.items():
-        write(folder / "p" / name.replace("_", "/") / "1.png", data)
-    return folder / "p"
 
 
 GREY, LARGE, COLOUR = (

@@ -37,6 +37,12 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
+    if spec.text_pair_column is not None and loaded.source.preprocessing.get("pairs") is False:
+        raise ValueError(
+            f"data.text_pair_column={spec.text_pair_column!r}: the model's tokenizer joins two "
+            "texts in another way than [CLS] one [SEP] two [SEP] with types 0 and 1, which is done "
+            "here; give it single texts"
+        )
     own = loaded.config.data if loaded.config is not None else None
 
     def read(whole: bool) -> Data:
@@ -84,7 +90,7 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
         config = None  # what it was distilled on has no labels to be scored by
     if config is None:
         if source is None:
-            columns = f" with the columns {', '.join(similarity.COLUMNS.values())}"
+            columns = f" (to be scored, with the columns {', '.join(similarity.COLUMNS.values())})"
             raise ValueError(
                 f"{model.name}: the weights do not say on which data; give --data FILE"
                 f"{columns if model.task == 'encode' else ''}"
