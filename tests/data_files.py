@@ -3,12 +3,16 @@
 import gzip
 import io
 import json
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+from zoo.data import DataSpec, load
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
 """Tokens of `letters`: the letter a is 5, b is 6, ..."""
@@ -56,3 +60,28 @@ def letters(words=WORDS) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([word for word in words if word.startswith("[")])
     return tokenizer.to_str()
+
+
+def refused(match: str, source, **fields) -> None:
+    """Loading is a ValueError whose message holds the parts of `match` between "..." in order; a
+    row of a .jsonl file is told with its line, the next number because lines count from 1."""
+    match = re.sub(r"jsonl: row (\d+)", lambda row: f"{row[0]} (line {int(row[1]) + 1})", match)
+    pattern = ".*".join(re.escape(part.strip()) for part in match.split("..."))
+    with pytest.raises(ValueError, match=f"(?s){pattern}"):
+        load(DataSpec(source=str(source), **{"sequence": 8, "vocabulary": 300, **fields}))
+
+
+def table(folder: Path, train, validation=({"text": "a", "label": 0},)) -> Path:
+    write(folder / "d" / "train.jsonl", json_lines(train))
+    write(folder / "d" / "test.jsonl", json_lines(validation))
+    return folder / "d"
+
+
+def rows(*labels) -> list[dict]:
+    return [{"text": "a b", "label": label} for label in labels]
+
+
+def pictures(folder: Path, **content: bytes) -> Path:
+    for name, data in content.items():
+        write(folder / "p" / name.replace("_", "/") / "1.png", data)
+    return folder / "p"

@@ -151,11 +151,44 @@ def test_calibration_looks_at_real_tokens_alone():
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_an_id_outside_of_its_table_is_heard(nano):
-    _, _, batch, apply = nano
-    logits = apply({**batch, "input_ids": batch["input_ids"].at[1, 0].set(100)})
-    assert np.isnan(logits[1]).all()
+@pytest.mark.parametrize(
+    ("name", "number", "rows"),
+    [
+        *(("input_ids", number, 100) for number in (100, -1, -100, 2**31 - 1, -(2**31))),
+        *(("token_type_ids", number, 2) for number in (2, -1)),
+        *(("position", number, 12) for number in (12, -1)),
+    ],
+)
+def test_an_id_outside_of_its_table_is_heard(nano, name, number, rows):
+    """As NaN where it is only known as the program runs, and before that as an error."""
+    model, params, batch, apply = nano
+    bad = {**batch, name: batch[name].at[1, 0].set(number)}
+    logits = apply(bad)
+    assert np.isnan(logits[1, 0 if name == "position" else ...]).all()
     assert np.isfinite(logits[0]).all()
+    message = rf"batch\['{name}'\] holds {number} at \(1, 0\), which is not in \[0, {rows}\); 1 of"
+    for arrays in (bad, {key: np.asarray(array) for key, array in bad.items()}):
+        with pytest.raises(ValueError, match=message):
+            model.apply(params, arrays)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint8", "int32"])
+def test_ids_of_every_width_are_the_same_rows(nano, dtype):
+    _, _, batch, apply = nano
+    narrow = {**batch, "input_ids": batch["input_ids"].astype(dtype)}
+    np.testing.assert_array_equal(apply(narrow), apply(batch))
+    if dtype != "uint8":  # which has no -1
+        bad = {**narrow, "input_ids": narrow["input_ids"].at[1, 0].set(-1)}
+        assert np.isnan(apply(bad)[1]).all()
+
+
+def test_a_table_of_one_type_has_no_second():
+    model = create_model("bert_nano", stages=2, vocabulary=100, types=1)
+    params, batch = random_params(model), batch_for(model, 2)
+    apply = jit(lambda batch: model.apply(params, batch)[0])
+    assert np.isfinite(apply(batch)).all()
+    kinds = batch["token_type_ids"].at[1, 2].set(1)
+    assert np.isnan(apply({**batch, "token_type_ids": kinds})[1]).all()
 
 
 @pytest.mark.parametrize(

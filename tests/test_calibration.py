@@ -196,7 +196,6 @@ def test_the_script(model, params, tmp_path):
     data = write(tmp_path / "lines.txt", "\n".join(lines) + "\n")
     done = cli(
         "calibrate", file, "--bits", 1.5, "--steps", 6, "--data", data, "--samples", 200,
-        "--set", "data.text_column=text", "--set", "data.text_pair_column=none",
         "--method", "variance", "--method", "variance_refit", "--out", out, "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import argparse
 import json
 import subprocess
+import warnings
 
 import pytest
 from command_lines import cli
@@ -17,6 +18,7 @@ from zoo.config.specs import RunConfig
 from zoo.config.values import override, pairs
 from zoo.models.registry import list_models
 from zoo.pretrained.locate import list_pretrained
+from zoo.utils.notes import note
 
 NAMES = [
     *((name,) for name in COMMANDS if name != "compare"),
@@ -178,3 +180,23 @@ def test_bash_completes():
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout.split() == [wanted], line
+
+
+def test_each_note_is_one_line_on_stderr(capsys):
+    def run(args):
+        for text in ("a was done", "b was done", "a was done"):
+            note(text)
+        return Answer({"x": 1}, lambda: print("shown"))
+
+    assert exit_code(run, argparse.Namespace(json=True)) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"x": 1}
+    assert err == "note: a was done\nnote: b was done\n"
+
+
+def test_a_warning_of_another_kind_is_none_of_them():
+    def run(args):
+        warnings.warn("of a library", DeprecationWarning, stacklevel=1)
+
+    with pytest.raises(DeprecationWarning, match="of a library"):  # an error in tests
+        exit_code(run, argparse.Namespace())

@@ -1,27 +1,27 @@
 """Whatever can be wrong with data is one clear error before anything is trained."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from data_files import json_lines, letters, picture, write, write_idx
+from data_files import (
+    json_lines,
+    letters,
+    picture,
+    pictures,
+    refused,
+    rows,
+    table,
+    write,
+    write_idx,
+)
 
 from zoo.data import DataSpec, load, train_batches
-
-
-def refused(match: str, source, **fields) -> None:
-    """Loading is a ValueError whose message holds the parts of `match` between "..." in order."""
-    pattern = ".*".join(re.escape(part.strip()) for part in match.split("..."))
-    with pytest.raises(ValueError, match=f"(?s){pattern}"):
-        load(DataSpec(source=str(source), **{"sequence": 8, "vocabulary": 300, **fields}))
-
 
 # --- the spec
 
@@ -208,16 +208,6 @@ def test_damaged_or_missing_idx_files(tmp_path):
 # --- columns and labels
 
 
-def table(folder: Path, train, validation=({"text": "a", "label": 0},)) -> Path:
-    write(folder / "d" / "train.jsonl", json_lines(train))
-    write(folder / "d" / "test.jsonl", json_lines(validation))
-    return folder / "d"
-
-
-def rows(*labels) -> list[dict]:
-    return [{"text": "a b", "label": label} for label in labels]
-
-
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -227,7 +217,10 @@ def rows(*labels) -> list[dict]:
         ({"text_pair_column": "p"}, "train.jsonl: no column data.text_pair_column='p'; it has"),
         ({"task": "mlm", "text_column": "tex"}, "no column data.text_column='tex'; did you mean"),
         ({"task": "mlm", "text_pair_column": "label"}, "='label' is for data.task='classify'"),
-        ({"task": "mlm", "text_column": "label"}, "row 0 holds 0 ...no text; set data.text_column"),
+        (
+            {"task": "mlm", "text_column": "label"},
+            "jsonl: row 0 holds 0 ...no text; set data.text_column",
+        ),
         ({"flip": True}, "data.flip=True is for images, but ...train.jsonl has texts"),
         ({"task": "mlm", "noise": 0.1}, "data.noise=0.1 is for images"),
         ({"image_size": 8}, "data.image_size=8 is for images"),
@@ -299,7 +292,7 @@ def test_a_row_is_named_by_its_number_in_its_own_file(tmp_path):
                     held_out=share)  # fmt: skip
     one = write(tmp_path / "one.csv", "text,label\n" + "a,0\na,1\n" * 20 + ",0\n" + "a,1\n" * 9)
     for share in (0.1, 0.5, 0.9):
-        refused("one.csv: row 40 has a text without tokens", one, held_out=share)
+        refused("one.csv: row 40 (line 42) has a text without tokens", one, held_out=share)
 
 
 # --- texts
@@ -316,7 +309,7 @@ def test_texts_that_do_not_fit(tmp_path):
     long = {"text": "a b " * 4, "label": 1}
     folder = table(tmp_path, [*good, long])
     refused("train.jsonl: row 2 has 8 tokens, more than the 6 that fit data.sequence=8; ...trunc",
-            folder)  # fmt: skip
+            folder, truncate=False)  # fmt: skip
     load(DataSpec(source=str(folder), sequence=8, vocabulary=64, truncate=True))
 
 
@@ -342,12 +335,6 @@ def test_tokenizers_that_are_none(tmp_path):
 
 
 # --- pictures
-
-
-def pictures(folder: Path, **content: bytes) -> Path:
-    for name, data in content.items():
-        write(folder / "p" / name.replace("_", "/") / "1.png", data)
-    return folder / "p"
 
 
 GREY, LARGE, COLOUR = (

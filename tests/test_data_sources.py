@@ -150,7 +150,7 @@ def test_written_and_true_or_false_labels_are_numbers(tmp_path):
     write(
         tmp_path / "d" / "train.jsonl",
         json_lines(
-            {"text": "a", "label": label} for label in ("1", "0.0", 2, 3.0, True, False, "+1e0")
+            {"text": "a", "label": label} for label in ("1", "0.0", 2, 3.0, True, False, "+1.")
         ),
     )
     write(tmp_path / "d" / "test.jsonl", json_lines([{"text": "a", "label": " 3 "}]))  # fmt: skip

@@ -463,6 +463,9 @@ def test_newer_sentence_folders_name_the_pooling(copied, named, ours):
         ("1_Pooling/config.json", {"embedding_dimension": 9, "pooling_mode": "cls"}, "hidden_size"),
         ("modules.json", [{"type": "Transformer", "path": 5}], "a type and a path, both text"),
         ("modules.json", [{"type": 5, "path": ""}], "a type and a path, both text"),
+        ("config_sentence_transformers.json", {"prompts": ["query: "]}, "must map names to texts"),
+        ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "must map names to texts"),
+        ("config_sentence_transformers.json", {"truncate_dim": 4}, "truncate_dim=4 is not handled"),
         ("config_sentence_transformers.json", {"default_prompt_name": "query"},
          "default_prompt_name='query' puts a prompt before every text"),
         ("sentence_bert_config.json", {"max_seq_length": "7"}, "max_seq_length='7' must be"),
@@ -477,6 +480,48 @@ def test_sentence_folders_that_would_embed_otherwise_are_refused(copied, file, c
     folder = sentence_folder(copied("bert_5"), "Transformer", "Pooling", **MEAN)
     (folder / file).write_text(json.dumps(content))
     assert message in refusal(folder)
+
+
+def test_prompts_of_a_folder_are_kept(copied, tmp_path):
+    folder = sentence_folder(
+        copied("bert_5"), "Transformer", "Pooling", **MEAN, include_prompt=False
+    )
+    prompts = {"query": "query: ", "document": ""}
+    settings = {"__version__": {"pytorch": "2"}, "prompts": prompts, "default_prompt_name": None,
+                "similarity_fn_name": "cosine"}  # fmt: skip
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    loaded = load_pretrained(folder)
+    expected = {"max_tokens": 7, "prompts": {"query": "query: "}, "include_prompt": False}
+    assert loaded.source.preprocessing == expected
+    again = save(tmp_path / "out", loaded.model, loaded.params, preprocessing=expected)
+    assert load_pretrained(again).source.preprocessing == expected
+
+
+def test_a_folder_that_does_not_state_its_pooling_says_so_until_it_is_stated(copied, tmp_path):
+    folder = copied("bert_5")
+    assert load_pretrained(folder).source.preprocessing == {"pooling": "assumed"}
+    for pooling in ("mean", "first"):
+        loaded = load_pretrained(folder, pooling=pooling)
+        assert loaded.source.preprocessing == {}
+        assert loaded.model.config.pooling == pooling
+        again = load_pretrained(save(tmp_path / pooling, loaded.model, loaded.params))
+        assert again.model.config.pooling == pooling
+        assert again.source.preprocessing == {}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 6}))
+    found = load_pretrained(folder).source.preprocessing
+    assert found == {"pooling": "assumed", "max_tokens": 6}
+
+
+@pytest.mark.parametrize("name", ["bert_classify_5", "vit_classify_5"])
+def test_a_classifier_of_several_labels_a_sample_is_refused(copied, name):
+    """Softmax would choose one of them."""
+    folder = copied(name)
+    for problem in ("multi_label_classification", "regression"):
+        configure(folder, problem_type=problem)
+        assert f"problem_type='{problem}' with " in refusal(folder)
+        assert "is no choice of one class" in refusal(folder)
+    configure(folder, problem_type="single_label_classification")
+    assert load_pretrained(folder).model.config.task == "classify"
 
 
 def test_texts_are_made_lower_case_where_the_folder_says_so(copied):

@@ -77,3 +77,12 @@ def test_a_batch_without_labels_is_named():
         losses.masked_lm(
             jnp.zeros((3, 2, 4)), {"label": jnp.zeros((3, 2), jnp.int32), "weight": jnp.ones(3)}
         )
+
+
+@pytest.mark.parametrize("label", [-1, -100, 3])
+def test_a_label_that_is_no_class_is_no_loss(label):
+    """A negative one would otherwise be the last class."""
+    batch = {"label": jnp.array([0, label]), "weight": jnp.ones(2)}
+    sums, _ = losses.classification(jnp.zeros((2, 3)), batch)
+    assert np.isnan(sums["loss"])
+    assert float(sums["correct"]) == 1

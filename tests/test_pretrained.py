@@ -15,6 +15,7 @@ from data_files import picture, write, write_idx
 
 from scripts import export_pretrained
 from zoo.config.presets import get_preset
+from zoo.data import load
 from zoo.evaluation import compare
 from zoo.evaluation.inputs import data_for
 from zoo.evaluation.score import score
@@ -27,6 +28,7 @@ from zoo.pretrained.hugging_face.tensors import Tensors
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.model_folder import export
 from zoo.pretrained.warm_start import start_from
+from zoo.utils.notes import Note
 
 EMBEDDED = ("digits", "topics")
 
@@ -169,18 +171,23 @@ def test_a_model_of_another_size_does_not_start_from_it(copied):
         start_from(loaded, model, jax.random.key(0))
 
 
-def test_data_with_other_classes_are_not_scored(copied, tmp_path):
+def test_data_with_the_models_classes_get_its_numbers_and_others_are_not_scored(copied, tmp_path):
     for place, name in enumerate("jihgfedcba"):
         for split in ("train", "val"):
             content = picture((place, (8, 8)), mode="L")
             write(tmp_path / "digits" / split / name / "0.png", content)
     loaded = load_pretrained(copied)
     spec = replace(loaded.config.data, source=str(tmp_path / "digits"))
-    assert data_for(loaded, spec).classes == 10  # the model's have no names
+    numbers = lambda: data_for(loaded, spec).train.take(np.arange(10))["label"].tolist()
+    assert numbers() == list(range(10))  # the model's have no names: in sorted order
     loaded.record["data"]["class_names"] = list("abcdefghij")
-    assert data_for(loaded, spec).classes == 10
+    assert numbers() == list(range(10))
     loaded.record["data"]["class_names"] = list("jihgfedcba")
-    with pytest.raises(ValueError, match=r"has the classes a, b, .* trained for j, i, .* Rename"):
+    assert numbers() == list(range(9, -1, -1))
+    loaded.record["data"]["class_names"] = list("jihgfedcbz")
+    with pytest.raises(
+        ValueError, match=r"has class 'a', which is none of the model's: j, i, .* by"
+    ):
         data_for(loaded, spec)
 
 
@@ -208,7 +215,15 @@ def test_all_of_a_file_of_new_data_is_scored_and_of_the_runs_own_what_was_held_o
     assert score(loaded, data_for(loaded, spec))["samples"] == 40
     # A shipped config knows the name of its data, and not where they lie here.
     own = replace(loaded, config=replace(loaded.config, data=replace(spec, source="new")))
+    held_out = load(spec.like(loaded.source.preprocessing))
+    own.record["data"]["sha256"] = held_out.record["sha256"]
     assert data_for(own, spec).validation.samples == 4
+    # Other data of that name are new, unless they are read in another way, which hides it.
+    (tmp_path / "new" / "0" / "0.png").unlink()
+    with pytest.warns(Note, match="has the name of the data .* other content: it is taken as new"):
+        assert data_for(own, spec).validation.samples == 39
+    with pytest.warns(Note, match="has the name of the data .* in another way, so whether it is"):
+        assert data_for(own, replace(spec, label_column="other")).validation.samples == 4
 
 
 def test_a_run_becomes_a_model_that_ships(copied, tmp_path):

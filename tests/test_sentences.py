@@ -22,6 +22,8 @@ from zoo.models.registry import create_model
 from zoo.pretrained import single_file
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.source import PretrainedConfig
+from zoo.pretrained.warm_start import pooled
+from zoo.utils.notes import Note
 
 LONGEST = 40
 
@@ -91,6 +93,72 @@ def test_an_encoder_says_what_it_lacks(loaded):
         Encoder.of(loaded, batch_size=0)
 
 
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one text", r"texts='one text' is one text where several belong; put it in a list"),
+        (b"bytes", "is one text where several belong"),
+        ({"a": 1}, "must be a list of texts in an order, got dict"),
+        ({"a"}, "must be a list of texts in an order, got set"),
+        (5, "got int"),
+        (["a", None], "text 1 is None, which is no text; mend or remove it"),
+        (["a", float("nan")], "text 1 is nan, which is no text"),
+        (["a", b"b"], "text 1 is b'b', which is no text"),
+        (["a", "b \ud800"], r"text 1 holds half a character, '\\ud800' at place 2, which UTF-8"),
+        ([["a"]], r"text 0 is \['a'\], which is no text"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(encoder, texts, message):
+    with pytest.raises(ValueError, match=message):
+        encoder.embed(texts)
+
+
+def test_any_sequence_of_texts_will_do(encoder):
+    some = texts(3)
+    wanted = encoder.embed(some)
+    for other in (tuple(some), np.array(some), np.array(some, object), (text for text in some)):
+        np.testing.assert_array_equal(encoder.embed(other), wanted)
+    assert encoder.embed([]).shape == (0, 16)
+
+
+def with_preprocessing(loaded, **more):
+    known = {**loaded.source.preprocessing, **more}
+    return replace(loaded, source=replace(loaded.source, preprocessing=known))
+
+
+def test_a_prompt_is_put_before_every_text(loaded, encoder):
+    prompted = with_preprocessing(loaded, prompts={"query": "a b ", "document": "h"})
+    made = Encoder.of(prompted, 4, prompt="query").embed(["c", "d e"])
+    np.testing.assert_array_equal(made, encoder.embed(["a b c", "a b d e"]))
+    np.testing.assert_array_equal(Encoder.of(prompted, 4).embed(["c"]), encoder.embed(["c"]))
+    with pytest.raises(ValueError, match="unknown prompt of bert_nano 'qery'; did you mean"):
+        Encoder.of(prompted, prompt="qery")
+    apart = with_preprocessing(prompted, include_prompt=False)
+    with pytest.raises(ValueError, match="leaves its prompts' tokens out of the mean"):
+        Encoder.of(apart, prompt="query")
+
+
+def test_a_special_token_in_a_text_is_the_token_unless_it_is_split(loaded):
+    made = lambda loaded: next(Encoder.of(loaded).batches(["a[SEP]b"]))[1]["input_ids"][0]
+    assert made(loaded)[:5].tolist() == [2, 5, 3, 6, 3]
+    split = with_preprocessing(loaded, split_special_tokens=True)
+    assert made(split)[:3].tolist() == [2, 1, 3]  # a word that is not known
+    trained_here = with_preprocessing(loaded, tokenizer_kind="wordpiece")  # a record of before
+    assert made(trained_here)[:3].tolist() == [2, 1, 3]
+
+
+def test_pooling_that_no_file_states_is_told(loaded):
+    with pytest.warns(Note, match=r"a test: has no modules.json, .* pooling='first'; on the comm"):
+        assumed = Encoder.of(with_preprocessing(loaded, pooling="assumed"))
+    assert assumed.model.config.pooling == "mean"
+    stated = pooled(with_preprocessing(loaded, pooling="assumed"), "first")
+    assert Encoder.of(stated).model.config.pooling == "first"
+    with pytest.raises(ValueError, match="unknown pooling 'cls'"):
+        pooled(loaded, "cls")
+    with pytest.raises(ValueError, match="pooling='mean' is for encoders; bert_nano is for mlm"):
+        pooled(replace(loaded, model=create_model("bert_nano")), "mean")
+
+
 def test_files_hold_what_the_encoder_makes(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "WINDOW", 2)  # several windows of 8
     some, counted = texts(21), []
@@ -153,9 +221,12 @@ def test_similarity_is_the_rank_correlation_with_the_grades(encoder, tmp_path):
     ("content", "message"),
     [
         ("sentence1\tsentence2\nab\tc\n", "no column data.label_column='score'"),
-        ("sentence1\tsentence2\tscore\na\tb\tx\n", "row 0 holds 'x' in column 'score'"),
-        ("sentence1\tsentence2\tscore\na\tb\tnan\n", "row 0 holds 'nan'"),
-        ("sentence1\tsentence2\tscore\na\t \t1\n", "row 0 has no text in column 'sentence2'"),
+        ("sentence1\tsentence2\tscore\na\tb\tx\n", r"row 0 \(line 2\) holds 'x' in column 'score'"),
+        ("sentence1\tsentence2\tscore\na\tb\tnan\n", r"row 0 \(line 2\) holds 'nan'"),
+        (
+            "sentence1\tsentence2\tscore\na\t \t1\n",
+            r"row 0 \(line 2\) has no text in column 'sentence2'",
+        ),
         ("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n", "2 grades, none of which differ"),
     ],
 )
@@ -179,6 +250,63 @@ def test_embedded_texts_are_there_to_embed(encoder):
     assert len(some) > 1000
     assert len(set(some)) == len(some)
     assert np.isfinite(encoder.embed(some[:3])).all()
+
+
+def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
+    """Repeated and empty rows too; a file of another kind is lines."""
+    file = tmp_path / "model.safetensors"
+    prompted = with_preprocessing(loaded, prompts={"query": "h h "})
+    single_file.save(file, loaded.model, loaded.params, prompted.source, {}, loaded.tokenizer)
+    some = ["a b", "c", "", "a b"]
+    write(tmp_path / "t.csv", "n,say\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(some)))
+    write(tmp_path / "t.md", "".join(f"{text}\n" for text in some))
+    write(tmp_path / "bom.txt", "\ufeffa\nb\n")
+    out = tmp_path / "a.npy"
+    embed = lambda *more: cli("embed", file, "--out", out, *more)
+    made = lambda: np.load(io.BytesIO(out.read_bytes()))
+    for source in (("t.csv", "--set", "data.text_column=say"), ("t.md",)):
+        done = embed("--input", tmp_path / source[0], *source[1:])
+        assert done.returncode == 0, done.stderr
+        assert "note: " in done.stderr
+        assert "has the prompts query, of which none is put before the texts" in done.stderr
+        np.testing.assert_allclose(made(), encoder.embed(some), atol=1e-6)
+    done = embed("--input", tmp_path / "bom.txt", "--prompt", "query")
+    assert (done.returncode, "note" in done.stderr) == (0, False)
+    np.testing.assert_allclose(made(), encoder.embed(["h h a", "h h b"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--input", "nex.txt"), "input='nex.txt' does not exist; did you mean 'next.txt'?; give"),
+        (("--input", "."), "is a folder"),
+        (("--out", "a.txt"), "out='a.txt' must end in .npy or .parquet"),
+        (
+            ("--input", "next.txt", "--set", "data.text_column=x"),
+            "is for tables, the input is lines",
+        ),
+        (
+            ("--input", "t.csv"),
+            "t.csv: no column data.text_column='text'; it has label: set data.te",
+        ),
+        (("--prompt", "query"), "unknown prompt of bert_nano 'query'. Known:"),
+    ],
+)
+def test_embed_refuses_before_it_works(loaded, tmp_path, arguments, message):
+    """With exit code 2, and all but the prompt before the model is read."""
+    write(tmp_path / "next.txt", "a\n")
+    write(tmp_path / "t.csv", "label\n1\n")
+    model = "none.safetensors"
+    if "--prompt" in arguments:
+        model = "model.safetensors"
+        single_file.save(
+            tmp_path / model, loaded.model, loaded.params, loaded.source, {}, loaded.tokenizer
+        )
+    out = () if "--out" in arguments else ("--out", "a.npy")
+    done = cli("embed", model, *arguments, *out, cwd=tmp_path, input="a\n")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_scripts(loaded, tmp_path):

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
     as_json = getattr(args, "json", False)
     alone = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
-        with alone:
+        with alone, told_notes():
             answer = run(args)
         if not isinstance(answer, Answer):
             return answer or 0
@@ -150,6 +151,27 @@ def _lost_process(error: Exception) -> bool:
     import jax
 
     return isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+
+
+@contextlib.contextmanager
+def told_notes() -> Iterator[None]:
+    """Each different `zoo.utils.notes.Note` is one line on stderr, as errors are."""
+    from zoo.utils.notes import Note
+
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Note)
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, Note):
+                usual(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

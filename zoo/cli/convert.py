@@ -25,6 +25,10 @@ def parser() -> argparse.ArgumentParser:
         "--ignore", action="append", default=[], metavar="PATTERN",
         help="tensors of a Hugging Face model that may be left out",
     )  # fmt: skip
+    parser.add_argument(
+        "--pooling", choices=("mean", "first"),
+        help="of an encoder whose folder does not say how its tokens become one embedding",
+    )  # fmt: skip
     parser.add_argument("--variant", choices=("ann", "hnn"), help="cut it anew, not calibrated")
     parser.add_argument("--stages", type=int, help="how many stages to cut it into")
     return parser
@@ -37,7 +41,12 @@ def run(args: argparse.Namespace) -> Answer:
 
     check_target(args.out, cut=bool(args.variant or args.stages))
     loaded = load_pretrained(
-        args.model, variant=args.variant, stages=args.stages, task=args.task, ignore=args.ignore
+        args.model,
+        variant=args.variant,
+        stages=args.stages,
+        task=args.task,
+        ignore=args.ignore,
+        pooling=args.pooling,
     )
     name, written = loaded.model.config.name, count_trainable(convert(loaded, args.out))
     return Answer(

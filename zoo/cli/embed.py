@@ -1,20 +1,22 @@
-"""Turns lines of text into embeddings, one vector a line, in a file of numpy or parquet.
+"""Turns texts into embeddings, one vector a text, in a file of numpy or parquet.
 
 snapjax embed minilm_l6 --input sentences.txt --out sentences.npy
+snapjax embed minilm_l6 --input reviews.csv --set data.text_column=review --out reviews.parquet
 cat *.txt | snapjax embed minilm_l6 --out sentences.parquet
 
-The input is read as a stream, so it may be longer than the memory; the file appears when it is
-whole. Parquet has the columns "text" and "embedding".
+Of a text file and of the standard input every line is a text, read as a stream, so it may be longer
+than the memory; of a table (.csv, .tsv, .parquet, .jsonl, or packed) every row is. The file appears
+when it is whole. Parquet has the columns "text" and "embedding".
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_set_flag, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +24,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", metavar="NAME", help="a model of task encode: name, folder, Hub id"
     )
-    parser.add_argument("--input", type=Path, help="text file; default: standard input")
+    parser.add_argument(
+        "--input", type=Path, help="text file or table; default: lines of the standard input"
+    )
+    add_set_flag(parser, "how a table is read, such as data.text_column=sentence (default: text)")
+    parser.add_argument("--prompt", help="name of a prompt of the model, put before every text")
     parser.add_argument("--out", type=Path, required=True, help="a .npy or .parquet file")
     parser.add_argument("--batch-size", type=int, default=64)
     return parser
@@ -32,22 +38,59 @@ def run(args: argparse.Namespace) -> Answer:
     from rich.console import Console
 
     from zoo.embedding.encoder import Encoder
-    from zoo.embedding.files import read_lines, write
+    from zoo.embedding.files import SUFFIXES, write
     from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
+    from zoo.utils.files import check_out
+    from zoo.utils.notes import note
 
-    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
-    console = Console(stderr=True)
-    opened = args.input.open("rb") if args.input else nullcontext(sys.stdin.buffer)
-    with opened as source, progress_bar(console) as bar:
-        task = bar.add_task("lines", total=None, shown="")
-        rows = write(args.out, encoder, read_lines(source, str(args.input or "stdin")),
-                     lambda done: bar.update(task, completed=done))  # fmt: skip
+    check_out(args.out, *SUFFIXES)
+    with _texts(args) as texts:
+        loaded = load_pretrained(args.model)
+        encoder = Encoder.of(loaded, args.batch_size, prompt=args.prompt)
+        prompts = loaded.source.preprocessing.get("prompts")
+        if prompts and args.prompt is None:
+            note(
+                f"{args.model} has the prompts {', '.join(prompts)}, of which none is put before "
+                "the texts; --prompt NAME does"
+            )
+        with progress_bar(Console(stderr=True)) as bar:
+            task = bar.add_task("texts", total=None, shown="")
+            rows = write(args.out, encoder, texts, lambda done: bar.update(task, completed=done))
     width = encoder.model.config.width
     return Answer(
         {"out": str(args.out), "rows": rows, "width": width},
         lambda: print(f"{args.out}: {rows:,} embeddings of {width} numbers"),
     )
+
+
+@contextmanager
+def _texts(args: argparse.Namespace) -> Iterator[Iterable[str]]:
+    """The texts of the input, open while they are read.
+
+    Raises:
+      ValueError: no such file, a table that cannot be read, or settings for what is no table.
+    """
+    from zoo.data.files import nearest, suffix
+    from zoo.data.sources import read_rows
+    from zoo.data.tables import SUFFIXES
+    from zoo.embedding.files import read_lines
+    from zoo.embedding.texts import texts_spec
+
+    path = args.input
+    if path is not None and (path.is_dir() or not path.exists()):
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"input={str(path)!r} {state}{nearest(path.name, there)}; give a file")
+    packed = path is not None and path.suffix.lower() == ".gz"
+    if path is not None and suffix(path) in SUFFIXES and (packed or suffix(path) != ".txt"):
+        spec = texts_spec(str(path), args.assignments)
+        yield read_rows(spec, validation=False).texts(spec.text_column, "text_column")
+        return
+    if args.assignments:
+        raise ValueError(f"--set {args.assignments[0]} is for tables, the input is lines of text")
+    with path.open("rb") if path is not None else nullcontext(sys.stdin.buffer) as file:
+        yield read_lines(file, str(path or "stdin"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

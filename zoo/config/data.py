@@ -60,7 +60,13 @@ class DataSpec:
       vocabulary: tokens of a tokenizer trained here, five special ones included.
       sequence: tokens of a sample, special ones included.
       mask_rate: share of the tokens to predict.
-      truncate: cut longer texts; otherwise they are an error.
+      truncate: true cuts longer texts, false makes them an error, none cuts them and notes how
+        many. Of a pair the longer text is cut first, as transformers does.
+      split_special_tokens: read what spells a special token in a text, such as "[SEP]", as words,
+        not as the token; none: as the tokenizer's model does, and otherwise as transformers does,
+        which reads the token. No text spells one of a tokenizer trained here.
+      tsv_quotes: fields of .tsv files are in quotes where they need them, as pandas writes them;
+        otherwise a quote is a character like any other, as in GLUE's files.
 
     Raises:
       ValueError: a value that makes no sense, whatever the data.
@@ -90,15 +96,19 @@ class DataSpec:
     vocabulary: int = 2048
     sequence: int = 64
     mask_rate: float = 0.15
-    truncate: bool = False
+    truncate: bool | None = None
+    split_special_tokens: bool | None = None
+    tsv_quotes: bool = False
 
     def like(self, record: Mapping[str, Any]) -> DataSpec:
-        """The same with images scaled as a trained model expects them.
+        """The same with inputs prepared as a trained model expects them.
 
         Args:
-          record: of the weights; its "mean", "std", "size", "resample" and "resize" are taken where
-            they are there.
+          record: of the weights; its "mean", "std", "size", "resample", "resize" and
+            "split_special_tokens" are taken where they are there.
         """
+        # Records of before do not say that a tokenizer was trained here, but name its kind.
+        split = record.get("split_special_tokens", record.get("tokenizer_kind") in TOKENIZERS)
         changed = {
             field: record[name]
             for field, name in (
@@ -110,6 +120,8 @@ class DataSpec:
             )
             if record.get(name) is not None
         }
+        if self.split_special_tokens is None and split:
+            changed["split_special_tokens"] = True
         return replace(self, **changed)
 
     def without_augmentation(self) -> DataSpec:

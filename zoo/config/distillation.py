@@ -51,7 +51,7 @@ def distillation(
             bits_per_feature=bits_per_feature,
             calibration=calibration or ("sensitivity_pca_refit" if spikes else "variance"),
         ),
-        data=DataSpec(task="unlabelled", source=source, sequence=32, truncate=True, held_out=0.05),
+        data=DataSpec(task="unlabelled", source=source, sequence=32, held_out=0.05),
         train=TrainSpec(
             epochs=epochs,
             batch_size=batch_size,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import re
 import zlib
 from pathlib import Path
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -55,7 +58,24 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
+def half_character(text: str) -> str | None:
+    """What an error says of a text that holds half of a surrogate pair, or None.
+
+    JSON can write one, UTF-8 cannot, and tokenizers refuse it.
+    """
+    if text.isascii() or not (half := _SURROGATE.search(text)):
+        return None
+    return (
+        f"holds half a character, {half[0]!a} at place {half.start()}, which UTF-8 cannot write; "
+        "mend or remove it"
+    )
+
+
 def nearest(name: str, known: list[str]) -> str:
-    """A hint for an error: the entry of `known` that looks most like `name`, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """A hint for an error: the entry of `known` that looks most like `name`, or nothing.
+
+    Suffixes do not count: two names are not alike because both end in .csv.
+    """
+    stems = {Path(entry).stem: entry for entry in reversed(known)}
+    near = difflib.get_close_matches(Path(name).stem, stems, n=1, cutoff=0.5)
+    return f"; did you mean {stems[near[0]]!r}?" if near else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,12 @@ from zoo.config.data import TOKENIZERS, DataSpec
 from zoo.data import pictures, text
 from zoo.data.batches import Split
 from zoo.data.images import Images, measure
+from zoo.data.labels import read_labels
 from zoo.data.tables import Table
 from zoo.data.tokenizer import Vocabulary, load_tokenizer, read_tokenizer, train_tokenizer
+from zoo.utils.notes import note
 
 Pair = tuple[str, str]
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,8 @@ def prepared(
     *,
     scale: float = 255.0,
     tokenizer: str | None = None,
+    class_names: Sequence[str] | None = None,
+    inputs: str | None = None,
 ) -> Data:
     """Data out of a table for each split.
 
@@ -61,18 +63,21 @@ def prepared(
       train, validation: the splits.
       scale: the largest value of a pixel.
       tokenizer: text of a tokenizer.json, which goes before the spec's.
+      class_names: of a model, in its order, which then decides the numbers of the classes.
+      inputs: "text" or "images", what a model reads; None for either.
 
     Raises:
       ValueError: anything in the tables does not fit; names file, column and row.
     """
     parts = train, validation
+    as_images = _check_inputs(spec, train, inputs)
     if spec.task == "mlm":
         return _corpus(spec, parts, tokenizer)
     if spec.task == "unlabelled":
         classes, names, labels = None, None, [None, None]
     else:
-        classes, names, labels = _labels(spec, parts)
-    if spec.image_column in train.columns:
+        classes, names, labels = read_labels(spec, parts, class_names)
+    if as_images:
         made = _images(spec, parts, labels, classes, scale)
     elif spec.text_column in train.columns:
         made = _texts_or_pairs(spec, parts, labels, classes, tokenizer)
@@ -144,14 +149,16 @@ def _texts_or_pairs(
             places = [partial("{}: different text {}".format, part.where) for part in parts]
         seconds: list[list[str] | None] = [None, None]
     else:
-        firsts = [_texts(part, spec.text_column, "text_column") for part in parts]
-        seconds = [pair and _texts(part, pair, "text_pair_column") for part in parts]
+        firsts = [part.texts(spec.text_column, "text_column") for part in parts]
+        seconds = [pair and part.texts(pair, "text_pair_column") for part in parts]
     vocabulary = _vocabulary(spec, [*firsts[0], *(seconds[0] or [])], tokenizer)
     train, validation = (
         text.tokenised(first, second, label, classes, vocabulary, sequence=spec.sequence,
-                       truncate=spec.truncate, place=place)
+                       truncate=spec.truncate is not False, place=place)
         for first, second, label, place in zip(firsts, seconds, labels, places, strict=True)
     )  # fmt: skip
+    if spec.truncate is None:
+        _note_cut(spec, parts[0].where, [train] if parts[0] is parts[1] else [train, validation])
     arrays = [
         a for part in (train, validation) for a in (part.input_ids, part.token_type_ids, part.label)
     ]
@@ -197,8 +204,10 @@ def _of_pair(where: str, row: int) -> str:
 def different_texts(table: Table, spec: DataSpec) -> list[str]:
     """Every different text of a table, in its order, of one column or of both of a pair.
 
+    Rows without a text are left out.
+
     Raises:
-      ValueError: a column that is not there, or none that holds a text.
+      ValueError: a column that is not there, a value that is no text, or none that is one.
     """
     texts: dict[str, None] = {}
     for name, field in (
@@ -206,7 +215,7 @@ def different_texts(table: Table, spec: DataSpec) -> list[str]:
         (spec.text_pair_column, "text_pair_column"),
     ):
         if name is not None:
-            column = table.column(name, field)
+            column = table.texts(name, field, missing=True)
             texts.update(dict.fromkeys(filter(_is_text, column)))
     if not texts:
         raise ValueError(f"{table.where}: has no text in column {spec.text_column!r}")
@@ -219,9 +228,12 @@ def different_pairs(table: Table, first: str, second: str) -> list[Pair]:
     Rows without two texts are left out.
 
     Raises:
-      ValueError: a column that is not there, or no row that holds two texts.
+      ValueError: a column that is not there, a value that is no text, or no row of two texts.
     """
-    columns = table.column(first, "text_column"), table.column(second, "text_pair_column")
+    columns = (
+        table.texts(first, "text_column", missing=True),
+        table.texts(second, "text_pair_column", missing=True),
+    )
     pairs = dict.fromkeys(pair for pair in zip(*columns, strict=True) if all(map(_is_text, pair)))
     if not pairs:
         raise ValueError(
@@ -238,7 +250,7 @@ def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -
             f"data.text_pair_column={spec.text_pair_column!r} is for data.task='classify'; leave "
             "it out for 'mlm'"
         )
-    chunks = [text.chunks(_texts(part, spec.text_column, "text_column")) for part in parts]
+    chunks = [text.chunks(part.texts(spec.text_column, "text_column")) for part in parts]
     vocabulary = _vocabulary(spec, chunks[0], tokenizer)
     tokens = [
         text.blocks(chunk, vocabulary, spec.sequence, part.where)
@@ -253,100 +265,6 @@ def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -
     return Data(train, validation, "mlm", None, vocabulary.size, vocabulary.text, record)
 
 
-def _labels(
-    spec: DataSpec, parts: tuple[Table, Table]
-) -> tuple[int, list[str] | None, list[np.ndarray]]:
-    """(number of classes, their names, labels of train and of validation as int32).
-
-    Names are those that the data state, or the sorted texts of train's labels unless all are
-    written numbers.
-    """
-    columns = [part.column(spec.label_column, "label_column") for part in parts]
-    names, others = (part.names.get(spec.label_column) for part in parts)
-    if names and others and names != others:
-        raise ValueError(
-            f"{parts[1].where}: column {spec.label_column!r} has the classes {', '.join(others)}, "
-            f"but {', '.join(names)} in {parts[0].where}; save both with the same, in one order"
-        )
-    if names is None and _are_names(columns[0]):
-        names = sorted({value for value in columns[0] if isinstance(value, str) and value.strip()})
-        columns = [
-            _numbered(values, names, part, spec.label_column)
-            for values, part in zip(columns, parts, strict=True)
-        ]
-    made = [
-        _whole(values, part, spec.label_column) for values, part in zip(columns, parts, strict=True)
-    ]
-    classes = spec.classes or (len(names) if names else int(made[0].max()) + 1)
-    for part, labels in zip(parts, made, strict=True):
-        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-        if wrong.size:
-            raise ValueError(
-                f"{part.place(wrong[0])} has label {labels[wrong[0]]}, which is not in "
-                f"[0, classes={classes}); {wrong.size} rows are out of range. Set data.classes or "
-                "mend the data"
-            )
-    if classes < 2:
-        raise ValueError(
-            f"{parts[0].where}: column {spec.label_column!r} holds one class alone; give data of "
-            "at least two, or set data.classes"
-        )
-    return classes, names, made
-
-
-def _are_names(values: Sequence[Any] | np.ndarray) -> bool:
-    if isinstance(values, np.ndarray):
-        return False
-    words = (value.strip() for value in values if isinstance(value, str))
-    return any(word and not _NUMBER.fullmatch(word) for word in words)
-
-
-def _numbered(values: Sequence[Any], names: list[str], part: Table, column: str) -> list[int]:
-    number = {name: place for place, name in enumerate(names)}
-    for row, value in enumerate(values):
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(
-                f"{part.place(row)} holds {value!r} in column {column!r}, where others hold the "
-                "name of a class; mend the data"
-            )
-        if value not in number:
-            raise ValueError(
-                f"{part.place(row)} has class {value!r}, which is none of train's: "
-                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-            )
-    return [number[value] for value in values]
-
-
-def _whole(values: Sequence[Any] | np.ndarray, part: Table, name: str) -> np.ndarray:
-    """int32 labels out of whole numbers, written ones ("3", "3.0") too."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-        return values.astype(np.int32)
-    made = np.empty(len(values), np.int32)
-    for row, value in enumerate(values):
-        number = value
-        if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-            number = float(value)
-        whole = isinstance(number, int | float | np.number) and number == number // 1
-        if not (whole and abs(number) < 2**31):
-            raise ValueError(
-                f"{part.place(row)} holds {value!r} in column {name!r}, which is no class; "
-                "data.task='classify' needs whole numbers from 0 on, or names"
-            )
-        made[row] = number
-    return made
-
-
-def _texts(part: Table, name: str, field: str) -> list[str]:
-    values = part.column(name, field)
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise ValueError(
-                f"{part.place(row)} holds {value!r:.40} in column {name!r}, which is no text; set "
-                f"data.{field} to a column of texts or mend the data"
-            )
-    return list(values)
-
-
 def _check_no_image_options(spec: DataSpec, where: str) -> None:
     for name, unset in (("image_size", None), ("resample", "bicubic"), ("resize", None),
                         ("mean", None), ("shift", 0), ("flip", False), ("noise", 0)):  # fmt: skip
@@ -358,11 +276,40 @@ def _check_no_image_options(spec: DataSpec, where: str) -> None:
 
 
 def _vocabulary(spec: DataSpec, texts: list[str], tokenizer: str | None) -> Vocabulary:
+    split = bool(spec.split_special_tokens)
     if tokenizer is not None:
-        return read_tokenizer(tokenizer, "of the model")
+        return read_tokenizer(tokenizer, "of the model", split)
     if spec.tokenizer in TOKENIZERS:
         return train_tokenizer(spec.tokenizer, texts, spec.vocabulary)
-    return load_tokenizer(Path(spec.tokenizer).expanduser())
+    return load_tokenizer(Path(spec.tokenizer).expanduser(), split)
+
+
+def _check_inputs(spec: DataSpec, table: Table, inputs: str | None) -> bool:
+    """Whether a table is read as images; of both a model's kind goes first.
+
+    Raises:
+      ValueError: a model is given what it does not read.
+    """
+    images, texts = spec.image_column in table.columns, spec.text_column in table.columns
+    if inputs is None or (images if inputs == "images" else texts):
+        return images if inputs is None else inputs == "images"
+    named = "image_column" if inputs == "images" else "text_column"
+    raise ValueError(
+        f"{table.where}: the model reads {'images' if inputs == 'images' else 'texts'}, and there "
+        f"is no column data.{named}={getattr(spec, named)!r}; it has {', '.join(table.columns)}. "
+        f"Give data of the model's kind, or set data.{named} to one of them"
+    )
+
+
+def _note_cut(spec: DataSpec, where: str, splits: Sequence[text.Texts]) -> None:
+    cut, total = (sum(getattr(s, name) for s in splits) for name in ("cut", "samples"))
+    if cut:
+        longest = max(split.longest for split in splits)
+        note(
+            f"{where}: {cut:,} of {total:,} texts have more than data.sequence={spec.sequence} "
+            f"tokens and were cut; the longest has {longest:,}. Set data.sequence to keep more, "
+            "data.truncate=true to cut without this note, or data.truncate=false for an error"
+        )
 
 
 def _record(spec: DataSpec, train: Split, validation: Split) -> dict[str, Any]:
@@ -380,6 +327,7 @@ def _words(spec: DataSpec, vocabulary: Vocabulary, arrays: list[np.ndarray]) -> 
         "vocabulary": vocabulary.size,
         "tokenizer_kind": Path(vocabulary.origin).name,
         "tokenizer_sha256": vocabulary.sha256,
+        "split_special_tokens": vocabulary.tokenizer.encode_special_tokens,
         "sha256": _digest(*arrays),
     }
 

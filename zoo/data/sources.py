@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from zoo.config.data import EMBEDDED, DataSpec
 from zoo.data import embedded, pictures, prepare, tables
 from zoo.data.files import nearest, stem, suffix
 from zoo.data.idx import read_idx_pair
+from zoo.data.labels import only_of_a_class
 from zoo.data.order import HELD_OUT, epoch_order
 from zoo.data.prepare import Data
 from zoo.data.tables import Table
@@ -36,7 +37,14 @@ class Source(NamedTuple):
     read: Callable[[str], Table | None]
 
 
-def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -> Data:
+def load(
+    spec: DataSpec,
+    tokenizer: str | None = None,
+    *,
+    whole: bool = False,
+    class_names: Sequence[str] | None = None,
+    inputs: str | None = None,
+) -> Data:
     """Loads and prepares a data set.
 
     Everything that can be wrong with the data is an error here, before anything is trained. An
@@ -46,14 +54,17 @@ def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -
       spec: what, and how.
       tokenizer: text of a tokenizer.json to use whatever the spec says, such as a trained model's.
       whole: where there is no validation split, hold nothing out: all is for both. To evaluate.
+      class_names: of a model, in its order, which then decides the numbers of the classes.
+      inputs: "text" or "images", what a model reads; None for either.
 
     Raises:
       ValueError: the source is not there, or anything in it does not fit; names file, column, row.
     """
+    model = {"tokenizer": tokenizer, "class_names": class_names, "inputs": inputs}
     if spec.source in EMBEDDED:
-        return _load_embedded(spec, tokenizer)
+        return _load_embedded(spec, model)
     train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()), whole)
-    return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
+    return prepare.prepared(spec, train, validation, **model)
 
 
 def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table:
@@ -71,11 +82,11 @@ def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table
         return _embedded(spec)[0][validation]
     path = Path(spec.source).expanduser()
     if path.is_file():
-        return tables.read_table(path)
+        return tables.read_table(path, spec.tsv_quotes)
     return _parts(spec, _find(spec, path), whole)[validation]
 
 
-def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
+def _load_embedded(spec: DataSpec, model: Mapping[str, Any]) -> Data:
     name, task = spec.source, EMBEDDED[spec.source]
     if spec.subset is not None:
         raise ValueError(
@@ -88,9 +99,8 @@ def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
             f"{spec.task!r}"
         )
     parts, identity = _embedded(spec)
-    if name == "digits":
-        return prepare.prepared(spec, *parts, scale=embedded.DIGITS_LARGEST)
-    data = prepare.prepared(spec, *parts, tokenizer=tokenizer)
+    scale = {"scale": embedded.DIGITS_LARGEST} if name == "digits" else {}
+    data = prepare.prepared(spec, *parts, **scale, **model)
     data.record.update(identity)
     return data
 
@@ -121,7 +131,7 @@ def _find(spec: DataSpec, path: Path) -> Source:
             f"data.source={spec.source!r} is a path here; leave it out"
         )
     if path.is_file():
-        return _by_name({spec.train: partial(tables.read_table, path)})
+        return _by_name({spec.train: partial(tables.read_table, path, spec.tsv_quotes)})
     if path.is_dir():
         return _find_in_folder(spec, path)
     # A name on the Hub is NAME or OWNER/NAME; what cannot be one was meant as a path.
@@ -212,7 +222,11 @@ def _files_table(spec: DataSpec, files: list[Path], split: str) -> Table | None:
             f"{both[0]}: belongs to data.train={spec.train!r} and to the validation split "
             f"{split!r} alike; set data.train and data.validation to names that share no file"
         )
-    return tables.joined([tables.read_table(file) for file in found]) if found else None
+    return (
+        tables.joined([tables.read_table(file, spec.tsv_quotes) for file in found])
+        if found
+        else None
+    )
 
 
 def _parts(spec: DataSpec, source: Source, whole: bool = False) -> tuple[Table, Table]:
@@ -238,7 +252,8 @@ def _parts(spec: DataSpec, source: Source, whole: bool = False) -> tuple[Table, 
 
 
 def _held_out(spec: DataSpec, train: Table) -> tuple[Table, Table]:
-    """A corpus gives up its end, so that it stays whole; labelled samples are drawn at random."""
+    """A corpus gives up its end, so that it stays whole; labelled samples are drawn at random, but
+    the last rows of a class stay to be trained on."""
     if len(train) < 2:
         raise ValueError(
             f"{train.where}: {len(train)} rows cannot be split in train and validation; give more, "
@@ -249,4 +264,14 @@ def _held_out(spec: DataSpec, train: Table) -> tuple[Table, Table]:
         order = np.arange(len(train))[::-1]
     else:
         order = epoch_order(len(train), *HELD_OUT)
-    return train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
+    held, kept = order[:count], order[count:]
+    if spec.task == "classify" and spec.label_column in train.columns:
+        only = only_of_a_class(spec, train, kept, held)
+        held, kept = held[~only], np.concatenate([kept, held[only]])
+        if not held.size:
+            raise ValueError(
+                f"{train.where}: the {count} rows that data.held_out={spec.held_out} draws for "
+                "validation are the only ones of their classes; give more rows of each class, or a "
+                "validation split of its own"
+            )
+    return train.select(np.sort(kept)), train.select(np.sort(held))

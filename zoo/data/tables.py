@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.files import nearest, read_bytes, read_text, suffix
+from zoo.data.files import half_character, nearest, read_bytes, read_text, suffix
+from zoo.utils.notes import note
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,11 +23,15 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
 """Of files that hold a table; all but .parquet may be packed (.gz)."""
 
 Column = Sequence[Any] | np.ndarray
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows of raw values, which know where they came from.
+
+    A row is counted from 0 beneath the header, as in pandas, a line of a file from 1, as in
+    editors; errors give both where there are lines.
 
     Attributes:
       columns: name -> one value a row.
@@ -34,6 +40,7 @@ class Table:
       names: column -> names of its classes, where the data state them.
       files: (where, rows) of each file that was joined; () for one file.
       rows: (len,) numbers of the rows before any were left out; None: all are there.
+      lines: (len,) line of its file in which each row begins, from 1; None: it has no lines.
     """
 
     columns: Mapping[str, Column]
@@ -42,6 +49,7 @@ class Table:
     names: Mapping[str, list[str]] = field(default_factory=dict)
     files: tuple[tuple[str, int], ...] = ()
     rows: np.ndarray | None = None
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -60,18 +68,42 @@ class Table:
             known = list(self.columns)
             raise ValueError(
                 f"{self.where}: no column data.{field}={name!r}{nearest(name, known)}; it has "
-                f"{', '.join(known)}"
+                f"{', '.join(known)}: set data.{field} to one of them"
             )
         return self.columns[name]
 
+    def texts(self, name: str, field: str, *, missing: bool = False) -> list[str | None]:
+        """The values of a column of texts.
+
+        Args:
+          name, field: see `column`.
+          missing: None where a row has no text; otherwise that is an error.
+
+        Raises:
+          ValueError: no such column, or a value that is no text or holds half a character.
+        """
+        values = self.column(name, field)
+        for row, value in enumerate(values):
+            if missing and value is None:
+                continue
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"{self.place(row)} holds {value!r:.40} in column {name!r}, which is no text; "
+                    f"set data.{field} to a column of texts or mend the data"
+                )
+            if half := half_character(value):
+                raise ValueError(f"{self.place(row)}, column {name!r}, {half}")
+        return list(values)
+
     def place(self, row: int) -> str:
-        """What an error calls a row: its file, and its number (from 0) in that file."""
+        """What an error calls a row: its file, its number in it, and its line where it has one."""
+        line = "" if self.lines is None else f" (line {self.lines[row]})"
         number = int(row if self.rows is None else self.rows[row])
         for where, count in self.files:
             if number < count:
-                return f"{where}: row {number}"
+                return f"{where}: row {number}{line}"
             number -= count
-        return f"{self.where}: row {number}"
+        return f"{self.where}: row {number}{line}"
 
     def select(self, index: np.ndarray) -> Table:
         """The rows at `index`, in that order."""
@@ -81,11 +113,17 @@ class Table:
             else [values[row] for row in index.tolist()]
             for name, values in self.columns.items()
         }
-        return replace(self, columns=columns, rows=index if self.rows is None else self.rows[index])
+        rows = index if self.rows is None else self.rows[index]
+        lines = None if self.lines is None else self.lines[index]
+        return replace(self, columns=columns, rows=rows, lines=lines)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, tsv_quotes: bool = False) -> Table:
     """The table in a file. Fields of .csv and .tsv are texts as written: "NA" and "1" are not more.
+
+    Args:
+      path: of the file.
+      tsv_quotes: see `DataSpec`.
 
     Raises:
       ValueError: the file is of another kind, damaged, or has no rows.
@@ -97,14 +135,19 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"{path}: its suffix is not one of {', '.join(SUFFIXES)}")
     text = read_text(path)
     if kind == ".txt":
-        columns: dict[str, list[Any]] = {"text": text.removesuffix("\n").split("\n")}
+        texts = text.removesuffix("\n").split("\n")
+        columns, lines = {"text": texts}, range(1, len(texts) + 1)
     elif kind == ".jsonl":
-        columns = _json_lines(text, path)
+        columns, lines = _json_lines(text, path)
+    elif kind == ".csv" or tsv_quotes:
+        columns, lines = _columns(_quoted(text, path, "," if kind == ".csv" else "\t"), path)
     else:
-        columns = _columns(_comma_separated(text, path) if kind == ".csv" else [
+        fields = [
             (number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line
-        ], path)  # fmt: skip
-    return _filled(Table(columns, str(path), path.parent))
+        ]
+        columns, lines = _columns(fields, path)
+        _note_quotes(columns, path)
+    return _filled(Table(columns, str(path), path.parent, lines=np.array(lines)))
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -132,7 +175,9 @@ def joined(tables: Sequence[Table]) -> Table:
     }
     files = tuple((table.where, len(table)) for table in tables)
     where = f"{first.where} and {len(others)} more"
-    return Table(columns, where, first.folder, first.names, files)
+    lines = [table.lines for table in tables]
+    numbers = None if any(line is None for line in lines) else np.concatenate(lines)
+    return Table(columns, where, first.folder, first.names, files, lines=numbers)
 
 
 def read_saved(folder: Path) -> dict[str, Table]:
@@ -210,13 +255,17 @@ def _parquet(path: Path) -> Table:
     return replace(_from_dataset(dataset, str(path)), folder=path.parent)
 
 
-def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """(line, fields) of every row that is not empty."""
+def _quoted(text: str, path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
+    """(first line, fields) of every row that is not empty, fields taken out of their quotes."""
     # Lines end at newlines alone; str.splitlines would also cut at form feeds and others.
-    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    rows, first = [], 1
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        return [(reader.line_num, fields) for fields in reader if fields]
+        for fields in reader:
+            if fields:
+                rows.append((first, fields))
+            first = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
             f"{path}: line {reader.line_num} cannot be read: {error}; put a field with commas, "
@@ -224,16 +273,21 @@ def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:
         ) from error
     finally:
         csv.field_size_limit(limit)
+    return rows
 
 
-def _columns(lines: list[tuple[int, list[str]]], path: Path) -> dict[str, list[str]]:
+def _columns(
+    lines: list[tuple[int, list[str]]], path: Path
+) -> tuple[dict[str, list[str]], list[int]]:
+    """Columns by the names in the first row, and the line of every other row."""
     (_, header), *rows = lines
     if len(set(header)) < len(header):
         raise ValueError(f"{path}: two columns have the same name: {', '.join(header)}")
     for number, fields in rows:
         if len(fields) != len(header):
             remedy = (
-                "a field of a .tsv file cannot hold a tab or a newline"
+                "a field of a .tsv file cannot hold a tab or a newline, unless they are in quotes "
+                "and data.tsv_quotes=true says so"
                 if suffix(path) == ".tsv"
                 else 'quote ("...") a field that holds a comma or a newline'
             )
@@ -241,12 +295,28 @@ def _columns(lines: list[tuple[int, list[str]]], path: Path) -> dict[str, list[s
                 f"{path}: line {number} has {len(fields)} fields, but the first line names "
                 f"{len(header)} columns ({', '.join(header)}); {remedy}"
             )
-    return {name: [fields[i] for _, fields in rows] for i, name in enumerate(header)}
+    columns = {name: [fields[i] for _, fields in rows] for i, name in enumerate(header)}
+    return columns, [number for number, _ in rows]
 
 
-def _json_lines(text: str, path: Path) -> dict[str, list[Any]]:
-    """Columns of all keys; a row that lacks one holds None there."""
+def _note_quotes(columns: dict[str, list[str]], path: Path) -> None:
+    """Says so where a .tsv file looks as pandas writes it, with fields in quotes."""
+    for name, fields in columns.items():
+        quoted = [field for field in fields if _QUOTED.fullmatch(field)]
+        doubled = sum('""' in field[1:-1] for field in quoted)
+        if doubled or (len(quoted) == len(fields) > 1):
+            note(
+                f"{path}: column {name!r} has fields in quotes, such as {quoted[0]!r:.40}, and the "
+                "quotes are taken for a part of the text, as GLUE's files need it; if pandas or "
+                "a spreadsheet wrote the file, set data.tsv_quotes=true"
+            )
+            return
+
+
+def _json_lines(text: str, path: Path) -> tuple[dict[str, list[Any]], list[int]]:
+    """Columns of all keys, None where a row lacks one; and the line of every row."""
     rows: list[dict[str, Any]] = []
+    lines: list[int] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -257,8 +327,9 @@ def _json_lines(text: str, path: Path) -> dict[str, list[Any]]:
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {number} is not a JSON object with a value a column")
         rows.append(row)
+        lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    return {name: [row.get(name) for row in rows] for name in names}, lines
 
 
 def _filled(table: Table) -> Table:

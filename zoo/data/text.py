@@ -111,6 +111,8 @@ class Texts:
       lengths: (samples,) int32: how many tokens are not padding.
       label: (samples,) int32, in [0, classes); None of unlabelled texts.
       classes: number of classes; None of unlabelled texts.
+      cut: how many texts, or pairs, were longer than the sequence and lost their end.
+      longest: tokens of the longest before it was cut, special ones included.
     """
 
     input_ids: np.ndarray
@@ -118,6 +120,8 @@ class Texts:
     lengths: np.ndarray
     label: np.ndarray | None
     classes: int | None
+    cut: int = 0
+    longest: int = 0
 
     @property
     def samples(self) -> int:
@@ -159,7 +163,7 @@ def tokenised(
       classes: number of classes, or None.
       vocabulary: the tokenizer.
       sequence: tokens of a sample, special ones included.
-      truncate: cut what is too long, of a pair the longer text first, as BERT does.
+      truncate: cut what is too long, of a pair the longer text first, as transformers does.
       place: what an error calls a row.
 
     Raises:
@@ -169,7 +173,12 @@ def tokenised(
     vocabulary.require("[PAD]", "[CLS]", "[SEP]")
     columns = [texts] if others is None else [texts, others]
     encoded = [vocabulary.encode(column) for column in columns]
-    room = sequence - 1 - len(columns)
+    around = 1 + len(columns)
+    room, cut, longest = sequence - around, 0, 0
+    if room < len(columns):
+        raise ValueError(
+            f"data.sequence={sequence} has no room for a token of each text; give 5 or more"
+        )
     token = np.full((len(texts), sequence), vocabulary.pad, np.int32)
     kind = np.zeros((len(texts), sequence), np.int32)
     lengths = np.empty(len(texts), np.int32)
@@ -180,10 +189,11 @@ def tokenised(
                     f"{place(row)} has a text without tokens, {column[row]!r:.40}; remove it"
                 )
         total = sum(map(len, parts))
+        longest, cut = max(longest, total + around), cut + (total > room)
         if total > room and not truncate:
             raise ValueError(
                 f"{place(row)} has {total} tokens, more than the {room} that fit "
-                f"data.sequence={sequence}; set data.sequence={total + sequence - room} or more, "
+                f"data.sequence={sequence}; set data.sequence={total + around} or more, "
                 "or data.truncate=true"
             )
         ids, begin = [vocabulary.start], 0
@@ -194,19 +204,19 @@ def tokenised(
         lengths[row] = len(ids)
         if others is not None:
             kind[row, begin : len(ids)] = 1
-    return Texts(token, kind, lengths, labels, classes)
+    return Texts(token, kind, lengths, labels, classes, cut, longest)
 
 
-def _kept(one: int, other: int = 0, *, room: int) -> tuple[int, ...]:
-    """Tokens that stay of a text, or of two, when the longer one is cut until all fit."""
-    if not other:
+def _kept(one: int, other: int | None = None, *, room: int) -> tuple[int, ...]:
+    """Tokens that stay of a text, or of two of which the longer one is cut first.
+
+    What both must lose leaves them equally long, of an odd room the longer one or else the second
+    with one token more: the rule of the `tokenizers` library, and so of transformers' default.
+    """
+    if other is None:
         return (min(one, room),)
-    excess = max(0, one + other - room)
-    cut = min(excess, abs(one - other))
-    if one > other:
-        one -= cut
-    else:
-        other -= cut
-    # From equal lengths on, the second loses a token, then the first, and so on.
-    rest = excess - cut
-    return one - rest // 2, other - (rest + 1) // 2
+    short, long = sorted((one, other))
+    if short + long > room:
+        short = min(short, room // 2)
+        long = room - short
+    return (long, short) if one > other else (short, long)

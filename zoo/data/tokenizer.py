@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.config.data import TOKENIZERS
-from zoo.data.files import nearest
+from zoo.data.files import half_character, nearest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,8 +34,8 @@ class Vocabulary:
     """A tokenizer, and what the data need to know of it.
 
     Attributes:
-      tokenizer: adds no special tokens, pads and truncates nothing, and finds no special token in
-        a text that spells one.
+      tokenizer: adds no special tokens, pads and truncates nothing; whether it finds a special
+        token in a text that spells one, see `read_tokenizer`.
       text: its tokenizer.json.
       origin: "wordpiece", "bytes", or where it was read, for errors and records.
       size: largest id plus 1.
@@ -85,10 +85,15 @@ class Vocabulary:
         return made
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens around it."""
+        """The ids of each text, without special tokens around it.
+
+        Raises:
+          ValueError: see `checked_texts`.
+        """
+        texts = checked_texts(texts)
         made: list[list[int]] = []
         for first in range(0, len(texts), _BATCH):
-            batch = list(texts[first : first + _BATCH])
+            batch = texts[first : first + _BATCH]
             encoded = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             made.extend(each.ids for each in encoded)
         return made
@@ -99,8 +104,36 @@ class Vocabulary:
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
-def load_tokenizer(path: Path) -> Vocabulary:
-    """The tokenizer in a tokenizer.json.
+def checked_texts(
+    texts: Sequence[str], place: Callable[[int], str] = "text {}".format
+) -> list[str]:
+    """The texts as a list, each one that a tokenizer can read.
+
+    Args:
+      texts: in their order.
+      place: what an error calls the text of a number.
+
+    Raises:
+      ValueError: one text instead of several, no sequence, or an entry that is no text or holds
+        half a character.
+    """
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"texts={texts!r:.60} is one text where several belong; put it in a list")
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
+        raise ValueError(
+            f"texts must be a list of texts in an order, got {type(texts).__name__}; give list(...)"
+        )
+    made = list(texts)
+    for row, text in enumerate(made):
+        if not isinstance(text, str):
+            raise ValueError(f"{place(row)} is {text!r:.40}, which is no text; mend or remove it")
+        if half := half_character(text):
+            raise ValueError(f"{place(row)} {half}")
+    return made
+
+
+def load_tokenizer(path: Path, split_special_tokens: bool = False) -> Vocabulary:
+    """The tokenizer in a tokenizer.json; `split_special_tokens` as in `read_tokenizer`.
 
     Raises:
       ValueError: the file cannot be read, or see `read_tokenizer`.
@@ -114,10 +147,10 @@ def load_tokenizer(path: Path) -> Vocabulary:
             f"tokenizer.json, or one of {', '.join(TOKENIZERS)}"
             f"{nearest(path.name, [*TOKENIZERS, *there])}"
         ) from error
-    return read_tokenizer(text, str(path))
+    return read_tokenizer(text, str(path), split_special_tokens)
 
 
-def read_tokenizer(text: str, origin: str) -> Vocabulary:
+def read_tokenizer(text: str, origin: str, split_special_tokens: bool = False) -> Vocabulary:
     """The tokenizer in the text of a tokenizer.json, without its padding and truncation.
 
     Special tokens are found by name, BERT's or RoBERTa's; which are needed depends on the task.
@@ -125,6 +158,8 @@ def read_tokenizer(text: str, origin: str) -> Vocabulary:
     Args:
       text: the content of a tokenizer.json.
       origin: for errors and records.
+      split_special_tokens: read "[SEP]" in a text as the words that it is made of. By default it
+        is the token, as in transformers, whose name for this it is.
 
     Raises:
       ValueError: not a tokenizer.
@@ -135,11 +170,13 @@ def read_tokenizer(text: str, origin: str) -> Vocabulary:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more special
         raise ValueError(f"tokenizer {origin}: is not a tokenizer.json: {error}") from error
-    return _vocabulary(tokenizer, text, origin)
+    return _vocabulary(tokenizer, text, origin, split_special_tokens)
 
 
 def train_tokenizer(kind: str, texts: Sequence[str], size: int) -> Vocabulary:
     """A tokenizer trained on texts; the same texts, in any order, give the same, byte for byte.
+
+    No text can write a special token of it: a text about "[MASK]" would otherwise hold one.
 
     Args:
       kind: "wordpiece" (BERT's: lower case, without accents) or "bytes" (byte-level BPE: nothing is
@@ -152,14 +189,13 @@ def train_tokenizer(kind: str, texts: Sequence[str], size: int) -> Vocabulary:
     """
     made = _train_bytes(texts, size) if kind == "bytes" else _train_wordpiece(texts, size)
     made.add_special_tokens(list(SPECIAL))
-    return _vocabulary(made, made.to_str(), kind)
+    return _vocabulary(made, made.to_str(), kind, True)
 
 
-def _vocabulary(tokenizer: Tokenizer, text: str, origin: str) -> Vocabulary:
+def _vocabulary(tokenizer: Tokenizer, text: str, origin: str, split: bool) -> Vocabulary:
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    # Or a text about "[MASK]" would hold one.
-    tokenizer.encode_special_tokens = True
+    tokenizer.encode_special_tokens = split
     known = tokenizer.get_vocab()
     special = [
         known.get(name, known.get(alias, -1)) for name, alias in zip(SPECIAL, ALIASES, strict=True)

@@ -1,6 +1,6 @@
 """Texts to embeddings: tokens in, one vector a text out, by a model of task "encode"."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,10 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from snapjax.errors import unknown_name
+from zoo.config.data import DataSpec
 from zoo.data import Batch
-from zoo.data.tokenizer import Vocabulary, read_tokenizer
+from zoo.data.tokenizer import Vocabulary, checked_texts, read_tokenizer
 from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
+from zoo.pretrained.source import ASSUMED
+from zoo.utils.notes import note
 
 SHORTEST = 16  # tokens; longer batches have twice, four times, ... as many, so programs are few
 WINDOW = 32  # batches whose texts are sorted by length together
@@ -27,6 +31,7 @@ class Encoder:
       vocabulary: the tokenizer.
       max_tokens: to which longer texts are cut, the two special tokens included.
       batch_size: texts a batch.
+      prompt: put before every text.
     """
 
     model: Model
@@ -34,13 +39,23 @@ class Encoder:
     vocabulary: Vocabulary
     max_tokens: int
     batch_size: int = 64
+    prompt: str = ""
 
     @classmethod
-    def of(cls, loaded: Pretrained, batch_size: int = 64) -> "Encoder":
+    def of(
+        cls, loaded: Pretrained, batch_size: int = 64, *, prompt: str | None = None
+    ) -> "Encoder":
         """The encoder of a pretrained model.
 
+        Args:
+          loaded: the model.
+          batch_size: texts a batch.
+          prompt: name of one of the model's prompts, `loaded.source.preprocessing["prompts"]`, such
+            as "query"; None for no prompt, which is what sentence-transformers' `encode` does.
+
         Raises:
-          ValueError: a model of another task, or without a tokenizer, or one that does not fit.
+          ValueError: a model of another task, or without a tokenizer, or one that does not fit;
+            or an unknown prompt.
         """
         config = loaded.model.config
         if config.task != "encode" or not hasattr(config, "vocabulary"):
@@ -52,18 +67,27 @@ class Encoder:
             raise ValueError(
                 f"{config.name}: has no tokenizer.json; put it into the model's folder"
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        vocabulary = read_tokenizer(loaded.tokenizer, "of the model")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
+        given = loaded.source.preprocessing
+        split = bool(DataSpec().like(given).split_special_tokens)
+        vocabulary = read_tokenizer(loaded.tokenizer, "of the model", split)
         vocabulary.require("[PAD]", "[CLS]", "[SEP]")
         if vocabulary.size > config.vocabulary:
             raise ValueError(
                 f"{config.name}: its tokenizer has {vocabulary.size} tokens, the model "
                 f"vocabulary={config.vocabulary}; they do not belong together"
             )
-        longest = loaded.source.preprocessing.get("max_tokens", config.positions)
-        tokens = min(longest, config.positions)
-        return cls(loaded.model, loaded.params, vocabulary, tokens, batch_size)
+        if given.get("pooling") == ASSUMED:
+            note(
+                f"{loaded.source.source}: has no modules.json, which would say how the states of "
+                "the tokens become one embedding, so their mean is taken. Of a model made for "
+                "the first token (CLS), load it with pooling='first'; on the command line `snapjax "
+                "convert FOLDER NEW.safetensors --pooling first` writes a file that says so"
+            )
+        tokens = min(given.get("max_tokens", config.positions), config.positions)
+        before = _prompt(config.name, given, prompt)
+        return cls(loaded.model, loaded.params, vocabulary, tokens, batch_size, before)
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, Batch]]:
         """(places in `texts`, batch) in order of length; the last batch is filled up with padding.
@@ -73,7 +97,8 @@ class Encoder:
         """
         start, end, pad = self.vocabulary.start, self.vocabulary.separator, self.vocabulary.pad
         inner = self.max_tokens - 2
-        ids = [[start, *each[:inner], end] for each in self.vocabulary.encode(texts)]
+        prompted = [self.prompt + text for text in checked_texts(texts)]
+        ids = [[start, *each[:inner], end] for each in self.vocabulary.encode(prompted)]
         order = np.argsort([len(each) for each in ids], kind="stable")
         for first in range(0, len(ids), self.batch_size):
             places = order[first : first + self.batch_size]
@@ -88,7 +113,12 @@ class Encoder:
             yield places, {"input_ids": token, "attention_mask": mask, "weight": weight}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 (texts, width)."""
+        """float32 (texts, width).
+
+        Raises:
+          ValueError: something else than texts, by its place.
+        """
+        texts = checked_texts(texts)
         made = np.empty((len(texts), self.model.config.width), np.float32)
         for places, batch in self.batches(texts):
             made[places] = np.asarray(self._apply(self.params, batch))[: len(places)]
@@ -103,3 +133,17 @@ class Encoder:
     @cached_property
     def _apply(self) -> Any:
         return jax.jit(lambda params, batch: self.model.apply(params, batch)[0].embedding)
+
+
+def _prompt(model: str, preprocessing: Mapping[str, Any], name: str | None) -> str:
+    if name is None:
+        return ""
+    known = preprocessing.get("prompts", {})
+    if name not in known:
+        raise unknown_name(f"prompt of {model}", name, known)
+    if not preprocessing.get("include_prompt", True):
+        raise ValueError(
+            f"prompt={name!r}: {model} leaves its prompts' tokens out of the mean "
+            "(include_prompt=false), which is not done here; embed without a prompt"
+        )
+    return known[name]

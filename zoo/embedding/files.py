@@ -11,6 +11,9 @@ import numpy as np
 from zoo.embedding.encoder import WINDOW, Encoder
 from zoo.utils.files import check_out
 
+SUFFIXES = (".npy", ".parquet")
+"""Of the files that are written."""
+
 
 def write(
     path: Path, encoder: Encoder, texts: Iterable[str], progress: Callable[[int], None]
@@ -30,8 +33,8 @@ def write(
     Raises:
       ValueError: another suffix, or no text.
     """
-    formats = {".npy": _write_npy, ".parquet": _write_parquet}
-    check_out(path, *formats)
+    formats = dict(zip(SUFFIXES, (_write_npy, _write_parquet), strict=True))
+    check_out(path, *SUFFIXES)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -52,7 +55,8 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[str]:
     """
     for number, line in enumerate(file, 1):
         try:
-            yield line.decode("utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield text.rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{where}: line {number} is not UTF-8 ({error.reason}); convert it first, such as "

@@ -6,19 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.config.data import EMBEDDED
 from zoo.config.specs import RunConfig
 from zoo.config.values import override
 from zoo.data import Batch, Data, DataSpec, load
+from zoo.data.prepare import different_texts
+from zoo.data.sources import read_rows
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
-from zoo.embedding.texts import drawn, read_texts
+from zoo.embedding.texts import drawn
+from zoo.models.registry import registered
 from zoo.pretrained.pretrained_model import Pretrained
+from zoo.utils.notes import note
 
 
 def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Data:
     """A data set, prepared as the model's training data was.
 
-    Of new data without a validation split, all is scored; of the run's own, what was held out.
+    Of new data without a validation split, all is scored; of the run's own, what was held out. They
+    are the run's own if they have its name and, read in the same way, its digest. Labels that are
+    names get the model's own numbers.
 
     Args:
       loaded: its record gives the images' mean and deviation, and the tokenizer.
@@ -26,17 +33,44 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
       task: refused where it is not what the model was trained for.
 
     Raises:
-      ValueError: another task, data that do not fit, or classes of other names or in another order.
+      ValueError: another task, data that do not fit, or a class that the model does not have.
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
-    spec = spec.like(loaded.source.preprocessing)
-    # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
-    # the folders.
-    own = loaded.config is not None and Path(loaded.config.data.source).name
-    data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
-    loaded.check_classes(data.record, spec.source)
-    return data
+    if spec.text_pair_column is not None and loaded.source.preprocessing.get("pairs") is False:
+        raise ValueError(
+            f"data.text_pair_column={spec.text_pair_column!r}: the model's tokenizer joins two "
+            "texts in another way than [CLS] one [SEP] two [SEP] with types 0 and 1, which is done "
+            "here; give it single texts"
+        )
+    own = loaded.config.data if loaded.config is not None else None
+
+    def read(whole: bool) -> Data:
+        return load(
+            spec.like(loaded.source.preprocessing), tokenizer=loaded.tokenizer, whole=whole,
+            class_names=loaded.class_names, inputs=registered(loaded.model).inputs,
+        )  # fmt: skip
+
+    # That of the run is known by its name: cards leave out the folders. What is embedded has a
+    # validation split.
+    if own is None or Path(spec.source).name != Path(own.source).name or own.source in EMBEDDED:
+        return read(whole=True)
+    data, began = read(whole=False), loaded.record.get("data", {}).get("sha256")
+    if data.record["sha256"] == began:
+        return data
+    # Read otherwise, even the same rows have another digest.
+    if replace(spec, source=own.source, truncate=own.truncate) != own:
+        note(
+            f"{spec.source}: has the name of the data that the model was trained on, but is read "
+            "in another way, so whether it is the same cannot be told; what that run would have "
+            "held out is scored. Rename it if it is new"
+        )
+        return data
+    note(
+        f"{spec.source}: has the name of the data that the model was trained on, other content: "
+        "it is taken as new data, so all of it is scored where it has no validation split"
+    )
+    return read(whole=True)
 
 
 def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str]) -> DataSpec:
@@ -56,7 +90,7 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
         config = None  # what it was distilled on has no labels to be scored by
     if config is None:
         if source is None:
-            columns = f" with the columns {', '.join(similarity.COLUMNS.values())}"
+            columns = f" (to be scored, with the columns {', '.join(similarity.COLUMNS.values())})"
             raise ValueError(
                 f"{model.name}: the weights do not say on which data; give --data FILE"
                 f"{columns if model.task == 'encode' else ''}"
@@ -64,7 +98,8 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
         if model.task == "encode":
             spec = DataSpec(**similarity.COLUMNS)
         elif hasattr(model, "vocabulary"):
-            spec = DataSpec(task=model.task, sequence=model.positions, truncate=True)
+            longest = loaded.source.preprocessing.get("max_tokens", model.positions)
+            spec = DataSpec(task=model.task, sequence=min(longest, model.positions))
         else:
             spec = DataSpec(task=model.task)
         config = RunConfig(model.name, data=spec)
@@ -99,7 +134,18 @@ def batches(
     draw = np.random.default_rng(seed)
     if loaded.model.config.task == "encode":
         encoder = Encoder.of(loaded, batch_size)
-        return [batch for _, batch in encoder.batches(drawn(read_texts(spec), count, draw))]
+        return [batch for _, batch in encoder.batches(drawn(_texts(spec), count, draw))]
     split = data_for(loaded, replace(spec, task=loaded.model.config.task, pairs=False)).train
     some = np.sort(draw.permutation(split.samples)[:count])
     return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
+
+
+def _texts(spec: DataSpec) -> list[str]:
+    """Every different text of a source: of the pairs that an encoder is scored on by default, or
+    where there are none of its column "text"."""
+    table = read_rows(spec, validation=False)
+    usual = spec.text_column, spec.text_pair_column
+    pairs = similarity.COLUMNS["text_column"], similarity.COLUMNS["text_pair_column"]
+    if usual == pairs and not {*pairs} <= table.columns.keys() and "text" in table.columns:
+        spec = replace(spec, text_column="text", text_pair_column=None)
+    return different_texts(table, spec)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from snapjax.errors import unknown_name
@@ -252,6 +253,35 @@ def check_config(config: Any, sizes: Sequence[str]) -> None:
         raise ValueError(f"{config.name}: dropout={config.dropout} must be in [0, 1)")
     if config.precision not in PRECISIONS:
         raise unknown_name("precision", config.precision, PRECISIONS)
+
+
+def row_number(number: jax.Array, rows: int) -> jax.Array:
+    """Whole numbers as an index into rows: jax counts a negative one from the end, and gives NaN
+    for one that is too large, which it becomes here."""
+    wide = number.astype(np.promote_types(number.dtype, np.int32))
+    return jnp.where(wide < 0, rows, wide)
+
+
+def check_numbers(model: str, name: str, numbers: Any, rows: int) -> None:
+    """Raises ValueError where an array of a batch holds a number that no row has.
+
+    Args:
+      model: for the error.
+      name: of the array in the batch.
+      numbers: of rows; where they are traced or only a shape, nothing is known of them.
+      rows: how many there are.
+    """
+    known = isinstance(numbers, np.ndarray | jax.Array) and not isinstance(numbers, jax.core.Tracer)
+    if not known or not getattr(numbers, "is_fully_addressable", True):
+        return
+    values = np.asarray(numbers)
+    wrong = np.argwhere((values < 0) | (values >= rows))
+    if len(wrong):
+        place = tuple(wrong[0].tolist())
+        raise ValueError(
+            f"{model}: batch[{name!r}] holds {values[place]} at {place}, which is not in "
+            f"[0, {rows}); {len(wrong)} of its numbers are out of range"
+        )
 
 
 # Tensor parallelism over "model" for canonical (stacked) parameters: columns of the first matrix of

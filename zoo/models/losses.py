@@ -6,7 +6,7 @@ All are computed in float32. Padding counts nothing: its weight is 0.
 import jax
 import jax.numpy as jnp
 
-from zoo.models.layers import Encoded
+from zoo.models.layers import Encoded, row_number
 
 Arrays = dict[str, jax.Array]
 
@@ -88,11 +88,12 @@ def cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float = 0.0) -
 
     Args:
       logits: (..., classes) float32.
-      label: (...) int.
+      label: (...) int; one that is no class gives NaN.
       smoothing: in [0, 1).
     """
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    picked = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
+    index = row_number(label, logits.shape[-1])[..., None]
+    picked = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
     plain = normaliser - picked
     if not smoothing:
         return plain

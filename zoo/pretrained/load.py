@@ -9,7 +9,7 @@ from zoo.pretrained.dispatch import Kind, kind_of
 from zoo.pretrained.locate import find
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.source import check_digests
-from zoo.pretrained.warm_start import partition
+from zoo.pretrained.warm_start import partition, pooled
 
 
 def load_pretrained(
@@ -21,6 +21,7 @@ def load_pretrained(
     boundary: Boundary | str | None = None,
     task: str | None = None,
     ignore: Sequence[str] = (),
+    pooling: str | None = None,
     sha256: Mapping[str, str] | None = None,
 ) -> Pretrained:
     """A trained model by name, model folder, run folder, checkpoint or Hugging Face folder.
@@ -35,6 +36,8 @@ def load_pretrained(
         are not calibrated; None keeps what was loaded. A Hugging Face model comes uncut, stages=1.
       task: of a Hugging Face model, which head to take; None for the one it was saved with.
       ignore: of a Hugging Face model, patterns of tensors that may be left out.
+      pooling: of an encoder, what makes one embedding of the states of its tokens: their "mean" or
+        the "first" one, CLS; None as its folder says, and the mean where that says nothing.
       sha256: of the weight files, by name, where you know what they must be.
 
     Raises:
@@ -60,4 +63,6 @@ def load_pretrained(
         loaded = published.check_known(loaded, str(name), source)
     if sha256 is not None:
         check_digests(loaded.source.sha256, sha256, str(name))
+    if pooling is not None:
+        loaded = pooled(loaded, pooling)
     return partition(loaded, variant, stages, boundary)

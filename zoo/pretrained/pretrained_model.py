@@ -1,6 +1,5 @@
 """A trained model with what belongs to it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,17 +33,3 @@ class Pretrained:
         """Names of the classes that it was trained for, in their order; None where they have
         none."""
         return self.source.preprocessing.get("class_names") or self.record.get("labels")
-
-    def check_classes(self, data: Mapping[str, Any], source: str) -> None:
-        """Raises ValueError when data have classes of other names, or in another order.
-
-        Args:
-          data: record of the data.
-          source: of them, for the error.
-        """
-        trained, given = self.class_names, data.get("class_names")
-        if trained and given and list(trained) != list(given):
-            raise ValueError(
-                f"data.source={source!r} has the classes {', '.join(map(str, given))}; the model "
-                f"was trained for {', '.join(map(str, trained))}, in this order. Rename the data's"
-            )

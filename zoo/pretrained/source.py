@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+ASSUMED = "assumed"
+"""The pooling of an encoder whose folder does not state it."""
+
 
 @dataclass(frozen=True)
 class PretrainedConfig:
@@ -15,8 +18,10 @@ class PretrainedConfig:
       source: a Hub id with its revision, a package, or the folder's name.
       sha256: of every weight file, by name.
       licence: of the weights, as the source states it; None where it says nothing.
-      preprocessing: JSON-able; of text "max_tokens", of images "size", "mean",
-        "std", "resample", and "resize" where they are larger before their middle is cut out.
+      preprocessing: JSON-able; of text "max_tokens", "split_special_tokens", "prompts" by their
+        names and "include_prompt", and "pooling": `ASSUMED` where nothing states it; of images
+        "size", "mean", "std", "resample", and "resize" where they are larger before their middle is
+        cut out.
     """
 
     source: str

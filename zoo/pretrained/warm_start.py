@@ -1,4 +1,4 @@
-"""New boundaries on trained weights: a model cut anew, and a run that starts from one."""
+"""Trained weights in another model: cut anew, pooled in another way, or where a run starts."""
 
 from dataclasses import replace
 
@@ -33,6 +33,24 @@ def partition(
     model = loaded.model.cut(loaded.model.config.stages if stages is None else stages, boundary)
     params = model.with_new_boundaries(loaded.params, jax.random.key(0))
     return replace(loaded, model=model, params=params)
+
+
+def pooled(loaded: Pretrained, pooling: str) -> Pretrained:
+    """An encoder of texts that makes its embedding in a stated way.
+
+    Args:
+      loaded: the model.
+      pooling: "mean" or "first".
+
+    Raises:
+      ValueError: no encoder, or another way of pooling.
+    """
+    config = loaded.model.config
+    if config.task != "encode":
+        raise ValueError(f"pooling={pooling!r} is for encoders; {config.name} is for {config.task}")
+    model = replace(loaded.model, config=replace(config, pooling=pooling))
+    known = {key: value for key, value in loaded.source.preprocessing.items() if key != "pooling"}
+    return replace(loaded, model=model, source=replace(loaded.source, preprocessing=known))
 
 
 def start_from(loaded: Pretrained, model: Model, key: jax.Array) -> tuple[Params, bool]:

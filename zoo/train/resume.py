@@ -16,8 +16,9 @@ from zoo.train.optimiser import make_optimiser
 from zoo.train.start import Inputs
 from zoo.train.state import State, from_parts, state_shape, to_parts
 
-# What a resumed run may change: not what is computed. Data may lie elsewhere if they are the same.
-MAY_CHANGE = ("mesh", "log", "data.source")
+# What a resumed run may change: not what is computed. Data may lie elsewhere, and long texts be cut
+# with a note or without, if what comes of them is the same; a digest tells.
+MAY_CHANGE = ("mesh", "log", "data.source", "data.truncate")
 
 
 class Saved(NamedTuple):

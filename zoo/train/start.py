@@ -17,6 +17,7 @@ from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
+from zoo.models.registry import registered
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import start_from
@@ -66,8 +67,6 @@ def load_inputs(config: RunConfig, folder: Path) -> Inputs:
     data = load_data(config, teacher, folder)
     processes.check_same_data(config.data.source, data.record["sha256"])
     processes.check_same_teacher(config.distill.teacher, record)
-    if teacher is not None:
-        teacher.check_classes(data.record, config.data.source)
     return Inputs(data, teacher, record)
 
 
@@ -89,14 +88,18 @@ def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Da
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
     if teacher is not None:
-        return load(config.data.like(teacher.source.preprocessing), tokenizer=teacher.tokenizer)
+        return load(
+            config.data.like(teacher.source.preprocessing), teacher.tokenizer,
+            class_names=teacher.class_names, inputs=registered(teacher.model).inputs,
+        )  # fmt: skip
     if config.model.init_from is None or config.data.mean is not None:
         return load(config.data)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
             return load(config.data.like(checkpoint.load_record(folder)["data"]))
-    source = load_named("model.init_from", config.model.init_from).source
-    return load(config.data.like(source.preprocessing))
+    begins = load_named("model.init_from", config.model.init_from)
+    inputs = registered(begins.model).inputs
+    return load(config.data.like(begins.source.preprocessing), inputs=inputs)
 
 
 def load_named(key: str, name: str) -> Pretrained:

@@ -22,10 +22,12 @@ from zoo.models.layers import (
     PostNormBlock,
     apply_module,
     check_config,
+    check_numbers,
     dense,
     gelu,
     layer_norm,
     pool,
+    row_number,
 )
 
 Batch = dict[str, jax.Array]
@@ -88,6 +90,20 @@ class BertConfig:
             raise unknown_name("pooling", self.pooling, POOLINGS)
 
 
+class Table(nn.Module):
+    """Rows by their numbers; any number that is no row's gives NaN. `nn.Embed` does not promise it
+    of negative ones, and of none where it has one row."""
+
+    rows: int
+    width: int
+
+    @nn.compact
+    def __call__(self, number: jax.Array) -> jax.Array:
+        """number: int of any shape -> (..., width)."""
+        table = self.param("embedding", INIT, (self.rows, self.width))
+        return jnp.take(table, row_number(number, self.rows), axis=0)
+
+
 class Embed(nn.Module):
     """Token, position and type tables, summed and normalised."""
 
@@ -97,7 +113,7 @@ class Embed(nn.Module):
     def __call__(self, token: jax.Array, kind: jax.Array) -> jax.Array:
         """token, kind: (batch, tokens) int -> (batch, tokens, width); a bad id becomes NaN."""
         config = self.config
-        table = lambda rows, name: nn.Embed(rows, config.width, embedding_init=INIT, name=name)
+        table = lambda rows, name: Table(rows, config.width, name=name)
         position = self.param("position", INIT, (config.positions, config.width))
         x = table(config.vocabulary, "token")(token) + table(config.types, "type")(kind)
         x = x + position[None, : token.shape[1]]
@@ -114,7 +130,7 @@ class MaskedHead(nn.Module):
         """x: (batch, tokens, width), position: (batch, predictions) int -> (batch, predictions,
         vocabulary)."""
         # Gathered first: the decoder is the largest matrix, and most tokens are not predicted.
-        x = jnp.take_along_axis(x, position[..., None], axis=1)
+        x = jnp.take_along_axis(x, row_number(position, x.shape[1])[..., None], axis=1)
         x = gelu(dense(x, self.config.width, "transform", INIT))
         x = layer_norm(x, self.config.layer_norm_eps, "norm")
         return dense(x, self.config.vocabulary, "decoder", INIT)
@@ -220,6 +236,11 @@ def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{config.name}: batch[{name!r}] has dtype {batch[name].dtype}, needs integers"
             )
+    for name, rows in (
+        ("input_ids", config.vocabulary), ("token_type_ids", config.types), ("position", shape[1])
+    ):  # fmt: skip
+        if name in batch:
+            check_numbers(config.name, name, batch[name], rows)
     if "attention_mask" in batch and batch["attention_mask"].dtype != bool:
         raise ValueError(
             f"{config.name}: batch['attention_mask'] has dtype {batch['attention_mask'].dtype}, "

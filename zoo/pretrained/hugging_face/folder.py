@@ -13,8 +13,9 @@ from zoo.models import config_map
 from zoo.models.model import Model, Params
 from zoo.models.registry import FAMILIES, registered
 from zoo.models.weight_map import to_ours
-from zoo.pretrained.hugging_face import images, sentence
+from zoo.pretrained.hugging_face import images, sentence, tokens
 from zoo.pretrained.hugging_face.tensors import Tensors, in_folder
+from zoo.pretrained.source import ASSUMED
 from zoo.utils.files import read_json
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -78,16 +79,41 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         if model.config.task == "encode":
             model = replace(model, config=replace(model.config, **changes))
     else:
-        preprocessing = {}
+        preprocessing = _plain_text(home, model)
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
     text = _text(tokenizer) if tokenizer else None
     if text is not None and inputs == "text":
         _check_vocabulary(text, model.config.vocabulary, folder)
+        text, more = tokens.read(tokenizer, text, theirs)
+        preprocessing = {**preprocessing, **more}
         if (folder / sentence.MODULES).is_file() and sentence.settings(folder).get("do_lower_case"):
             text = sentence.lowered(text)
     model = replace(model, config=replace(model.config, name=_name(model)))
-    labels = config_map.labels(theirs) if model.config.task == "classify" else None
+    labels = None
+    if model.config.task == "classify":
+        _check_problem(theirs, model.config.classes, folder)
+        labels = config_map.labels(theirs)
     return Imported(model, params, tensors.files, text, preprocessing, _licence(folder), labels)
+
+
+def _plain_text(home: Path, model: Model) -> dict[str, Any]:
+    """The preprocessing of a folder that sentence-transformers did not write."""
+    found: dict[str, Any] = {"pooling": ASSUMED} if model.config.task == "encode" else {}
+    where, limit = tokens.longest(home / tokens.SETTINGS, model.config.positions)
+    if limit is not None:
+        found["max_tokens"] = tokens.check_limit(where, limit)
+    return found
+
+
+def _check_problem(theirs: dict[str, Any], classes: int, folder: Path) -> None:
+    """Raises ValueError for a classifier whose outputs are not the classes of one choice."""
+    problem = theirs.get("problem_type")
+    if problem not in (None, "single_label_classification") or classes < 2:
+        raise ValueError(
+            f"{folder / CONFIG}: problem_type={problem!r} with {classes} labels is no choice of "
+            "one class, which is all that is scored and trained here (by softmax); for the states "
+            "of the tokens load it with task='encode', ignore=['classifier.*']"
+        )
 
 
 def convert(

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.pretrained.hugging_face import tokens
+from zoo.pretrained.source import ASSUMED
 from zoo.utils.files import read_json, read_json_list, write_json
 
 MODULES, SETTINGS, POOLING = "modules.json", "sentence_bert_config.json", "1_Pooling"
-PROMPTS, TOKENIZER_SETTINGS = "config_sentence_transformers.json", "tokenizer_config.json"
+PROMPTS = "config_sentence_transformers.json"
 MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 # What newer versions say instead of a truth value for each.
 MODE = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 PACKAGE = "sentence_transformers.models."
 SIZES = ("word_embedding_dimension", "embedding_dimension")
-WITHOUT_EFFECT = (*SIZES, "include_prompt")  # there is no prompt
+WITHOUT_EFFECT = (*SIZES, "include_prompt")  # the last is read beside the prompts
 CHAIN = ("Transformer", "Pooling", "Normalize")
 # Settings of the encoder with the only values that ours computes; the rest is how it is run.
 FIXED = {
@@ -29,6 +31,8 @@ FIXED = {
     "query_expansion": (None,),
 }  # fmt: skip
 IDLE = ("max_seq_length", "do_lower_case", "unpad_inputs")
+# What the file of the prompts may say besides them; how embeddings are compared is no part of them.
+BESIDE = ("__version__", "model_type", "similarity_fn_name")
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -91,16 +95,46 @@ def read(folder: Path, width: int, positions: int) -> tuple[dict[str, Any], dict
                 f"{chain[1][1] / 'config.json'}: {name}={pooling[name]} is not the encoder's "
                 f"hidden_size={width}"
             )
-    prompts = folder / PROMPTS
-    default = read_json(prompts).get("default_prompt_name") if prompts.is_file() else None
-    if default is not None:
-        raise ValueError(
-            f"{prompts}: default_prompt_name={default!r} puts a prompt before every text, which is "
-            "not done here; set it to null and write the prompt into the texts"
-        )
+    prompts = _prompts(folder, pooling.get("include_prompt", True))
     changes = {"pooling": MODES[modes[0]], "normalise": len(chain) == 3}
     longest = _longest(folder, chain[0][1], positions)
-    return changes, {} if longest is None else {"max_tokens": longest}
+    return changes, prompts if longest is None else {"max_tokens": longest, **prompts}
+
+
+def _prompts(folder: Path, include: Any) -> dict[str, Any]:
+    """The preprocessing of the prompts that a folder names; {} where it names none.
+
+    Args:
+      folder: with a modules.json.
+      include: whether the tokens of a prompt count in the mean.
+
+    Raises:
+      ValueError: one goes before every text, or the file says what is not done here.
+    """
+    path = folder / PROMPTS
+    fields = read_json(path) if path.is_file() else {}
+    default = fields.get("default_prompt_name")
+    if default is not None:
+        raise ValueError(
+            f"{path}: default_prompt_name={default!r} puts a prompt before every text, which is "
+            "not done here; set it to null and name the prompt where texts are embedded"
+        )
+    wrong = [
+        f"{name}={value!r}"
+        for name, value in fields.items()
+        if name not in ("prompts", *BESIDE) and value is not None
+    ]
+    prompts = fields.get("prompts") or {}
+    if wrong:
+        raise ValueError(f"{path}: {', '.join(wrong)} is not handled")
+    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
+        raise ValueError(f"{path}: prompts={prompts!r} must map names to texts")
+    prompts = {name: prompt for name, prompt in prompts.items() if prompt}
+    if not prompts:
+        return {}
+    return (
+        {"prompts": prompts} if include is True else {"prompts": prompts, "include_prompt": False}
+    )
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -125,20 +159,9 @@ def settings(folder: Path) -> dict[str, Any]:
 def _longest(folder: Path, home: Path, positions: int) -> int | None:
     """To how many tokens texts are cut: as the settings say, or else as the tokenizer's do."""
     where, limit = f"{folder}: max_seq_length", settings(folder).get("max_seq_length")
-    path = home / TOKENIZER_SETTINGS
-    if limit is None and path.is_file():
-        where, limit = f"{path}: model_max_length", read_json(path).get("model_max_length")
-        # transformers writes 1e30 where there is no limit.
-        if isinstance(limit, int | float) and limit >= positions:
-            limit = None
     if limit is None:
-        return None
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 3:
-        raise ValueError(
-            f"{where}={limit!r} must be a whole number of at least 3 tokens, two of which are "
-            "special"
-        )
-    return limit
+        where, limit = tokens.longest(home / tokens.SETTINGS, positions)
+    return None if limit is None else tokens.check_limit(where, limit)
 
 
 def lowered(text: str) -> str:
@@ -157,15 +180,14 @@ def lowered(text: str) -> str:
 
 
 def write(folder: Path, config: Any, preprocessing: Mapping[str, Any]) -> None:
-    """The inverse of `read`; nothing for an encoder that is read the same without.
+    """The inverse of `read`; nothing for an encoder of which it is not known how it pools.
 
     Args:
       folder: of the model.
       config: a `BertConfig`.
-      preprocessing: "max_tokens", if known.
+      preprocessing: "max_tokens", "prompts" and "include_prompt", if known.
     """
-    plain = (config.pooling, config.normalise) == ("mean", False) and not preprocessing
-    if config.task != "encode" or plain:
+    if config.task != "encode" or preprocessing.get("pooling") == ASSUMED:
         return
     paths = ("", POOLING, "2_Normalize")
     chain = list(zip(CHAIN, paths, strict=True))[: 3 if config.normalise else 2]
@@ -174,6 +196,9 @@ def write(folder: Path, config: Any, preprocessing: Mapping[str, Any]) -> None:
         for index, (kind, path) in enumerate(chain)
     ]
     modes = {name: config.pooling == ours for name, ours in MODES.items()}
+    if "prompts" in preprocessing:
+        write_json(folder / PROMPTS, {"prompts": preprocessing["prompts"]})
+        modes["include_prompt"] = preprocessing.get("include_prompt", True)
     write_json(
         folder / POOLING / "config.json", {"word_embedding_dimension": config.width, **modes}
     )
