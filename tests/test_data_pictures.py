@@ -70,6 +70,7 @@ def flat_picture(value, form="PNG", size=(5, 4)) -> bytes:
     return picture((value, size), form, "L" if isinstance(value, int) else "RGB")
 
 
+@pytest.mark.filterwarnings("ignore:.*cat/notes.md")
 @pytest.mark.parametrize("layout", ["splits", "classes"])
 def test_folders_of_pictures_for_each_class(tmp_path, layout):
     folder = tmp_path / "pets"

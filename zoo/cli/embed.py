@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_output, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "model", metavar="NAME", help="a model of task encode: name, folder, Hub id"
     )
     parser.add_argument("--input", type=Path, help="text file; default: standard input")
-    parser.add_argument("--out", type=Path, required=True, help="a .npy or .parquet file")
+    add_output(parser, "--out", ".npy", ".parquet", required=True, help=".npy or .parquet file")
     parser.add_argument("--batch-size", type=int, default=64)
     return parser
 

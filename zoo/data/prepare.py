@@ -53,6 +53,7 @@ def prepared(
     *,
     scale: float = 255.0,
     tokenizer: str | None = None,
+    channels: int | None = None,
 ) -> Data:
     """Data out of a table for each split.
 
@@ -61,6 +62,7 @@ def prepared(
       train, validation: the splits.
       scale: the largest value of a pixel.
       tokenizer: text of a tokenizer.json, which goes before the spec's.
+      channels: of images, see `zoo.data.pictures.stack`.
 
     Raises:
       ValueError: anything in the tables does not fit; names file, column and row.
@@ -73,7 +75,7 @@ def prepared(
     else:
         classes, names, labels = _labels(spec, parts)
     if spec.image_column in train.columns:
-        made = _images(spec, parts, labels, classes, scale)
+        made = _images(spec, parts, labels, classes, scale, channels)
     elif spec.text_column in train.columns:
         made = _texts_or_pairs(spec, parts, labels, classes, tokenizer)
     else:
@@ -92,6 +94,7 @@ def _images(
     labels: Sequence[np.ndarray | None],
     classes: int | None,
     scale: float,
+    channels: int | None,
 ) -> Data:
     if spec.text_pair_column is not None:
         raise ValueError(
@@ -100,7 +103,8 @@ def _images(
         )
     pixels, more_pixels = (
         pictures.stack(part.column(spec.image_column, "image_column"), spec.image_size, part.place,
-                       part.folder, spec.resample, spec.resize)
+                       part.folder, spec.resample, spec.resize, channels=channels,
+                       roots=None if spec.pictures_anywhere else part.roots)
         for part in parts
     )  # fmt: skip
     if pixels.shape[1:] != more_pixels.shape[1:]:

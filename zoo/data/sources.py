@@ -36,7 +36,13 @@ class Source(NamedTuple):
     read: Callable[[str], Table | None]
 
 
-def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -> Data:
+def load(
+    spec: DataSpec,
+    tokenizer: str | None = None,
+    *,
+    whole: bool = False,
+    channels: int | None = None,
+) -> Data:
     """Loads and prepares a data set.
 
     Everything that can be wrong with the data is an error here, before anything is trained. An
@@ -46,14 +52,15 @@ def load(spec: DataSpec, tokenizer: str | None = None, *, whole: bool = False) -
       spec: what, and how.
       tokenizer: text of a tokenizer.json to use whatever the spec says, such as a trained model's.
       whole: where there is no validation split, hold nothing out: all is for both. To evaluate.
+      channels: of a model for images: grey ones are made what a model for colour takes.
 
     Raises:
       ValueError: the source is not there, or anything in it does not fit; names file, column, row.
     """
     if spec.source in EMBEDDED:
-        return _load_embedded(spec, tokenizer)
+        return _load_embedded(spec, tokenizer, channels)
     train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()), whole)
-    return prepare.prepared(spec, train, validation, tokenizer=tokenizer)
+    return prepare.prepared(spec, train, validation, tokenizer=tokenizer, channels=channels)
 
 
 def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table:
@@ -75,7 +82,7 @@ def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table
     return _parts(spec, _find(spec, path), whole)[validation]
 
 
-def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
+def _load_embedded(spec: DataSpec, tokenizer: str | None, channels: int | None) -> Data:
     name, task = spec.source, EMBEDDED[spec.source]
     if spec.subset is not None:
         raise ValueError(
@@ -89,7 +96,7 @@ def _load_embedded(spec: DataSpec, tokenizer: str | None) -> Data:
         )
     parts, identity = _embedded(spec)
     if name == "digits":
-        return prepare.prepared(spec, *parts, scale=embedded.DIGITS_LARGEST)
+        return prepare.prepared(spec, *parts, scale=embedded.DIGITS_LARGEST, channels=channels)
     data = prepare.prepared(spec, *parts, tokenizer=tokenizer)
     data.record.update(identity)
     return data
@@ -141,15 +148,13 @@ def _find_in_folder(spec: DataSpec, folder: Path) -> Source:
     entries = sorted(folder.iterdir())
     if found := _idx_files(entries):
         return _by_name({split: partial(_idx_table, spec, *pair) for split, pair in found.items()})
-    with_classes = [
-        entry for entry in entries if entry.is_dir() and any(pictures.class_folders(entry))
-    ]
+    with_classes = [entry for entry in entries if entry.is_dir() and pictures.has_classes(entry)]
     if folder / spec.train in with_classes:
         return _by_name(
             {entry.name: partial(_picture_table, spec, entry) for entry in with_classes}
         )
     files = [entry for entry in entries if entry.is_file() and suffix(entry) in tables.SUFFIXES]
-    if not _matching(files, spec.train) and any(pictures.class_folders(folder)):
+    if not _matching(files, spec.train) and pictures.has_classes(folder):
         return _by_name({spec.train: partial(_picture_table, spec, folder)})
     if files:
         return Source([file.name for file in files], partial(_files_table, spec, files))
@@ -157,7 +162,10 @@ def _find_in_folder(spec: DataSpec, folder: Path) -> Source:
         return Source([entry.name for entry in with_classes], lambda name: None)
     raise ValueError(
         f"data.source={spec.source!r}: the folder holds no {', '.join(tables.SUFFIXES)} file, "
-        "no idx files and no folder of pictures for each class"
+        "no idx files and no folder of pictures for each class, directly in it or in a folder "
+        f"data.train={spec.train!r}; pictures end in {', '.join(pictures.SUFFIXES)}. It holds "
+        f"{', '.join(entry.name for entry in entries[:5]) or 'nothing'}"
+        f"{', ...' if len(entries) > 5 else ''}"
     )
 
 

@@ -30,11 +30,16 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     """
     if task is not None and task != spec.task:
         raise ValueError(f"task={task!r}: this model was trained for {spec.task!r}")
-    spec = spec.like(loaded.source.preprocessing)
+    spec = loaded.preprocessed(spec)
     # A file of new data is for scoring alone. That of the run is known by its name: cards leave out
     # the folders.
     own = loaded.config is not None and Path(loaded.config.data.source).name
-    data = load(spec, tokenizer=loaded.tokenizer, whole=Path(spec.source).name != own)
+    data = load(
+        spec,
+        tokenizer=loaded.tokenizer,
+        whole=Path(spec.source).name != own,
+        channels=getattr(loaded.model.config, "channels", None),
+    )
     loaded.check_classes(data.record, spec.source)
     return data
 

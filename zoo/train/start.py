@@ -17,6 +17,7 @@ from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
+from zoo.models.registry import preset
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import start_from
@@ -89,14 +90,17 @@ def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Da
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
     if teacher is not None:
-        return load(config.data.like(teacher.source.preprocessing), tokenizer=teacher.tokenizer)
+        channels = getattr(teacher.model.config, "channels", None)
+        spec = teacher.preprocessed(config.data)
+        return load(spec, tokenizer=teacher.tokenizer, channels=channels)
+    channels = getattr(preset(config.model.name), "channels", None)
     if config.model.init_from is None or config.data.mean is not None:
-        return load(config.data)
+        return load(config.data, channels=channels)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
-            return load(config.data.like(checkpoint.load_record(folder)["data"]))
-    source = load_named("model.init_from", config.model.init_from).source
-    return load(config.data.like(source.preprocessing))
+            return load(config.data.like(checkpoint.load_record(folder)["data"]), channels=channels)
+    start = load_named("model.init_from", config.model.init_from)
+    return load(start.preprocessed(config.data), channels=channels)
 
 
 def load_named(key: str, name: str) -> Pretrained:
