@@ -118,11 +118,12 @@ class Model:
           ValueError: they would not fit the memory of this machine.
         """
         # As one program: op by op it takes seconds longer.
-        program = jax.jit(self._init).lower(key)
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.out_info))
+        program = jax.jit(self._init)
+        shapes = jax.tree.leaves(jax.eval_shape(program, key))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
         if jax.default_backend() == "cpu":  # others have a memory of their own
             check_memory(size, f"{self.config.name}: its parameters")
-        return program.compile()(key)
+        return program(key)
 
     @cached_property
     def param_shape(self) -> Params:

@@ -4,8 +4,8 @@ A file may be of another version, damaged, or made to do harm. Checked here, rig
 a value of another type is an error that names the field, and no surprise where it is used.
 """
 
-import math
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +59,7 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) < math.inf
+    return number and abs(value) <= sys.float_info.max
 
 
 TEXT = Kind("a text", lambda value: isinstance(value, str))
