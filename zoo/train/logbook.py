@@ -7,6 +7,8 @@ of a checkpoint, so that a resumed run writes the lines that an uninterrupted on
 import contextlib
 import importlib.util
 import json
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,12 +172,15 @@ class Board:
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
 
-        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        with naming(folder):
-            self._file = EventsWriter(str(folder / "events"))
+        now = time.time()
+        # As TensorBoard looks for it.
+        self.path = folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = RecordWriter(str(self.path))
+        self._append(Event(wall_time=now, file_version="brain.Event:2"))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers, or arrays of some, by name."""
@@ -188,10 +193,11 @@ class Board:
             for index, number in enumerate(np.ravel(np.asarray(value, np.float64)))
         }
         made = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
-        with naming(self.folder):
-            self._file.write_event(
-                Event(wall_time=time.time(), step=step, summary=Summary(value=made))
-            )
+        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=made)))
+
+    def _append(self, event: Any) -> None:
+        with naming(self.path):
+            self._file.write(event.SerializeToString())
             self._file.flush()
 
     def close(self) -> None:
