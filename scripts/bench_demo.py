@@ -19,10 +19,13 @@ import jax
 from zoo.bench.machine import describe
 from zoo.evaluation.compare import Record
 from zoo.utils.files import read_json, write_json
+from zoo.utils.outputs import check_out
+from zoo.utils.schema import TEXT, WHOLE, ListOf, Object
 
 DEMO = Path(__file__).with_name("demo.py")
 KEPT = ("code", "weights", "bytes_per_token_and_hop", "accuracy", "loss", "spike_rate", "samples")
 NATIVE = "native"
+RUNS = Object({"runs": ListOf(Object({"seed": WHOLE, "isa": TEXT}))})
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -91,7 +94,12 @@ def spread(runs: list[dict]) -> list[Record]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    runs = read_json(args.out)["runs"] if args.out.exists() else []
+    try:
+        check_out(args.out, ".json")
+        runs = read_json(args.out, RUNS)["runs"] if args.out.exists() else []
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     done = {(run["seed"], run["isa"]) for run in runs}
     for seed, isa in [(seed, isa) for seed in args.seeds for isa in args.isa]:
         if (seed, isa) in done:

@@ -21,6 +21,7 @@ from zoo import create_model, list_models
 from zoo.bench import inputs, machine
 from zoo.bench.ours import Ours
 from zoo.utils.files import write_json
+from zoo.utils.outputs import check_out
 
 MODELS = ("vit_nano_patch2_8", "vit_tiny_patch4_28", "bert_nano", "bert_micro")
 
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     rows: list[machine.Prediction] = []
     try:
+        if args.json is not None:
+            check_out(args.json, ".json", name="json", inputs=[Path(args.profile)])
         profile = load_profile(args.profile)
         for name in track(args.models, "bench", console=Console(stderr=True), transient=True):
             model = create_model(name, "ann", 1)

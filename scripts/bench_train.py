@@ -16,6 +16,7 @@ from rich.progress import Progress
 from zoo.bench.report import bench, table, visits
 from zoo.train.memory import keep_freed_memory
 from zoo.utils.files import write_json
+from zoo.utils.outputs import check_out
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     with_torch = not args.no_torch
     try:
+        if args.json is not None:
+            check_out(args.json, ".json", name="json")
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("bench", total=visits(args.models, args.repeats, with_torch))
             record = bench(

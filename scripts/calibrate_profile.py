@@ -19,6 +19,7 @@ from snapjax.cost import load_profile
 from snapjax.cost.price.constants import MEANINGS
 from zoo.bench import machine
 from zoo.utils.files import write_atomic
+from zoo.utils.outputs import check_out
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         few = sizes.matmuls[:2]
         sizes = sizes._replace(matmuls=few, stream=1 << 16, wide=1 << 10, loop=20)
     try:
+        check_out(args.out, ".toml", inputs=[Path(args.base)])
         load_profile(args.base)  # a wrong name is an error before anything is measured
         found = machine.measure(sizes)
         profile = machine.calibrated(args.name, args.base, found, machine.describe())

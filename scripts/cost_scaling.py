@@ -18,6 +18,7 @@ from rich.table import Table
 
 from zoo.cost import scaling as study
 from zoo.utils.files import write_json
+from zoo.utils.outputs import check_out
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     widths = sum(len(study.FAMILIES[family][2][: args.sizes]) for family in args.families)
     total = widths * len(args.devices) * len(study.variants())
     try:
+        for flag, suffix in (("json", ".json"), ("plot", ".png")):
+            if (path := getattr(args, flag)) is not None:
+                check_out(path, suffix, name=flag, inputs=[Path(args.profile)])
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("pricing", total=total)
             rows = study.run(

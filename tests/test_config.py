@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from snapjax.neurons.surrogate import Surrogate
+from zoo.config.data import DataSpec
 from zoo.config.distillation import distillation
 from zoo.config.presets import PRESETS, command, get_preset
-from zoo.config.specs import MeshSpec, ModelSpec, RunConfig, TrainSpec
+from zoo.config.specs import DistillSpec, LogSpec, MeshSpec, ModelSpec, RunConfig, TrainSpec
 from zoo.config.values import differences, from_dict, override, pairs, to_dict
 from zoo.models.build import build_boundary, build_model
 from zoo.models.registry import default_boundary
@@ -69,13 +71,20 @@ def test_override_reads_values_as_their_type():
     ("assignment", "message"),
     [
         ("train.epoch=4", "unknown key 'train.epoch'; did you mean 'train.epochs'"),
-        ("epochs=4", "unknown key 'epochs'"),
+        ("epochs=4", "unknown key 'epochs'; did you mean 'train.epochs'"),
+        ("train.epochs_=4", "`snapjax train --keys` lists all keys"),
         ("train.epochs", "must be KEY=VALUE"),
         ("train.epochs=four", "train.epochs='four' is not a value of type int"),
         ("train.epochs=1.5", "train.epochs='1.5' is not a value of type int"),
         ("mesh.fsdp=maybe", "mesh.fsdp='maybe' is not a value of type bool"),
         ("train.epochs=0", "train.epochs=0 must be at least 1"),
-        ("train.learning_rate=nan", "train.learning_rate=nan must be positive"),
+        ("train.learning_rate=nan", "train.learning_rate=nan must be a finite number"),
+        ("train.learning_rate=inf", "train.learning_rate=inf must be a finite number"),
+        ("train.weight_decay=inf", "train.weight_decay=inf must be a finite number"),
+        ("train.learning_rate=1e999", "train.learning_rate=1e999 must be a finite number"),
+        ("train.clip=inf", "train.clip=inf must be a finite number"),
+        ("data.noise=-inf", "data.noise=-inf must be a finite number"),
+        ("data.mean=0.5,nan", "data.mean='0.5,nan' is not a value of type tuple"),
         ("model.precision=float16", "unknown precision 'float16'; did you mean 'bfloat16'"),
         ("mesh.stage=3", "mesh.stage=3 must divide model.stages=4"),
         ("train.batch_size=30", "train.batch_size=30 must be a multiple of 4"),
@@ -98,6 +107,16 @@ def test_bad_assignments(assignment, message):
         (TrainSpec, {"seed": -1}, "seed=-1"),
         (TrainSpec, {"seed": 2**32}, "seed=4294967296"),
         (TrainSpec, {"clip": 0.0}, "clip=0.0"),
+        (TrainSpec, {"learning_rate": float("inf")}, "train.learning_rate=inf must be a finite"),
+        (TrainSpec, {"weight_decay": np.float32("inf")}, "train.weight_decay=inf must be a finite"),
+        (TrainSpec, {"clip": 10**400}, "must be a finite number"),
+        (TrainSpec, {"epochs": 2.5}, "train.epochs='2.5' is not a value of type int"),
+        (TrainSpec, {"epochs": None}, "train.epochs='None' is not a value of type int"),
+        (MeshSpec, {"fsdp": 2}, "mesh.fsdp='2' is not a value of type bool"),
+        (LogSpec, {"keep": "many"}, "log.keep='many' is not a value of type int"),
+        (DistillSpec, {"teacher": 5}, "distill.teacher='5' is not a value of type str"),
+        (DataSpec, {"mean": 0.5, "std": 0.5}, "data.mean='0.5' is not a value of type tuple"),
+        (RunConfig, {"name": "x", "model": {"layers": 2}}, "RunConfig: model=.* must be a Model"),
         (TrainSpec, {"epochs": 10**12}, "epochs=1000000000000"),
         (TrainSpec, {"warmup": 1.0}, "warmup=1.0"),
         (TrainSpec, {"ema": 1.0}, "ema=1.0"),

@@ -1,5 +1,7 @@
 """Pictures from idx files, folders, tables and `datasets`, tiny and written here."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -7,9 +9,17 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from command_lines import cli
 from data_files import picture, write, write_idx
 
+from zoo.config.presets import get_preset
+from zoo.config.values import override
 from zoo.data import DataSpec, load
+from zoo.evaluation.inputs import data_for
+from zoo.evaluation.score import score
+from zoo.pretrained.load import load_pretrained
+from zoo.train.start import load_data
+from zoo.utils.notes import Note
 
 RNG = np.random.default_rng
 
@@ -70,6 +80,7 @@ def flat_picture(value, form="PNG", size=(5, 4)) -> bytes:
     return picture((value, size), form, "L" if isinstance(value, int) else "RGB")
 
 
+@pytest.mark.filterwarnings("ignore:.*cat/notes.md")
 @pytest.mark.parametrize("layout", ["splits", "classes"])
 def test_folders_of_pictures_for_each_class(tmp_path, layout):
     folder = tmp_path / "pets"
@@ -183,3 +194,123 @@ def test_a_subset_is_of_the_hub(tmp_path):
         load(DataSpec(source=str(tmp_path), subset="one", **PLAIN))
     with pytest.raises(ValueError, match=r"data\.subset='one' is for data sets on the Hub"):
         load(DataSpec(source="digits", subset="one"))
+
+
+def test_grey_pictures_are_what_a_model_for_colour_takes(tmp_path):
+    """Whether or not one in colour is among them."""
+    for i in range(4):
+        write(tmp_path / "p" / f"{i % 2}" / f"{i}.png", flat_picture(50 * i))
+    spec = DataSpec(source=str(tmp_path / "p"), held_out=0.25, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    image = everything(load(spec, channels=3, whole=True).train)["image"]
+    assert image.shape == (4, 4, 5, 3)
+    for made, value in zip(image, (0, 100, 50, 150), strict=True):
+        np.testing.assert_allclose(made, np.full((4, 5, 3), value), atol=1e-4)
+    one = {"mean": (0.0,), "std": (1 / 255,)}
+    assert load(replace(spec, **one), channels=1).train.shape == (4, 5, 1)
+    write(tmp_path / "p" / "0" / "9.png", flat_picture((200, 100, 0)))
+    assert load(spec, channels=3, whole=True).train.shape == (4, 5, 3)
+    with pytest.raises(
+        ValueError, match="is a picture in colour, of 3 channels, but the model takes 1"
+    ):
+        load(replace(spec, **one), channels=1, whole=True)
+    digits = load(replace(spec, source="digits"), channels=3)
+    assert digits.train.shape == (8, 8, 3)
+    assert (digits.train.pixels == load(DataSpec()).train.pixels).all()
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"  # how a phone saves
+
+
+def test_a_class_without_pictures_is_refused(tmp_path):
+    """It would be missing without a word."""
+    for name in ("a", "b"):
+        write(tmp_path / "p" / name / "1.png", flat_picture(9))
+    write(tmp_path / "p" / "c" / "1.heic", HEIC)
+    write(tmp_path / "p" / "c" / "2.HEIC", HEIC)
+    spec = DataSpec(source=str(tmp_path / "p"), **PLAIN)
+    with pytest.raises(
+        ValueError, match=r"p/c: the class has no picture: 1.heic, 2.HEIC. Pictures"
+    ):
+        load(spec)
+    for path in list((tmp_path / "p" / "c").iterdir()):
+        path.unlink()
+    with pytest.raises(
+        ValueError, match=r"p/c: the class has no picture. Pictures are files in it"
+    ):
+        load(spec)
+    write(tmp_path / "p" / "c" / "deep" / "1.png", flat_picture(9))
+    with pytest.raises(
+        ValueError, match=r"p/c: the class has no picture: deep. Pictures are files"
+    ):
+        load(spec)
+    for name in ("a", "b", "c"):
+        write(tmp_path / "q" / name / "1.heic", HEIC)
+    with pytest.raises(ValueError, match=r"pictures end in .png, .*. It holds a, b, c"):
+        load(DataSpec(source=str(tmp_path / "q"), **PLAIN))
+
+
+def test_what_is_passed_over_is_named(tmp_path):
+    folder = tmp_path / "p"
+    for name in ("a", "b"):
+        for i in range(2):
+            write(folder / name / f"{i}.png", flat_picture(9))
+    for name in (
+        ".DS_Store",
+        "a/.DS_Store",
+        "a/Thumbs.db",
+        "a/desktop.ini",
+        "a/._0.png",
+        "info.txt",
+    ):
+        write(folder / name, "what systems leave, and a text beside the classes")
+    load(DataSpec(source=str(folder), **PLAIN))  # no note
+    write(folder / "a" / "2.heic", HEIC)
+    write(folder / "b" / "deep" / "3.png", flat_picture(9))
+    write(folder / "4.jpg", flat_picture(9, "JPEG"))
+    with pytest.warns(Note, match=r"p: 3 entries are passed over: 4.jpg, a/2.heic, b/deep. A pict"):
+        data = load(DataSpec(source=str(folder), **PLAIN))
+    assert data.train.samples + data.validation.samples == 4
+
+
+def test_a_model_whose_images_nobody_says_how_to_scale_is_not_scored(tmp_path):
+    """With the mean of the pictures that are scored, each set of them would be another model."""
+    source = Path(__file__).parent / "golden" / "hugging_face" / "vit_classify_5"
+    model = Path(shutil.copytree(source, tmp_path / "vit"))
+    for i in range(10):
+        name = f"LABEL_{i % 5}"
+        write(tmp_path / "p" / name / f"{i}.png", flat_picture(20 * i, size=(8, 8)))
+    spec = DataSpec(source=str(tmp_path / "p"))
+    (model / "preprocessor_config.json").unlink(missing_ok=True)
+    loaded = load_pretrained(model)
+    with pytest.raises(
+        ValueError, match=r"vit: nothing says how .*data.mean=0.5,0.5,0.5 and data.std"
+    ):
+        data_for(loaded, spec)
+    given = replace(spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+    data = data_for(loaded, given)
+    # Grey pictures, of which its three channels are made.
+    image = everything(data.validation)["image"]
+    assert image.shape == (10, 8, 8, 3)
+    grey = (np.array(sorted(20 * i for i in range(10))) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(np.sort(image[:, 0, 0, 1]), grey, rtol=1e-6)
+    assert score(loaded, data, ranks=1)["samples"] == 10
+    done = cli("evaluate", model, "--data", tmp_path / "p")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "set data.mean and data.std to what it was trained with" in done.stderr
+    config = override(get_preset("digits_ann"), [f"distill.teacher={model}", "data.task=unlabelled",
+                                                 f"data.source={tmp_path / 'p'}"])  # fmt: skip
+    with pytest.raises(ValueError, match="vit: nothing says how the model's images are scaled"):
+        load_data(config, loaded, tmp_path)
+    assert load_data(
+        replace(config, data=replace(config.data, mean=(0.5,) * 3, std=(0.25,) * 3)),
+        loaded,
+        tmp_path,
+    ).train.shape == (8, 8, 3)
+
+
+def test_a_preset_for_colour_trains_on_grey_pictures(tmp_path):
+    for i in range(4):
+        write(tmp_path / "p" / f"{i % 2}" / f"{i}.png", flat_picture(50 * i))
+    config = override(get_preset("digits_ann"), ["model.name=vit_tiny_patch16_224",
+                                                 f"data.source={tmp_path / 'p'}"])  # fmt: skip
+    assert load_data(config, None, tmp_path).train.shape == (4, 5, 3)

@@ -219,6 +219,21 @@ def test_a_new_run_replaces_what_an_earlier_one_left(tmp_path):
     assert kept.exists()
 
 
+def test_runs_that_no_demo_made_are_not_removed(tmp_path):
+    """A folder of runs may have some of the demo's names."""
+    metrics = tmp_path / "hnn" / "metrics.jsonl"
+    metrics.parent.mkdir()
+    metrics.write_text("of days of training")
+    done = cli("demo", "--out", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "holds hnn, which no demo wrote and it would overwrite; give another" in done.stderr
+    assert metrics.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hnn"]
+    (tmp_path / demo.MARK).write_text("of a demo that was interrupted before its table")
+    demo.clear(tmp_path)
+    assert not metrics.exists()
+
+
 def test_help():
     done = cli("demo", "--help")
     assert done.returncode == 0

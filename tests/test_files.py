@@ -1,5 +1,6 @@
 """Files are whole or absent: atomic writes, JSON without NaN, the metrics log."""
 
+import contextlib
 import json
 import os
 import re
@@ -121,3 +122,41 @@ def test_metrics_log_takes_back_a_line_that_did_not_fit(tmp_path):
             signal.signal(signal.SIGXFSZ, ignored)
         log.write({"step": 1})
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
+
+
+@contextlib.contextmanager
+def small_disk(size: int):
+    """Files may grow to so many bytes; what comes from a full disk otherwise comes from here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_file_that_does_not_fit_the_disk_is_named(tmp_path):
+    """By the name that it was to have, and what was there before stays."""
+    path = tmp_path / "a.bin"
+    files.write_atomic(path, b"before")
+    with small_disk(1000), pytest.raises(OSError, match=f"File too large: '{path}'"):
+        files.write_atomic(path, bytes(10**5))
+    assert path.read_bytes() == b"before"
+    assert visible(tmp_path) == ["a.bin"]
+    with files.MetricsLog(tmp_path / "m.jsonl") as log:
+        log.write({"step": 0})
+        with small_disk(12), pytest.raises(OSError, match=r"File too large: '.*m\.jsonl'"):
+            log.write({"step": 1})
+        log.write({"step": 2})
+    assert (tmp_path / "m.jsonl").read_text() == '{"step": 0}\n{"step": 2}\n'
+
+
+def test_other_errors_keep_their_own_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"), files.naming(tmp_path / "a.bin"):
+        (tmp_path / "none.txt").read_bytes()
+    with pytest.raises(PermissionError, match=r"'.*a\.bin'"), files.naming(tmp_path / "a.bin"):
+        raise PermissionError(13, "Permission denied")
+    with pytest.raises(OSError, match=r"^neither$"), files.naming(tmp_path / "a.bin"):
+        raise OSError("neither")

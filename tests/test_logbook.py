@@ -1,6 +1,8 @@
 """The metrics of a run, as JSON lines and as TensorBoard's events."""
 
+import errno
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -83,3 +85,21 @@ def test_a_window_that_an_older_run_saved_goes_on_under_todays_names():
     new = {"loss": 1.0, "cosine": 0.25, "gradient_norm": 1.0, "spike_rate": [], "bits": []}
     window = Window([current_row(row, encodes=True), current_row(new, encodes=True)])
     assert window.close(samples=1, tokens=1, waited=0.0)["cosine"] == 0.5
+
+
+def test_a_full_disk_is_told_where_it_is_met(tmp_path, monkeypatch):
+    """Not by a thread of its own, or at the end of the process."""
+    threads = threading.active_count()
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(writer):
+        raise full
+
+    with Logbook(tmp_path) as logbook:
+        logbook.write("train", 1, 0, {"loss": 1.0})
+        assert threading.active_count() == threads
+        monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.flush", flush)
+        with pytest.raises(OSError, match=rf"left on device: '{tmp_path}/tensorboard/events"):
+            logbook.write("train", 2, 0, {"loss": 0.5})
+    monkeypatch.undo()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]

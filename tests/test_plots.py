@@ -2,6 +2,8 @@
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from snapjax.boundary import Boundary
 from zoo.evaluation import compare, plots
@@ -102,3 +104,27 @@ def test_models_that_are_level_are_all_in_their_place(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"{len(wrong)} models have no score in common"):
             plots.scores(tmp_path / "wrong.png", wrong)
     assert not (tmp_path / "wrong.png").exists()
+
+
+@pytest.mark.parametrize("name", [r"$\frac{x}$", "$", "a$b$c", "_hidden", "%s {0} {x}"])
+def test_a_name_is_drawn_letter_by_letter(tmp_path, monkeypatch, name):
+    """It is no mathematics, and none is left out of the legend."""
+    drawn, begin = [], Legend.__init__
+
+    def note(legend, parent, handles, labels, **options):
+        drawn.extend(labels)
+        return begin(legend, parent, handles, labels, **options)
+
+    monkeypatch.setattr(Legend, "__init__", note)
+    line = {"kind": "train", "step": 1, "loss": 1.0, "spike_rate": [0.5], "bits": [64.0]}
+    other = {"kind": "evaluation", "step": 1, "loss": 1.0, "accuracy": 0.5}
+    curves.runs(tmp_path / "runs.png", {name: [line, other], "b": [line]})
+    row = compare.record(Boundary(64, "int8"), name, {"accuracy": 0.5}, None)
+    plots.scores(tmp_path / "scores.png", [row])
+    for made in ("runs.png", "scores.png"):
+        assert (tmp_path / made).read_bytes().startswith(b"\x89PNG")
+    shown = Text(text=curves.plain(name))
+    text, mathematics = shown._preprocess_math(shown.get_text())
+    assert (text.strip(), mathematics) == (name, False)
+    # Of the runs: loss, score, rate and bits; of the scores: the weights.
+    assert sum(label.strip().startswith(curves.plain(name).strip()) for label in drawn) == 5

@@ -127,23 +127,52 @@ def test_damaged_and_foreign_folders_are_refused(copied):
     config.write_text(json.dumps({**record, "config": wider}))
     with pytest.raises(ValueError, match="vit_nano_patch2_8"):
         load_pretrained(copied)
-    for damage in ({"boundary": {**record["boundary"], "other": 1}}, {"boundary": [1]},
-                   {"sizes": [1]}):  # fmt: skip
+    for damage, message in (
+        (
+            {"boundary": {**record["boundary"], "other": 1}},
+            "boundary or sizes are damaged: .*other",
+        ),
+        ({"boundary": [1]}, r"boundary=\[1\] must be an object"),
+        ({"sizes": [1]}, r"sizes=\[1\] must be an object"),
+        ({"sizes": {"stages": 2}}, "boundary or sizes are damaged: .*stages"),
+    ):
         config.write_text(json.dumps({**record, **damage}))
-        with pytest.raises(ValueError, match="the record's boundary or sizes are damaged"):
+        with pytest.raises(ValueError, match=rf"config\.json: the record.*{message}"):
             load_pretrained(copied)
-    config.write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json"):
+    for text in ("{", "", "[" * 100_000, "null", "\x00", '{"a": ' * 50_000):
+        config.write_text(text)
+        with pytest.raises(
+            ValueError, match=r"config\.json(: its JSON is nested| is not JSON|: null)"
+        ):
+            load_pretrained(copied)
+    config.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match=r"config\.json: byte 0 is not UTF-8"):
         load_pretrained(copied)
 
 
 def test_an_entry_of_another_type_is_named(copied):
     config = copied / "config.json"
     record = json.loads(config.read_text())
-    for key, value in (("data", "digits"), ("card", []), ("step", "4"), ("labels", {"0": "a"})):
-        config.write_text(json.dumps({**record, key: value}))
-        shown = re.escape(f"the record's {key}={value!r} is damaged: it has another type")
-        with pytest.raises(ValueError, match=shown):
+    for entry, shown in (
+        ({"data": "digits"}, "data='digits' must be an object"),
+        ({"data": None}, "data=null must be an object"),
+        ({"data": {"mean": "half"}}, "data.mean='half' must be a list"),
+        ({"data": {"mean": [None]}}, "data.mean[0]=null must be a finite number"),
+        ({"data": {"resample": 3}}, "data.resample=3 must be a text"),
+        ({"data": {"class_names": [1]}}, "data.class_names[0]=1 must be a text"),
+        ({"card": []}, "card=[] must be an object"),
+        ({"card": 5}, "card=5 must be an object"),
+        ({"card": {"licence": 5}}, "card.licence=5 must be a text or null"),
+        ({"step": "4"}, "step='4' must be a whole number of at least 0"),
+        ({"step": -4}, "step=-4 must be a whole number of at least 0"),
+        ({"labels": {"0": "a"}}, "labels={'0': 'a'} must be a list"),
+        ({"teacher": {"parameters": 1}}, "teacher.parameters=1 must be a text"),
+        ({"base": "minilm_l6"}, "base='minilm_l6' must be an object"),
+        ({"base": {"name": "minilm_l6"}}, "lacks base.parameters, a text"),
+        ({"config": [1]}, "config=[1] must be an object"),
+    ):
+        config.write_text(json.dumps({**record, **entry}))
+        with pytest.raises(ValueError, match=re.escape(f"config.json: the record: {shown}")):
             load_pretrained(copied)
     config.write_text(json.dumps({**record, "anything": ["else"]}))
     assert load_pretrained(copied).record["anything"] == ["else"]
@@ -336,7 +365,7 @@ def test_a_model_built_on_another_leaves_out_what_is_equal(copied, tmp_path):
         with pytest.raises(ValueError, match=message):
             load_pretrained(folder)
     config.write_text(json.dumps({**record, "base": base}))
-    with pytest.raises(ValueError, match=r"base='vit_nano.*' is damaged"):
+    with pytest.raises(ValueError, match=r"base='vit_nano.*' must be an object"):
         load_pretrained(folder)
     config.write_text(json.dumps({key: record[key] for key in record.keys() - {"base"}}))
     with pytest.raises(ValueError, match="the weights do not fit"):

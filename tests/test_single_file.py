@@ -87,7 +87,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     ("change", "message"),
     [
         ({"family": "gpt"}, "unknown family 'gpt'"),
-        ({"record": None}, "NoneType"),
+        ({"record": None}, "its record: record=null must be an object"),
         ({"width": 32}, "width=32"),
         ({"rotary": True}, "config fields rotary are not known"),
         ({"layers": 8}, "the weights do not fit the model"),

@@ -15,11 +15,17 @@ none was fitted to is kept; with --choose stsb the one that ranks the pairs of t
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_batch_flags, add_cut_flags, add_set_flag, make_parser
+from zoo.cli.command_line import (
+    Answer,
+    add_batch_flags,
+    add_cut_flags,
+    add_output,
+    add_set_flag,
+    make_parser,
+)
 from zoo.config.old_names import current_method
 
 
@@ -50,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--samples", type=int, default=1024)
     add_batch_flags(parser)
-    parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    add_output(parser, "--out", ".safetensors", required=True, help="a .safetensors file")
     return parser
 
 
@@ -63,9 +69,7 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.models.registry import spike_boundary
     from zoo.pretrained import single_file
     from zoo.pretrained.load import load_pretrained
-    from zoo.utils.files import check_out
 
-    check_out(args.out, ".safetensors")
     loaded = load_pretrained(args.model)
     specs, others = (
         [spec_for(loaded, source, args.assignments) for source in sources]

@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 COULD_NOT, USAGE, LOST, INTERRUPTED = 1, 2, 3, 130
@@ -69,6 +70,77 @@ def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
     )  # fmt: skip
 
 
+class Output(NamedTuple):
+    """What a flag says to write; checked before the work, against all that is read.
+
+    Attributes:
+      name: of the argument.
+      suffixes: that the file may have; empty for a folder.
+      beside: suffixes of further files of that name, which are written too.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+
+
+def add_output(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    *suffixes: str,
+    beside: tuple[str, ...] = (),
+    **options: Any,
+) -> None:
+    """A flag that names what is to be written, which `exit_code` checks.
+
+    Args:
+      parser: to add it to.
+      flag: such as "--out".
+      suffixes, beside: see `Output`; without suffixes it is a folder.
+      options: of `add_argument`.
+    """
+    added = parser.add_argument(flag, type=Path, **options)
+    others = parser.get_default("outputs") or ()
+    parser.set_defaults(outputs=(*others, Output(added.dest, suffixes, beside)))
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raises ValueError or OSError where an output must not or cannot be written.
+
+    Every other argument that is the path of something is taken to be read.
+
+    Args:
+      args: as parsed, with the `outputs` of `add_output`.
+    """
+    from zoo.utils.outputs import check_out, check_out_folder
+
+    outputs: Sequence[Output] = getattr(args, "outputs", ())
+    names = {output.name for output in outputs}
+    inputs = [
+        path for name, value in vars(args).items() if name not in names for path in _paths(value)
+    ]
+    for output in outputs:
+        path = getattr(args, output.name)
+        if path is None:
+            continue
+        if not output.suffixes:
+            check_out_folder(path, name=output.name, inputs=inputs)
+            continue
+        check_out(path, *output.suffixes, name=output.name, inputs=inputs)
+        for suffix in output.beside:
+            check_out(path.with_suffix(suffix), suffix, name=output.name, inputs=inputs)
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """The paths that an argument may name: itself, each of several, or VALUE of KEY=VALUE."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _paths(each)
+    elif isinstance(value, str | Path) and str(value) and "\0" not in str(value):
+        yield Path(value).expanduser()
+        yield Path(str(value).partition("=")[2] or value).expanduser()
+
+
 def add_cut_flags(parser: argparse.ArgumentParser) -> None:
     """How a model is cut and what its boundaries send."""
     parser.add_argument("--stages", type=int, default=3, help="pieces; must divide the layers")
@@ -110,6 +182,7 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
     alone = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with alone, told_notes():
+            check_outputs(args)
             answer = run(args)
         if not isinstance(answer, Answer):
             return answer or 0
@@ -126,6 +199,8 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
         return _told(error, USAGE)
     except (OSError, FloatingPointError) as error:
         return _told(error, COULD_NOT)
+    except MemoryError as error:
+        return _told(f"out of memory ({error or 'no more is said'}); give smaller sizes", COULD_NOT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -140,7 +215,7 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
         raise
 
 
-def _told(error: Exception, code: int) -> int:
+def _told(error: Exception | str, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
 

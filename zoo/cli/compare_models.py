@@ -9,10 +9,9 @@ Writes the table as JSON, with a picture beside it, and prints it as Markdown.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_output, add_set_flag, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
         help="of the dense model's boundaries, with commas; top-k has the first MODEL's budget",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; a .png goes beside it")
+    add_output(parser, "--out", ".json", beside=(".png",), required=True,
+               help="JSON file; a .png goes beside it")  # fmt: skip
     parser.add_argument(
         "--append", action="store_true", help="keep the other rows of the table that --out may hold"
     )
@@ -39,8 +39,6 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.files import write_json
 
-    if args.out.suffix != ".json":
-        raise ValueError(f"out={str(args.out)!r} must end in .json: a picture .png goes beside it")
     table = tables.of_models(
         load_pretrained(args.dense), [load_pretrained(name) for name in args.models], args.data,
         args.assignments, task=args.task, codes=list(filter(None, args.codes.split(","))),

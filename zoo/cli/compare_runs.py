@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_output, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +20,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("ann", type=Path, metavar="ANN_RUN", help="folder of the dense run")
     parser.add_argument("hnn", type=Path, metavar="HNN_RUN", help="folder of the spiking run")
     parser.add_argument("--hardware", required=True, help="what trained them, for the record")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; the PNG lies beside")
+    add_output(parser, "--out", ".json", beside=(".png",), required=True,
+               help="JSON file; the PNG lies beside")  # fmt: skip
     return parser
 
 

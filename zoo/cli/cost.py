@@ -11,10 +11,9 @@ priced in seconds.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_output, make_parser
 
 
 def rate(text: str) -> str | float:
@@ -54,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--train", action="store_true", help="a whole training step; default the forward pass")
     add("--overlap", action="store_true", help="links work while the devices compute")
     add("--profile", default="snap-mesh", metavar="P", help="a name (see --list) or a TOML file")
-    add("--html", type=Path, metavar="FILE", help="also write a page with charts there")
+    add_output(parser, "--html", ".html", metavar="FILE", help="also write a page with charts")
     add("--depth", type=int, default=4, help="levels of modules in the table")
     add("--list", action="store_true", help="print the names of models and profiles, and leave")
     return parser

@@ -20,7 +20,7 @@ from zoo.pretrained.load import load_pretrained
 from zoo.train.placement import choose_mesh
 from zoo.train.run import train
 from zoo.train.stop import StopRequest
-from zoo.utils.files import write_json
+from zoo.utils.files import write_atomic, write_json
 
 DENSE = "ann"
 CUTS = ("hnn", "hnn_half", "int2", "topk")
@@ -29,6 +29,8 @@ lose accuracy where nothing is trained for them."""
 VARIANTS = (DENSE, *CUTS)
 CALIBRATED = "calibrated.safetensors"
 """In the folder of a run with spikes: its start, the dense weights with fitted boundaries."""
+MARK = "made_by_demo.txt"
+"""In the results folder, so that a later demo knows what it may overwrite."""
 OWN_FILES = ("metrics.jsonl", "summary.json", "curves.png", "config.json", CALIBRATED)
 """Of a run's folder."""
 
@@ -155,8 +157,19 @@ def clear(out: Path) -> None:
     """Makes the results folder, and removes from it what an earlier demo wrote, nothing else.
 
     Left in place, the checkpoints of an earlier run would pass for those of an interrupted one.
+
+    Raises:
+      ValueError: the folder holds runs that no demo made.
     """
+    mine = out / MARK
+    foreign = [name for name in VARIANTS if (out / name).exists()]
+    if foreign and not mine.exists() and not (out / "table.json").exists():
+        raise ValueError(
+            f"out={str(out)!r} holds {', '.join(foreign)}, which no demo wrote and it would "
+            "overwrite; give another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
+    write_atomic(mine, "The runs in this folder are of `snapjax demo`, which overwrites them.\n")
     for path in [out / "table.json", out / "demo.png"]:
         path.unlink(missing_ok=True)
     for variant in VARIANTS:

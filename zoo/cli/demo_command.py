@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_output, make_parser
 
 STAGES = 4
 CODES = "phase, rate, latency or ternary"
@@ -31,9 +31,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--code", default="phase", help="spike code of the cuts: " + CODES)
     parser.add_argument("--gradient-wire", default="bfloat16", help="format on the way back")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="results folder; overwritten"
-    )
+    add_output(parser, "--out", default=Path("runs/demo"), help="results folder; overwritten")
     return parser
 
 

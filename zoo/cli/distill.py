@@ -14,11 +14,17 @@ The run is one of `snapjax train`: the same keys for --set, the same folder, and
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_batch_flags, add_cut_flags, add_set_flag, make_parser
+from zoo.cli.command_line import (
+    Answer,
+    add_batch_flags,
+    add_cut_flags,
+    add_output,
+    add_set_flag,
+    make_parser,
+)
 from zoo.cli.training import add_run_flags, join_processes, train_until_stopped
 from zoo.config.old_names import current_method
 
@@ -47,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     add_batch_flags(parser)
     add_set_flag(parser, "any other value of the run, such as data.sequence=64")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    add_output(parser, "--out", required=True, help="folder of the run")
     add_run_flags(parser)
     return parser
 

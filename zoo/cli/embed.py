@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_output, add_set_flag, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_set_flag(parser, "how a table is read, such as data.text_column=sentence (default: text)")
     parser.add_argument("--prompt", help="name of a prompt of the model, put before every text")
-    parser.add_argument("--out", type=Path, required=True, help="a .npy or .parquet file")
+    add_output(parser, "--out", ".npy", ".parquet", required=True, help=".npy or .parquet file")
     parser.add_argument("--batch-size", type=int, default=64)
     return parser
 
@@ -38,13 +38,11 @@ def run(args: argparse.Namespace) -> Answer:
     from rich.console import Console
 
     from zoo.embedding.encoder import Encoder
-    from zoo.embedding.files import SUFFIXES, write
+    from zoo.embedding.files import write
     from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
-    from zoo.utils.files import check_out
     from zoo.utils.notes import note
 
-    check_out(args.out, *SUFFIXES)
     with _texts(args) as texts:
         loaded = load_pretrained(args.model)
         encoder = Encoder.of(loaded, args.batch_size, prompt=args.prompt)

@@ -15,10 +15,9 @@ Time grows with the square of the texts: bound them with --samples.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_batch_flags, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_batch_flags, add_output, add_set_flag, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         help="how many nearest texts a partner is drawn from; default: %(default)s",
     )  # fmt: skip
     add_batch_flags(parser)
-    parser.add_argument("--out", type=Path, required=True, help="a .csv file")
+    add_output(parser, "--out", ".csv", required=True, help="a .csv file")
     return parser
 
 
@@ -51,17 +50,11 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.embedding.texts import read_texts, texts_spec
     from zoo.pretrained.load import load_pretrained
     from zoo.train.logbook import progress_bar
-    from zoo.utils.files import check_out
 
-    check_out(args.out, ".csv")
     for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    out, source = args.out.resolve(), Path(args.data).expanduser().resolve()
-    if out.exists() and source in (out, out.parent):
-        raise ValueError(f"out={str(args.out)!r} is in --data and would be lost; name another file")
-    args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
     texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
     with progress_bar(Console(stderr=True)) as bar:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, make_parser
+from zoo.cli.command_line import Answer, add_output, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("plot", __doc__, "the runs and the picture")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--out", type=Path, help="the PNG; default RUN/curves.png of the first")
+    add_output(parser, "--out", ".png", help="the PNG; default RUN/curves.png of the first")
     return parser
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli import command_line
-from zoo.cli.command_line import Answer, add_set_flag, make_parser
+from zoo.cli.command_line import Answer, add_output, add_set_flag, make_parser
 from zoo.cli.training import add_run_flags, join_processes, train_until_stopped
 
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "preset or else the defaults, and leave",
     )  # fmt: skip
     add_set_flag(parser, "change a value of the preset, such as train.epochs=4")
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/PRESET")
+    add_output(parser, "--out", help="folder of the run; default runs/PRESET")
     add_run_flags(parser)
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snapjax.errors import unknown_name
+from zoo.config.fields import normalise
 
 TASKS = ("classify", "mlm", "unlabelled")
 EMBEDDED = {"digits": "classify", "topics": "mlm"}
@@ -19,6 +20,8 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TOKENIZERS = {"wordpiece": 64, "bytes": 300}
 """Tokenizers that are trained on the training text -> the smallest vocabulary that makes sense."""
 
+LARGEST = {"vocabulary": 10**7, "sequence": 10**6, "classes": 10**7}
+"""Of sizes that memory is taken for before the data are looked at."""
 
 RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """Ways of resizing -> Pillow's number for each, which transformers uses too."""
@@ -49,6 +52,8 @@ class DataSpec:
         several times. Of those held out, pairs that share a text with the rest are dropped.
       classes: number of classes; None: as the data state, or the largest label plus 1.
       image_size: height and width that images are resized to; None: as they are, all alike.
+      pictures_anywhere: whether a table may name pictures outside of its own folder, by absolute
+        paths or with "..": only where you trust it.
       resample: how they are resized, one of `RESAMPLES`.
       resize: resize to this first and cut image_size out of the middle; None: no cutting.
       mean, std: of the pixels in units of the largest value, one number a channel; None: measured
@@ -85,6 +90,7 @@ class DataSpec:
     pairs: bool = False
     classes: int | None = None
     image_size: int | None = None
+    pictures_anywhere: bool = False
     resample: str = "bicubic"
     resize: int | None = None
     mean: tuple[float, ...] | None = None
@@ -129,6 +135,7 @@ class DataSpec:
         return replace(self, shift=0, flip=False, noise=0.0)
 
     def __post_init__(self) -> None:
+        normalise(self, "data")
         if self.task not in TASKS:
             raise unknown_name("data.task", self.task, TASKS)
         for name in ("source", "subset", "train", "validation", "image_column", "label_column",
@@ -148,11 +155,12 @@ class DataSpec:
         }
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and not bound <= value < math.inf:
-                raise ValueError(f"data.{name}={value} must be at least {bound}, and finite")
+            if value is not None and not bound <= value <= LARGEST.get(name, value):
+                most = f" and at most {LARGEST[name]:,}" if name in LARGEST else ""
+                raise ValueError(f"data.{name}={value} must be at least {bound}{most}")
         if self.resample not in RESAMPLES:
             raise unknown_name("data.resample", self.resample, RESAMPLES)
-        if self.resize is not None and not (self.image_size or math.inf) <= self.resize < math.inf:
+        if self.resize is not None and not (self.image_size or math.inf) <= self.resize:
             raise ValueError(
                 f"data.resize={self.resize} must be at least data.image_size={self.image_size}, "
                 "which is cut out of it; give both"
@@ -167,9 +175,6 @@ class DataSpec:
             raise ValueError(
                 f"data.mean={self.mean} and data.std={self.std} go together; give both or neither"
             )
-        for name in ("mean", "std"):  # from JSON they come as lists, which are no values to hash
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 def is_path(source: str) -> bool:

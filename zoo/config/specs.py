@@ -4,12 +4,12 @@ A config is plain values: it prints, compares, goes into every checkpoint as JSO
 from it. Everything that can be known to be wrong without data or devices is an error here.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from snapjax.errors import unknown_name
 from snapjax.neurons.surrogate import Surrogate
 from zoo.config.data import DataSpec
+from zoo.config.fields import normalise
 
 PRECISIONS = ("float32", "bfloat16")
 """Of activations, over float32 weights."""
@@ -71,16 +71,15 @@ class ModelSpec:
     calibration: str = "variance"
 
     def __post_init__(self) -> None:
+        normalise(self, "model")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if self.calibration not in CALIBRATIONS:
             raise unknown_name("model.calibration", self.calibration, CALIBRATIONS)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must be in [0, 1)")
-        if not 0 < self.bits_per_feature < math.inf:
-            raise ValueError(
-                f"model.bits_per_feature={self.bits_per_feature} must be positive and finite"
-            )
+        if not self.bits_per_feature > 0:
+            raise ValueError(f"model.bits_per_feature={self.bits_per_feature} must be positive")
         for name in ("stages", "layers", "width", "heads", "mlp_width"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -138,6 +137,8 @@ class TrainSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        normalise(self, "train")
+
         def require(holds: bool, name: str, needs: str) -> None:
             if not holds:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be {needs}")
@@ -175,15 +176,16 @@ class DistillSpec:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
+        normalise(self, "distill")
         for name in ("output", "states", "similarity"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"distill.{name}={getattr(self, name)} must be finite and >= 0")
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"distill.{name}={getattr(self, name)} must be at least 0")
         if self.output == self.states == self.similarity == 0:
             raise ValueError(
                 "distill.output=0, distill.states=0 and distill.similarity=0 leave nothing to learn"
             )
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"distill.temperature={self.temperature} must be positive and finite")
+        if not self.temperature > 0:
+            raise ValueError(f"distill.temperature={self.temperature} must be positive")
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class MeshSpec:
     fsdp: bool = False
 
     def __post_init__(self) -> None:
+        normalise(self, "mesh")
         for name in ("data", "stage"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -232,6 +235,7 @@ class LogSpec:
     profile: str | None = None
 
     def __post_init__(self) -> None:
+        normalise(self, "log")
         for name, least in (("every", 1), ("evaluate", 0), ("save", 0), ("keep", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"log.{name}={getattr(self, name)} must be at least {least}")
@@ -250,6 +254,13 @@ class RunConfig:
     distill: DistillSpec = field(default_factory=DistillSpec)
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            kind = str if entry.name == "name" else entry.default_factory
+            if not isinstance(getattr(self, entry.name), kind):
+                raise ValueError(
+                    f"RunConfig: {entry.name}={getattr(self, entry.name)!r} must be a "
+                    f"{kind.__name__}"
+                )
         if self.distill.teacher is None and self.data.task == "unlabelled":
             raise ValueError("data.task='unlabelled' needs distill.teacher to give the targets")
         if self.distill.teacher is not None:

@@ -1,6 +1,7 @@
 """A run's config as plain values: to and from JSON, single values replaced, two compared."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from snapjax.errors import unknown_name
 from zoo.config import old_names
 from zoo.config.fields import coerce
 from zoo.config.specs import RunConfig
+
+ALL_KEYS = "`snapjax train --keys` lists all keys with their meaning"
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -67,12 +70,23 @@ def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     return kind(**made)
 
 
+def _near(key: str, known: Iterable[str]) -> str:
+    """A hint for an error: the keys that look most like one, by their last part too."""
+    last = {name.rpartition(".")[2]: name for name in known}
+    near = [
+        *difflib.get_close_matches(key, known, n=3, cutoff=0.6),
+        *(last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, n=2)),
+    ]
+    shown = " or ".join(map(repr, dict.fromkeys(near[:3])))
+    return f"; did you mean {shown}?" if near else "."
+
+
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     """A config with some values replaced, e.g. ["train.epochs=4", "model.layers=8"].
 
     Raises:
-      ValueError: not KEY=VALUE, an unknown key (with the nearest known one), a value that is not of
-        the key's type, or out of range.
+      ValueError: not KEY=VALUE, an unknown key (with the nearest known ones), a value that is not
+        of the key's type, or out of range.
 
     Example:
       >>> override(RunConfig("demo"), ["train.epochs=4"]).train.epochs
@@ -85,7 +99,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
             raise ValueError(f"--set {assignment!r} must be KEY=VALUE, e.g. train.epochs=4")
         key = old_names.current_key(key)
         if key not in known:
-            raise unknown_name("key", key, known)
+            raise ValueError(f"unknown key {key!r}{_near(key, known)} {ALL_KEYS}")
         section, _, name = key.partition(".")
         values[section][name] = text
     return from_dict(values)

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import io
 import re
 import zlib
 from pathlib import Path
 
+from zoo.utils.files import read_file
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_bytes(path: Path) -> bytes:
+LARGEST_RATIO, SMALL = 200, 1 << 26
+"""Of what a .gz unpacks to, to its own size; texts and pictures reach 20. Up to `SMALL` bytes any
+ratio will do."""
+
+
+def read_bytes(path: Path, count: int = -1) -> bytes:
     """The content of a file, unpacked if its name ends in .gz.
 
+    Args:
+      path: of the file.
+      count: how many bytes at most; -1: all.
+
     Raises:
-      ValueError: the file cannot be read or is not whole.
+      ValueError: the file cannot be read, is not whole, or unpacks to so much that it can only be
+        meant to fill the memory.
     """
+    data = read_file(path)
+    # Not trusting the suffix alone: some tools unpack a download and keep its name.
+    if path.suffix != ".gz" or data[:2] != b"\x1f\x8b":
+        return data if count < 0 else data[:count]
+    most = max(SMALL, LARGEST_RATIO * len(data))
     try:
-        data = path.read_bytes()
-        # Not trusting the suffix alone: some tools unpack a download and keep its name.
-        if path.suffix == ".gz" and data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked = file.read(most + 1 if count < 0 else min(count, most + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read, or is damaged: {error}") from error
-    return data
+    if len(unpacked) > most:
+        raise ValueError(
+            f"{path}: its {len(data):,} bytes unpack to more than {most:,}, which looks like a "
+            "file made to fill the memory; unpack it yourself where you trust it"
+        )
+    return unpacked
 
 
 def read_text(path: Path) -> str:

@@ -55,6 +55,7 @@ def prepared(
     tokenizer: str | None = None,
     class_names: Sequence[str] | None = None,
     inputs: str | None = None,
+    channels: int | None = None,
 ) -> Data:
     """Data out of a table for each split.
 
@@ -65,6 +66,7 @@ def prepared(
       tokenizer: text of a tokenizer.json, which goes before the spec's.
       class_names: of a model, in its order, which then decides the numbers of the classes.
       inputs: "text" or "images", what a model reads; None for either.
+      channels: of images, see `zoo.data.pictures.stack`.
 
     Raises:
       ValueError: anything in the tables does not fit; names file, column and row.
@@ -78,7 +80,7 @@ def prepared(
     else:
         classes, names, labels = read_labels(spec, parts, class_names)
     if as_images:
-        made = _images(spec, parts, labels, classes, scale)
+        made = _images(spec, parts, labels, classes, scale, channels)
     elif spec.text_column in train.columns:
         made = _texts_or_pairs(spec, parts, labels, classes, tokenizer)
     else:
@@ -97,6 +99,7 @@ def _images(
     labels: Sequence[np.ndarray | None],
     classes: int | None,
     scale: float,
+    channels: int | None,
 ) -> Data:
     if spec.text_pair_column is not None:
         raise ValueError(
@@ -105,7 +108,8 @@ def _images(
         )
     pixels, more_pixels = (
         pictures.stack(part.column(spec.image_column, "image_column"), spec.image_size, part.place,
-                       part.folder, spec.resample, spec.resize)
+                       part.folder, spec.resample, spec.resize, channels=channels,
+                       roots=None if spec.pictures_anywhere else part.roots)
         for part in parts
     )  # fmt: skip
     if pixels.shape[1:] != more_pixels.shape[1:]:

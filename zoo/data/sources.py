@@ -44,6 +44,7 @@ def load(
     whole: bool = False,
     class_names: Sequence[str] | None = None,
     inputs: str | None = None,
+    channels: int | None = None,
 ) -> Data:
     """Loads and prepares a data set.
 
@@ -56,11 +57,14 @@ def load(
       whole: where there is no validation split, hold nothing out: all is for both. To evaluate.
       class_names: of a model, in its order, which then decides the numbers of the classes.
       inputs: "text" or "images", what a model reads; None for either.
+      channels: of a model for images: grey ones are made what a model for colour takes.
 
     Raises:
       ValueError: the source is not there, or anything in it does not fit; names file, column, row.
     """
-    model = {"tokenizer": tokenizer, "class_names": class_names, "inputs": inputs}
+    model = {
+        "tokenizer": tokenizer, "class_names": class_names, "inputs": inputs, "channels": channels,
+    }  # fmt: skip
     if spec.source in EMBEDDED:
         return _load_embedded(spec, model)
     train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()), whole)
@@ -151,15 +155,13 @@ def _find_in_folder(spec: DataSpec, folder: Path) -> Source:
     entries = sorted(folder.iterdir())
     if found := _idx_files(entries):
         return _by_name({split: partial(_idx_table, spec, *pair) for split, pair in found.items()})
-    with_classes = [
-        entry for entry in entries if entry.is_dir() and any(pictures.class_folders(entry))
-    ]
+    with_classes = [entry for entry in entries if entry.is_dir() and pictures.has_classes(entry)]
     if folder / spec.train in with_classes:
         return _by_name(
             {entry.name: partial(_picture_table, spec, entry) for entry in with_classes}
         )
     files = [entry for entry in entries if entry.is_file() and suffix(entry) in tables.SUFFIXES]
-    if not _matching(files, spec.train) and any(pictures.class_folders(folder)):
+    if not _matching(files, spec.train) and pictures.has_classes(folder):
         return _by_name({spec.train: partial(_picture_table, spec, folder)})
     if files:
         return Source([file.name for file in files], partial(_files_table, spec, files))
@@ -167,7 +169,10 @@ def _find_in_folder(spec: DataSpec, folder: Path) -> Source:
         return Source([entry.name for entry in with_classes], lambda name: None)
     raise ValueError(
         f"data.source={spec.source!r}: the folder holds no {', '.join(tables.SUFFIXES)} file, "
-        "no idx files and no folder of pictures for each class"
+        "no idx files and no folder of pictures for each class, directly in it or in a folder "
+        f"data.train={spec.train!r}; pictures end in {', '.join(pictures.SUFFIXES)}. It holds "
+        f"{', '.join(entry.name for entry in entries[:5]) or 'nothing'}"
+        f"{', ...' if len(entries) > 5 else ''}"
     )
 
 

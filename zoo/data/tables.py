@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data.files import half_character, nearest, read_bytes, read_text, suffix
+from zoo.utils.files import parse_json
 from zoo.utils.notes import note
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ class Table:
     Attributes:
       columns: name -> one value a row.
       where: the file or split, for errors.
-      folder: what relative paths in it start from.
+      folder: what relative paths in it start from, and the files that it names must be in.
       names: column -> names of its classes, where the data state them.
       files: (where, rows) of each file that was joined; () for one file.
       rows: (len,) numbers of the rows before any were left out; None: all are there.
       lines: (len,) line of its file in which each row begins, from 1; None: it has no lines.
+      cached: further folders that files may be in which it names.
     """
 
     columns: Mapping[str, Column]
@@ -50,6 +51,12 @@ class Table:
     files: tuple[tuple[str, int], ...] = ()
     rows: np.ndarray | None = None
     lines: np.ndarray | None = None
+    cached: tuple[Path, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders that the files must be in which it names."""
+        return self.cached if self.folder is None else (self.folder, *self.cached)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -196,7 +203,10 @@ def read_saved(folder: Path) -> dict[str, Table]:
             f"{_line(error)}"
         ) from error
     splits = made if isinstance(made, dict) else {"train": made}
-    return {name: _from_dataset(split, f"{folder} ({name})") for name, split in splits.items()}
+    return {
+        name: replace(_from_dataset(split, f"{folder} ({name})"), folder=folder)
+        for name, split in splits.items()
+    }
 
 
 def read_hub(name: str, subset: str | None, near: Sequence[str]) -> dict[str, Table]:
@@ -213,6 +223,7 @@ def read_hub(name: str, subset: str | None, near: Sequence[str]) -> dict[str, Ta
       ValueError: it is not there, or there is no network.
     """
     import datasets
+    from huggingface_hub import constants
 
     try:
         made = datasets.load_dataset(name, subset)
@@ -223,7 +234,12 @@ def read_hub(name: str, subset: str | None, near: Sequence[str]) -> dict[str, Ta
             "data.subset. Without a network give the path of a file or "
             f"folder{nearest(name, list(near))}"
         ) from error
-    return {split: _from_dataset(made[split], f"{name} ({split})") for split in made}
+    # Pictures that are not in the tables themselves are in one of these.
+    cached = Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)
+    return {
+        split: replace(_from_dataset(made[split], f"{name} ({split})"), cached=cached)
+        for split in made
+    }
 
 
 def _from_dataset(dataset: Dataset, where: str) -> Table:
@@ -250,7 +266,7 @@ def _parquet(path: Path) -> Table:
     try:
         # The file's metadata say which columns are images and which are named classes.
         dataset = Dataset(pyarrow.parquet.read_table(io.BytesIO(read_bytes(path))))
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # of pyarrow, and of `datasets` on what the metadata hold
         raise ValueError(f"{path}: is damaged or no .parquet file: {_line(error)}") from error
     return replace(_from_dataset(dataset, str(path)), folder=path.parent)
 
@@ -320,10 +336,7 @@ def _json_lines(text: str, path: Path) -> tuple[dict[str, list[Any]], list[int]]
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not JSON: {error}") from error
+        row = parse_json(line, f"{path}: line {number}")
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {number} is not a JSON object with a value a column")
         rows.append(row)

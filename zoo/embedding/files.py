@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 
 from zoo.embedding.encoder import WINDOW, Encoder
-from zoo.utils.files import check_out
+from zoo.utils.files import naming
+from zoo.utils.outputs import check_out
 
 SUFFIXES = (".npy", ".parquet")
 """Of the files that are written."""
@@ -38,10 +39,11 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        rows = formats[path.suffix](partial, encoder, _windows(encoder, texts), progress)
-        if not rows:
-            raise ValueError("the input has no lines; nothing was written")
-        os.replace(partial, path)
+        with naming(path, partial):
+            rows = formats[path.suffix](partial, encoder, _windows(encoder, texts), progress)
+            if not rows:
+                raise ValueError("the input has no lines; nothing was written")
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return rows

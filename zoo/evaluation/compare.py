@@ -14,8 +14,22 @@ from snapjax.boundary import Boundary
 from snapjax.codes.code import SPIKE_CODES
 from zoo.config.old_names import current_section
 from zoo.utils.files import read_json
+from zoo.utils.schema import NUMBER, TEXT, WHOLE, ListOf, Maybe, Object, check
 
 Record = dict[str, Any]
+
+ROW = Object(
+    {
+        **dict.fromkeys(("code", "weights"), TEXT),
+        "bytes_per_token_and_hop": WHOLE,
+        **dict.fromkeys(("times_fewer_than_float32", "times_fewer_than_bfloat16"), NUMBER),
+        "spike_rate": Maybe(NUMBER),
+        "boundary": Object({"steps": WHOLE}),
+    },
+    dict.fromkeys(("accuracy", "loss", "spearman"), NUMBER),
+)
+TABLE = Object({"rows": ListOf(ROW)})
+"""A table in a JSON file, as `snapjax compare models` writes it."""
 
 # Score -> column title.
 SCORES = {"accuracy": "accuracy", "loss": "cross-entropy", "spearman": "Spearman"}
@@ -107,11 +121,10 @@ def rows_of(path: Path, about: Mapping[str, Any]) -> list[Record]:
                 f"{value!r}; give another file"
             )
     try:
-        for row in table["rows"]:
-            _name(row)
-    except (KeyError, TypeError) as error:
+        check(table, TABLE, str(path))
+    except ValueError as error:
         raise ValueError(
-            f"{path}: has no rows as `snapjax compare models` writes them ({error!r}); give "
+            f"{path}: has no rows as `snapjax compare models` writes them ({error}); give "
             "another file"
         ) from error
     return table["rows"]

@@ -47,8 +47,9 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
 
     def read(whole: bool) -> Data:
         return load(
-            spec.like(loaded.source.preprocessing), tokenizer=loaded.tokenizer, whole=whole,
+            loaded.preprocessed(spec), tokenizer=loaded.tokenizer, whole=whole,
             class_names=loaded.class_names, inputs=registered(loaded.model).inputs,
+            channels=getattr(loaded.model.config, "channels", None),
         )  # fmt: skip
 
     # That of the run is known by its name: cards leave out the folders. What is embedded has a

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.evaluation import compare
-from zoo.train.curves import COLOURS, save
+from zoo.train.curves import COLOURS, plain, save
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
@@ -35,7 +35,7 @@ def scores(path: str | Path, rows: Sequence[compare.Record]) -> None:
     axes = figure.subplots()
     series: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in rows:
-        key = compare.WHAT["boundary"](row), row["weights"]
+        key = plain(compare.WHAT["boundary"](row)), plain(row["weights"])
         series.setdefault(key, []).append((row["bytes_per_token_and_hop"], row[score]))
     boundaries, weights = (list(dict.fromkeys(part)) for part in zip(*series, strict=True))
     lowest, edge = _lowest([row[score] for row in rows])

@@ -16,6 +16,21 @@ from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.locate import SHIPPED
 from zoo.pretrained.model_folder import export
 from zoo.utils.files import read_json, write_atomic
+from zoo.utils.schema import NUMBER, NUMBERS, TEXT, WHOLE, Object, check
+
+SUMMARY = Object(
+    {**dict.fromkeys(("samples", "steps"), WHOLE), **dict.fromkeys(("seconds", "loss"), NUMBER)},
+    {**dict.fromkeys(("accuracy", "cosine"), NUMBER), "spike_rate": NUMBERS},
+)
+"""What a card says of a run's summary.json."""
+EVALUATED = Object(
+    {
+        **dict.fromkeys(("model", "code", "task"), TEXT),
+        **dict.fromkeys(("stages", "samples"), WHOLE),
+    },
+    dict.fromkeys(SCORES, NUMBER),
+)
+"""What `snapjax evaluate --json` prints of a model."""
 
 
 def ship(
@@ -48,13 +63,13 @@ def ship(
     """
     loaded = load_pretrained(run)
     _check_name(name, loaded.model)
-    summary = read_json(run / "summary.json")
     config = without_paths(loaded.config)
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
     record |= {"config": to_dict(config), "name": name, "card": dict(facts)}
     record.pop("scores", None)  # of a model that this one began as
     if scores is not None:
         record["scores"] = read_scores(scores, loaded.model)
+    summary = read_json(run / "summary.json", SUMMARY)
     if "teacher" in record:  # what it was is kept, where it lay is left out
         record["teacher"] = {**record["teacher"], "source": config.distill.teacher}
     folder = export(out / name, loaded.params, record, loaded.tokenizer, base)
@@ -91,6 +106,7 @@ def read_scores(path: Path, model: Model) -> dict[str, Any]:
             f"{path} lacks {sorted(missing) or 'a score'}; give what `snapjax evaluate --json` "
             "printed"
         )
+    check(scores, EVALUATED, str(path))
     wanted = {"model": model.config.name, "stages": model.config.stages,
               "code": model.boundary.code}  # fmt: skip
     given = {key: scores[key] for key in wanted}

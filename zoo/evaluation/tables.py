@@ -16,9 +16,12 @@ from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import partition
 from zoo.utils.files import read_json
+from zoo.utils.schema import NUMBER, WHOLE, Object
 
 CODES = ("float32", *baselines.WIRES)
 """The dense wires that a user would pick."""
+SUMMARY = Object({"parameters": WHOLE, "seconds": NUMBER})
+"""What is read of a run's summary.json."""
 
 
 def of_models(
@@ -95,7 +98,9 @@ def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
     """
     folders = {"ann": ann, "hnn": hnn}
     loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
-    summaries = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
+    summaries = {
+        name: read_json(folder / "summary.json", SUMMARY) for name, folder in folders.items()
+    }
     baselines.check_pair(loaded["ann"], loaded["hnn"])
     config, model = loaded["hnn"].config, loaded["hnn"].model.config
     data = data_for(loaded["hnn"], config.data.without_augmentation())

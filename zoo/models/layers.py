@@ -236,6 +236,10 @@ def run_stack(
     return jax.lax.scan(layer, x, (params, keys))[0]
 
 
+LARGEST = {"layers": 4096}
+"""Every stage is traced on its own; more layers would take minutes to be looked at."""
+
+
 def check_config(config: Any, sizes: Sequence[str]) -> None:
     """Raises ValueError for a field of a family's config that is out of range.
 
@@ -244,9 +248,12 @@ def check_config(config: Any, sizes: Sequence[str]) -> None:
       sizes: fields that are integers of at least 1.
     """
     for name in sizes:
-        size = getattr(config, name)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{config.name}: {name}={size!r} must be an integer of at least 1")
+        size, most = getattr(config, name), LARGEST.get(name, 2**31 - 1)
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
+            raise ValueError(
+                f"{config.name}: {name}={size!r} must be an integer of at least 1 and at most "
+                f"{most:,}"
+            )
     if config.width % config.heads:
         raise ValueError(f"{config.name}: heads={config.heads} must divide width={config.width}")
     if not 0 <= config.dropout < 1:

@@ -22,6 +22,7 @@ from snapjax.parallel.pipeline import Pipeline
 from snapjax.parallel.sharding import split_layers, stack
 from zoo.models.layers import init_stack, run_stack
 from zoo.models.losses import LOSSES, Arrays
+from zoo.utils.memory import check_memory
 
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -111,8 +112,18 @@ class Model:
         return replace(self, config=replace(self.config, boundary=boundary))
 
     def init(self, key: jax.Array) -> Params:
-        """Canonical parameters, random, in float32."""
-        return jax.jit(self._init)(key)  # as one program: op by op it takes seconds longer
+        """Canonical parameters, random, in float32.
+
+        Raises:
+          ValueError: they would not fit the memory of this machine.
+        """
+        # As one program: op by op it takes seconds longer.
+        program = jax.jit(self._init)
+        shapes = jax.tree.leaves(jax.eval_shape(program, key))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+        if jax.default_backend() == "cpu":  # others have a memory of their own
+            check_memory(size, f"{self.config.name}: its parameters")
+        return program(key)
 
     @cached_property
     def param_shape(self) -> Params:

@@ -78,6 +78,11 @@ def family_of(name: str) -> Any:
     raise unknown_name("model", name, list_models())
 
 
+def preset(name: str) -> Any:
+    """The config of a model of this name, dense and in one stage; raises as `family_of`."""
+    return family_of(name).PRESETS[name]()
+
+
 def default_boundary(features: int, variant: str) -> Boundary:
     """Float32 for an "ann"; for an "hnn" phase-coded spikes at 1 bit a feature.
 
@@ -156,8 +161,7 @@ def create_model(
       >>> create_model("bert_nano", task="classify", classes=3, layers=8).config.layers
       8
     """
-    family = family_of(name)
-    config = family.PRESETS[name]()
+    family, config = family_of(name), preset(name)
     known = [
         field.name for field in fields(config) if field.name not in ("name", "stages", "boundary")
     ]

@@ -6,10 +6,11 @@ from zoo.models.model import Params, without_boundaries
 from zoo.pretrained import single_file
 from zoo.pretrained.hugging_face import export
 from zoo.pretrained.pretrained_model import Pretrained
+from zoo.utils.outputs import check_place
 
 
 def check_target(out: Path, cut: bool = False) -> None:
-    """Raises ValueError when `convert` would not write there.
+    """Raises ValueError when `convert` would not write there, OSError when it could not.
 
     Args:
       out: of `convert`.
@@ -22,6 +23,7 @@ def check_target(out: Path, cut: bool = False) -> None:
             f"out={str(out)!r}: a folder for transformers has no boundaries; variant and stages "
             "are for a .safetensors file"
         )
+    check_place(out.parent, f"out={str(out)!r}")
 
 
 def convert(loaded: Pretrained, out: Path) -> Params:

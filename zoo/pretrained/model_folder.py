@@ -28,7 +28,8 @@ from zoo.pretrained.hugging_face.tensors import WEIGHTS, Tensors
 from zoo.pretrained.locate import CONFIG
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.record import FORMAT, rebuild, source_of
-from zoo.utils.files import read_json, write_atomic, write_json
+from zoo.pretrained.source import digests
+from zoo.utils.files import read_json, read_text, write_atomic, write_json
 from zoo.utils.trees import flatten
 
 TOKENIZER = "tokenizer.json"
@@ -82,14 +83,17 @@ def load(folder: Path) -> Pretrained:
       ValueError: it is damaged, of another format, or its base is not here.
     """
     record = read_json(folder / CONFIG)
-    sha256 = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    try:
+        model, config = rebuild(record)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    sha256 = digests([folder / WEIGHTS])[WEIGHTS]
     if sha256 != record.get("sha256"):
         raise ValueError(
             f"{folder / WEIGHTS}: SHA-256 {sha256} is not the {record.get('sha256')} of its "
             f"{CONFIG}; the file is damaged or not the one that belongs here: copy it again"
         )
     try:
-        model, config = rebuild(record)
         below = _base_of(record)
         # Its other boundaries, or another head, are no part of this model.
         wanted = flatten(model.param_shape).keys()
@@ -99,7 +103,7 @@ def load(folder: Path) -> Pretrained:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer, path = below.tokenizer, folder / TOKENIZER
     if path.is_file():
-        tokenizer = path.read_text(encoding="utf-8")
+        tokenizer = read_text(path)
     source = source_of(record, folder.name, {WEIGHTS: sha256})
     return Pretrained(model, params, config, record, tokenizer, source)
 
@@ -157,9 +161,7 @@ def _base_of(record: Mapping[str, Any]) -> Base:
     if "base" not in record:
         return Base()
     named = record["base"]
-    if not isinstance(named, Mapping) or not {"name", "parameters", "tokenizer"} <= named.keys():
-        raise ValueError(f"the record's base={named!r} is damaged")
-    base = load_base(str(named["name"]))
+    base = load_base(named["name"])
     text = base.tokenizer if named["tokenizer"] is not None else None
     for part, sha256 in (
         ("parameters", base.digest),

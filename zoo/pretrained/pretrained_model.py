@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.config.data import DataSpec
 from zoo.config.specs import RunConfig
 from zoo.models.model import Model, Params
+from zoo.models.registry import registered
 from zoo.pretrained.source import PretrainedConfig
 
 
@@ -16,7 +18,7 @@ class Pretrained:
       model: as it was trained, its boundaries included.
       params: canonical parameters.
       config: of the run that made it; None for weights of others.
-      record: what was saved beside the weights, see `zoo.pretrained.record.KEYS`.
+      record: what was saved beside the weights, see `zoo.pretrained.record.RECORD`.
       tokenizer: text of a tokenizer.json, or None.
       source: where the weights come from and what they expect.
     """
@@ -33,3 +35,19 @@ class Pretrained:
         """Names of the classes that it was trained for, in their order; None where they have
         none."""
         return self.source.preprocessing.get("class_names") or self.record.get("labels")
+
+    def preprocessed(self, spec: DataSpec) -> DataSpec:
+        """How data are read for the model: its images are scaled as it expects them.
+
+        Raises:
+          ValueError: nothing says how, and to measure it on other images would be a guess.
+        """
+        made = spec.like(self.source.preprocessing)
+        if made.mean is None and registered(self.model).inputs == "images":
+            half = ",".join(["0.5"] * self.model.config.channels)
+            raise ValueError(
+                f"{self.source.source}: nothing says how the model's images are scaled (a folder "
+                "of transformers says it in preprocessor_config.json); set data.mean and data.std "
+                f"to what it was trained with, such as data.mean={half} and data.std={half}"
+            )
+        return made

@@ -6,48 +6,56 @@ the run that made it (`describe`, `rebuild`), or by every field of the model's o
 (`describe_fields`, `rebuild_fields`), which needs neither a run nor a preset.
 """
 
-import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
+from zoo.config.fields import coerce
 from zoo.config.specs import RunConfig
 from zoo.config.values import from_dict, to_dict
 from zoo.models.build import build_model
 from zoo.models.model import Model
 from zoo.models.registry import FAMILIES, registered
-from zoo.pretrained.source import PretrainedConfig
+from zoo.pretrained.source import PREPROCESSING, PretrainedConfig
+from zoo.utils.schema import NUMBER, OBJECT, TEXT, TEXTS, WHOLE, ListOf, Maybe, Object, check
 
 FORMAT = "snapjax-1"
 
-KEYS: dict[str, type | tuple[type, ...]] = {
-    # What describes the model, of a run.
-    "format": str,  # `FORMAT`
-    "model": str,  # the name in the model's config
-    "config": dict,  # of the run
-    "sizes": dict,  # fields of the model's config that the data or the teacher decided
-    "boundary": dict,  # see `Boundary.to_dict`
-    # What the weights expect, and how they came about.
-    "data": dict,  # preprocessing, and which data they were
-    "tokenizer": (str, type(None)),  # text of a tokenizer.json; only beside a checkpoint
-    "labels": list,  # names of the classes, of weights of others
-    "teacher": dict,  # see `zoo.train.distillation`
-    "calibration": dict,  # "method", "chosen_by" and "errors", see `zoo.evaluation.cut`
-    "step": int,
-    "metrics": (dict, type(None)),  # of the run's own validation; None between evaluations
-    # Of a model folder.
-    "sha256": str,  # of the weights
-    "bytes": int,  # of the weights
-    "base": dict,  # "name", "parameters" and "tokenizer" of what it is built on
-    # Of a model that ships.
-    "name": str,  # MODEL.TAG
-    "card": dict,  # command, data, licences, limits
-    "scores": dict,  # what `snapjax evaluate` printed of it
-}
-"""What a record may hold, each where it is known, and of which type. Others' keys are let be."""
+RECORD = Object(
+    optional={
+        # What describes the model, of a run.
+        "format": TEXT,  # `FORMAT`
+        "model": TEXT,  # the name in the model's config
+        "config": OBJECT,  # of the run
+        "sizes": OBJECT,  # fields of the model's config that the data or the teacher decided
+        "boundary": OBJECT,  # see `Boundary.to_dict`
+        # What the weights expect, and how they came about.
+        "data": PREPROCESSING,  # and which data they were
+        "tokenizer": Maybe(TEXT),  # text of a tokenizer.json; only beside a checkpoint
+        "labels": TEXTS,  # names of the classes, of weights of others
+        "teacher": Object(optional={"source": TEXT, "sha256": OBJECT, "parameters": TEXT}),
+        # See `zoo.evaluation.cut`.
+        "calibration": Object(optional={"method": TEXT, "chosen_by": TEXT, "errors": OBJECT}),
+        "step": WHOLE,
+        "metrics": Maybe(OBJECT),  # of the run's own validation; None between evaluations
+        "window": Maybe(ListOf(OBJECT)),  # steps since the last line of metrics, of a checkpoint
+        "seconds": NUMBER,  # of training so far, of a checkpoint
+        # Of a model folder.
+        "sha256": TEXT,  # of the weights
+        "bytes": WHOLE,  # of the weights
+        # What it is built on.
+        "base": Object({"name": TEXT, "parameters": TEXT, "tokenizer": Maybe(TEXT)}),
+        # Of a model that ships.
+        "name": TEXT,  # MODEL.TAG
+        # Command, data, licences, limits.
+        "card": Object(optional={"licence": Maybe(TEXT)}),
+        "scores": OBJECT,  # what `snapjax evaluate` printed of it
+    }
+)
+"""What a record may hold, each where it is known. Others' keys are let be."""
 
 DESCRIPTION = ("config", "sizes", "boundary")
 
@@ -81,6 +89,7 @@ def rebuild(record: Mapping[str, Any]) -> tuple[Model, RunConfig]:
     """
     if record.get("format") != FORMAT:
         raise ValueError(f"format={record.get('format')!r} is not {FORMAT!r}, which this reads")
+    check(record, RECORD, "the record")
     if missing := sorted({*DESCRIPTION} - record.keys()):
         raise ValueError(f"the record lacks {missing}")
     config = from_dict(record["config"])
@@ -88,7 +97,6 @@ def rebuild(record: Mapping[str, Any]) -> tuple[Model, RunConfig]:
         model = build_model(config.model, **record["sizes"])
     with _damaged(TypeError, ValueError):
         boundary = Boundary.from_dict(record["boundary"])
-    check_types(record)
     return model.with_boundary(boundary), config
 
 
@@ -104,33 +112,22 @@ def rebuild_fields(description: Mapping[str, Any]) -> Model:
     """The model of `describe_fields`.
 
     Raises:
-      ValueError: an unknown family or field, or a value out of range.
-      KeyError: a part is missing.
+      ValueError: an unknown family or field, one that is missing, or a value out of range.
     """
     if description["family"] not in FAMILIES:
         raise unknown_name("family", description["family"], FAMILIES)
-    family, values = FAMILIES[description["family"]], dict(description["config"])
-    unknown = sorted(values.keys() - {entry.name for entry in fields(family.config)})
-    if unknown:
+    family, found = FAMILIES[description["family"]], dict(description["config"])
+    known = {entry.name: entry for entry in fields(family.config)}
+    if unknown := sorted(found.keys() - known.keys()):
         raise ValueError(f"config fields {', '.join(unknown)} are not known")
-    values["boundary"] = Boundary.from_dict(values["boundary"])
-    return Model(family.functions, family.config(**values))
-
-
-def check_types(record: Any) -> dict[str, Any]:
-    """The record as a dict.
-
-    Raises:
-      ValueError: no JSON object, or a known entry of another type.
-    """
-    if not isinstance(record, Mapping):
-        raise ValueError(f"record: a JSON object is needed, got {type(record).__name__}")
-    for key, value in record.items():
-        if not isinstance(value, KEYS.get(key, object)):
-            raise ValueError(
-                f"the record's {key}={reprlib.repr(value)} is damaged: it has another type"
-            )
-    return dict(record)
+    needed = {name for name, entry in known.items() if entry.default is MISSING}
+    if missing := sorted(needed - found.keys()):
+        raise ValueError(f"config fields {', '.join(missing)} are missing")
+    check(found["boundary"], OBJECT, "config", "boundary")
+    with _damaged(TypeError, ValueError):
+        boundary = Boundary.from_dict(found.pop("boundary"))
+    values = {name: coerce(family.config, name, value, "config") for name, value in found.items()}
+    return Model(family.functions, family.config(**values, boundary=boundary))
 
 
 def source_of(record: Mapping[str, Any], name: str, sha256: Mapping[str, str]) -> PretrainedConfig:

@@ -14,11 +14,24 @@ from zoo.models.model import Model, Params
 from zoo.pretrained.arrays import digest, digest_of, serialise, to_arrays, to_params
 from zoo.pretrained.hugging_face.tensors import Tensors
 from zoo.pretrained.pretrained_model import Pretrained
-from zoo.pretrained.record import check_types, describe_fields, rebuild_fields
-from zoo.pretrained.source import PretrainedConfig, digests
-from zoo.utils.files import write_atomic
+from zoo.pretrained.record import RECORD, describe_fields, rebuild_fields
+from zoo.pretrained.source import PREPROCESSING, PretrainedConfig, digests
+from zoo.utils.files import parse_json, write_atomic
+from zoo.utils.schema import OBJECT, TEXT, Maybe, Object, check
 
 FORMAT = "snapjax-hybrid-1"
+SOURCE = Object({"source": TEXT}, {"licence": Maybe(TEXT), "preprocessing": PREPROCESSING})
+WHOLE = Object(
+    {
+        "family": TEXT,
+        "config": OBJECT,
+        "source": SOURCE,
+        "record": RECORD,
+        "tokenizer": Maybe(TEXT),
+        "sha256": TEXT,
+    }
+)
+"""The JSON in a file's metadata."""
 
 
 def save(
@@ -36,7 +49,7 @@ def save(
       model: with its boundary.
       params: canonical parameters, boundaries included.
       source: where the dense weights come from and what they expect.
-      record: what else belongs to the weights, JSON-able; see `zoo.pretrained.record.KEYS`.
+      record: what else belongs to the weights, JSON-able; see `zoo.pretrained.record.RECORD`.
       tokenizer: text of a tokenizer.json.
     """
     arrays = to_arrays(params)
@@ -74,20 +87,19 @@ def load(path: str | Path) -> Pretrained:
         if digest(arrays) != whole["sha256"]:
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = to_params(model, arrays)
-        source = PretrainedConfig(**{**whole["source"], "sha256": digests([path])})
-        return Pretrained(
-            model, params, None, check_types(whole["record"]), whole["tokenizer"], source
-        )
-    except KeyError as error:
-        raise ValueError(f"{path}: lacks {error} in its record; the file is damaged") from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    origin = whole["source"]
+    source = PretrainedConfig(
+        origin["source"], digests([path]), origin.get("licence"), origin.get("preprocessing", {})
+    )
+    return Pretrained(model, params, None, whole["record"], whole["tokenizer"], source)
 
 
 def _record(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The record in a file's metadata, which must be the one that its digest is of."""
-    text = metadata["record"]
+    text = metadata.get("record", "")
     # Files of before have none: the record then speaks for the tensors alone.
     if metadata.get("sha256", digest_of(text)) != digest_of(text):
         raise ValueError("its record is not that of its SHA-256: the file is damaged")
-    return json.loads(text)
+    return check(parse_json(text, "its record"), WHOLE, "its record")

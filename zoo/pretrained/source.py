@@ -6,8 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.utils.schema import NUMBERS, TEXT, TEXTS, WHOLE, ListOf, Maybe, Object
+
 ASSUMED = "assumed"
 """The pooling of an encoder whose folder does not state it."""
+PREPROCESSING = Object(
+    optional={
+        **dict.fromkeys(("mean", "std"), NUMBERS),
+        **dict.fromkeys(("size", "resize", "max_tokens", "sequence", "vocabulary"), WHOLE),
+        **dict.fromkeys(("resample", "source", "sha256", "task"), TEXT),
+        "image": ListOf(WHOLE),
+        "class_names": Maybe(TEXTS),
+    }
+)
+"""What is known of a `PretrainedConfig`'s preprocessing, and of the record of a run's data."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def runs(path: str | Path, metrics: Mapping[str, Sequence[Line]]) -> None:
     short = {_short(name): lines for name, lines in metrics.items()}
     metrics = short if len(short) == len(metrics) else metrics  # or one would hide another
     score_names: set[str] = set()
-    for index, (name, lines) in enumerate(metrics.items()):
+    for index, (name, lines) in enumerate((plain(name), each) for name, each in metrics.items()):
         colour = COLOURS[index % len(COLOURS)]
         train = [line for line in lines if line["kind"] == "train"]
         scored = [line for line in lines if line["kind"] == "evaluation"]
@@ -88,6 +88,12 @@ def of_runs(folders: Sequence[Path]) -> dict[str, list[Line]]:
     if empty := [name for name, lines in metrics.items() if not lines]:
         raise ValueError(f"{', '.join(empty)}: metrics.jsonl has no complete line yet")
     return metrics
+
+
+def plain(text: str) -> str:
+    """A text as matplotlib shows it letter by letter: no "$...$" is mathematics, and no first "_"
+    keeps it out of a legend."""
+    return (" " * text.startswith("_") + text).replace("$", r"\$")
 
 
 def save(figure: Figure, path: str | Path) -> None:

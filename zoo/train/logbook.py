@@ -4,7 +4,11 @@ A line of training metrics is a mean over a window of steps. The window that is 
 of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would have.
 """
 
+import contextlib
+import importlib.util
 import json
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zoo.utils.files import MetricsLog, write_atomic
+from zoo.utils.files import MetricsLog, naming, parse_json, read_text, write_atomic
+from zoo.utils.schema import NUMBER, TEXT, WHOLE, ListOf, Maybe, Object, check
 
 # Measured by the clock, so different in every run; all other metrics repeat bit for bit.
 TIMINGS = (
@@ -34,6 +39,16 @@ TIMINGS = (
 SCORES = ("accuracy", "cosine")
 
 Row = dict[str, Any]
+
+# What is not finite is null.
+LINE = Object(
+    {"kind": TEXT, "step": WHOLE},
+    {
+        **dict.fromkeys(("loss", "gradient_norm", "learning_rate", *SCORES), Maybe(NUMBER)),
+        **dict.fromkeys(("spike_rate", "bits"), ListOf(Maybe(NUMBER))),
+    },
+)
+"""A line of metrics.jsonl."""
 
 
 class Window:
@@ -106,10 +121,7 @@ class Logbook:
         """One line: `kind` is "train" or "evaluation"."""
         self._log.write({"kind": kind, "step": step, "epoch": epoch, **metrics})
         if self._board is not None:
-            for name, value in metrics.items():
-                for index, number in enumerate(np.ravel(np.asarray(value, np.float64))):
-                    tag = f"{kind}/{name}" + (f"/{index}" if np.ndim(value) else "")
-                    self._board.add_scalar(tag, float(number), step)
+            self._board.write(step, {f"{kind}/{name}": value for name, value in metrics.items()})
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -136,24 +148,66 @@ def read_metrics(folder: Path) -> list[Row]:
     """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out.
 
     Raises:
-      ValueError: no such file, or a line that is not JSON.
+      ValueError: no such file, or a line that is not one of a run's metrics.
     """
     path = Path(folder) / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{folder}: no metrics.jsonl in it; give the folder of a run")
-    lines = path.read_text().split("\n")[:-1]  # what follows the last newline is incomplete
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; it is not a run's metrics") from error
+    lines = read_text(path).split("\n")[:-1]  # what follows the last newline is incomplete
+    found = []
+    for number, line in enumerate(lines, 1):
+        where = f"{path}: line {number}"
+        found.append(check(parse_json(line, where), LINE, where))
+    return found
 
 
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))
+class Board:
+    """Numbers by step, in a file of TensorBoard's.
+
+    Written at once and by the run itself: tensorboardX's own writer has a thread, whose error on a
+    full disk nobody would see until its traceback at the end of the process.
+
+    Args:
+      folder: of the file; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        # As TensorBoard looks for it.
+        self.path = folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = RecordWriter(str(self.path))
+        self._append(Event(wall_time=now, file_version="brain.Event:2"))
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers, or arrays of some, by name."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        numbers = {
+            name + (f"/{index}" if np.ndim(value) else ""): float(number)
+            for name, value in values.items()
+            for index, number in enumerate(np.ravel(np.asarray(value, np.float64)))
+        }
+        made = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
+        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=made)))
+
+    def _append(self, event: Any) -> None:
+        with naming(self.path):
+            self._file.write(event.SerializeToString())
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file; every number is in it already."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def _tensorboard(folder: Path) -> Board | None:
+    return Board(folder) if importlib.util.find_spec("tensorboardX") is not None else None
 
 
 def progress_bar(console: Console) -> Progress:

@@ -17,7 +17,7 @@ from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
-from zoo.models.registry import registered
+from zoo.models.registry import preset, registered
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import start_from
@@ -88,18 +88,21 @@ def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Da
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
     if teacher is not None:
+        spec = teacher.preprocessed(config.data)
         return load(
-            config.data.like(teacher.source.preprocessing), teacher.tokenizer,
+            spec, teacher.tokenizer,
             class_names=teacher.class_names, inputs=registered(teacher.model).inputs,
+            channels=getattr(teacher.model.config, "channels", None),
         )  # fmt: skip
+    channels = getattr(preset(config.model.name), "channels", None)
     if config.model.init_from is None or config.data.mean is not None:
-        return load(config.data)
+        return load(config.data, channels=channels)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
-            return load(config.data.like(checkpoint.load_record(folder)["data"]))
+            return load(config.data.like(checkpoint.load_record(folder)["data"]), channels=channels)
     begins = load_named("model.init_from", config.model.init_from)
     inputs = registered(begins.model).inputs
-    return load(config.data.like(begins.source.preprocessing), inputs=inputs)
+    return load(begins.preprocessed(config.data), inputs=inputs, channels=channels)
 
 
 def load_named(key: str, name: str) -> Pretrained:

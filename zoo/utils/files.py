@@ -1,19 +1,47 @@
 """Files that are either whole or absent: atomic writes, JSON, and the metrics log of a run.
 
 JSON has no NaN and no infinity. Every non-finite number is written as `null`, so that a diverged
-run still leaves a log that any JSON reader accepts.
+run still leaves a log that any JSON reader accepts. What is read was maybe made elsewhere: only
+regular files are opened, and every error names the file.
 """
 
 import json
 import math
 import os
+import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+
+from zoo.utils.schema import OBJECT, Schema, check
+
+
+@contextmanager
+def naming(path: Path, hidden: Path | None = None) -> Iterator[None]:
+    """Has every OSError name a file: that of a full disk names none.
+
+    Args:
+      path: of the file.
+      hidden: where it is written first, which a user does not know.
+
+    Example:
+      >>> with naming(Path("a.npy")):
+      ...     raise OSError(28, "No space left on device")
+      Traceback (most recent call last):
+      OSError: [Errno 28] No space left on device: 'a.npy'
+    """
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or error.filename == str(hidden)
+        if error.errno is None or not unnamed:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -22,29 +50,24 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     The data go to a hidden file in the same folder (made if absent), are synced to the disk and
     take the name in one rename. Any exception, KeyboardInterrupt included, removes the hidden file
     and leaves the old one as it was. Text is written as UTF-8.
+
+    Raises:
+      OSError: it cannot be written, such as on a full disk; names `path`.
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(hidden, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(hidden, path)
+        with naming(path, hidden):
+            with open(hidden, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(hidden, path)
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
-
-
-def check_out(path: Path, *suffixes: str) -> None:
-    """Raises ValueError where a file that is to be written has another suffix, or is a folder:
-    that would only be found out when all is done."""
-    if path.suffix not in suffixes:
-        raise ValueError(f"out={str(path)!r} must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise ValueError(f"out={str(path)!r} is a folder; give the name of a file")
 
 
 def sync(path: Path) -> None:
@@ -64,28 +87,60 @@ def write_json(path: str | os.PathLike[str], obj: object) -> None:
     write_atomic(path, json.dumps(to_json(obj), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def read_file(path: Path) -> bytes:
+    """The content of a regular file; of a device or a pipe, which may never end, nothing is read.
 
     Raises:
-      ValueError: not there, not JSON, or not an object.
+      ValueError: it is not there, something else, or cannot be read.
     """
-    return _read(path, dict, "object")
-
-
-def read_json_list(path: Path) -> list[Any]:
-    """A JSON array from a file; raises as `read_json`."""
-    return _read(path, list, "array")
-
-
-def _read(path: Path, kind: type, name: str) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"{path}: a JSON {name} is needed, got {type(value).__name__}")
-    return value
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+            raise ValueError(f"{path}: is {kind}; a file is needed")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text in a regular file of UTF-8; raises as `read_file`."""
+    data = read_file(path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8; convert the file") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A value out of JSON; the only place where text of others becomes one.
+
+    Args:
+      text: the JSON.
+      where: it is from, for errors.
+
+    Raises:
+      ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: its JSON is nested too deeply to be read") from error
+
+
+def read_json(path: Path, schema: Schema = OBJECT) -> Any:
+    """What a JSON file holds.
+
+    Args:
+      path: of the file.
+      schema: what that must be; an object with any fields where nothing is said.
+
+    Raises:
+      ValueError: not there, not JSON, or something else than the schema asks for.
+    """
+    return check(parse_json(read_text(path), str(path)), schema, str(path))
 
 
 def to_json(obj: object, where: str = "object") -> object:
@@ -161,7 +216,8 @@ class MetricsLog:
         if not isinstance(metrics, Mapping):
             raise ValueError(f"metrics must be a mapping of names to values, got {metrics!r}")
         line = json.dumps(to_json(metrics, "metrics"), allow_nan=False).encode() + b"\n"
-        written = self._file.write(line)
+        with naming(self.path):
+            written = self._file.write(line)
         if written != len(line):
             self._file.truncate(self._file.tell() - written)
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")

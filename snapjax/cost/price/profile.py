@@ -136,7 +136,7 @@ def _shipped(name: str) -> Profile:
 def _read(path: Path, above: tuple[str, ...] = ()) -> Profile:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     return _parse(table, str(path), above)
 

@@ -1,6 +1,6 @@
 """A Hugging Face folder as a model with parameters: everything in it is used, or it is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,9 +16,12 @@ from zoo.models.weight_map import to_ours
 from zoo.pretrained.hugging_face import images, sentence, tokens
 from zoo.pretrained.hugging_face.tensors import Tensors, in_folder
 from zoo.pretrained.source import ASSUMED
-from zoo.utils.files import read_json
+from zoo.utils.files import read_json, read_text
+from zoo.utils.schema import TEXTS, WHOLE, Maybe, Object
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+FIELDS = Object(optional={"architectures": Maybe(TEXTS), "num_labels": Maybe(WHOLE)})
+"""Of a config.json what is used without the checks of `zoo.models.config_map`."""
 
 
 class Imported(NamedTuple):
@@ -66,7 +69,7 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
         shape that differs, and config field that is not handled; or the files are damaged.
     """
     home = sentence.transformer(folder) if (folder / sentence.MODULES).is_file() else folder
-    theirs, tensors = read_json(home / CONFIG), Tensors(in_folder(home))
+    theirs, tensors = read_json(home / CONFIG, FIELDS), Tensors(in_folder(home))
     try:
         model, params = convert(theirs, tensors, task, ignore)
     except ValueError as error:
@@ -81,7 +84,7 @@ def load(folder: Path, task: str | None = None, ignore: Sequence[str] = ()) -> I
     else:
         preprocessing = _plain_text(home, model)
     tokenizer = next((p for p in (home / TOKENIZER, folder / TOKENIZER) if p.is_file()), None)
-    text = _text(tokenizer) if tokenizer else None
+    text = read_text(tokenizer) if tokenizer else None
     if text is not None and inputs == "text":
         _check_vocabulary(text, model.config.vocabulary, folder)
         text, more = tokens.read(tokenizer, text, theirs)
@@ -144,6 +147,7 @@ def convert(
             problems += _buffer(name, array, weights.BUFFERS[plain])
         else:
             source[plain] = array
+    _check_sizes(theirs, source, weights)
     config, lines = weights.config(theirs, source, task)
     problems += lines
     if config is not None:
@@ -163,6 +167,21 @@ def convert(
             + hint
         )
     return model, params
+
+
+def _check_sizes(theirs: Mapping[str, Any], source: Mapping[str, np.ndarray], weights: Any) -> None:
+    """Raises ValueError for a size that no weights here can be of, before anything is made of it:
+    a config may ask for a model of any size, and takes a few bytes."""
+    largest = max((array.size for array in source.values()), default=0)
+    for name, (ours, _) in weights.FIELDS.sizes.items():
+        value = theirs.get(name)
+        most, of = (len(source), "tensors") if ours == "layers" else (largest, "numbers")
+        if isinstance(value, int) and value > most > 0:
+            there = "there are" if ours == "layers" else "the largest tensor has"
+            raise ValueError(
+                f"config field {name}={value} does not fit the weights, of which {there} {most:,} "
+                f"{of}; config.json is of another model, or damaged"
+            )
 
 
 def _buffer(name: str, array: np.ndarray, rise: int) -> list[str]:
@@ -220,13 +239,6 @@ def _check_vocabulary(text: str, vocabulary: int, folder: Path) -> None:
             f"{folder / TOKENIZER}: its largest id is {max(ids)}, the model has a vocabulary of "
             f"{vocabulary}; the tokenizer is of another model"
         )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: {error}; it must be UTF-8") from error
 
 
 def _licence(folder: Path) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from zoo.pretrained.hugging_face import tokens
 from zoo.pretrained.source import ASSUMED
-from zoo.utils.files import read_json, read_json_list, write_json
+from zoo.utils.files import read_json, write_json
+from zoo.utils.schema import TEXT, ListOf, Object
 
 MODULES, SETTINGS, POOLING = "modules.json", "sentence_bert_config.json", "1_Pooling"
 PROMPTS = "config_sentence_transformers.json"
@@ -37,13 +38,9 @@ BESIDE = ("__version__", "model_type", "similarity_fn_name")
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """Kind and folder of each module, in order."""
-    modules = read_json_list(folder / MODULES)
+    modules = read_json(folder / MODULES, ListOf(Object({"type": TEXT, "path": TEXT})))
     chain = []
     for module in modules:
-        if not isinstance(module, dict) or not all(
-            isinstance(module.get(name), str) for name in ("type", "path")
-        ):
-            raise ValueError(f"{folder / MODULES}: every module needs a type and a path, both text")
         path = (folder / module["path"]).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise ValueError(f"{folder / MODULES}: {module['path']!r} is not inside the folder")

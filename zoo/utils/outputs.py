@@ -1,0 +1,82 @@
+"""The one check of what a command is to write: before its work, not when all is done."""
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def check_out(path: Path, *suffixes: str, name: str = "out", inputs: Iterable[Path] = ()) -> None:
+    """Whether a file can and may be written.
+
+    Args:
+      path: of the file.
+      suffixes: that it may have.
+      name: of the argument that says where, for the error.
+      inputs: what is read: neither one of them nor a file in one of them may be overwritten.
+
+    Raises:
+      ValueError: another suffix, a folder, a device, or what is read.
+      OSError: nothing can be written there.
+    """
+    shown = f"{name}={str(path)!r}"
+    if path.is_dir():
+        raise ValueError(f"{shown} is a folder; give the name of a file")
+    if path.suffix not in suffixes:
+        raise ValueError(f"{shown} must end in {' or '.join(suffixes)}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{shown} is a device or pipe; give the name of a file")
+    for read in inputs if path.exists() else ():
+        if read.exists() and (read.samefile(path) or read.resolve() in path.resolve().parents):
+            raise ValueError(
+                f"{shown} belongs to what is read, {str(read)!r}, and would be overwritten; name "
+                "another file"
+            )
+    check_place(path.parent, shown)
+
+
+def check_out_folder(path: Path, *, name: str = "out", inputs: Iterable[Path] = ()) -> None:
+    """Whether files can and may be written into a folder.
+
+    Args:
+      path: of the folder, which need not be there.
+      name: of the argument that says where, for the error.
+      inputs: what is read: the folder must be none of them.
+
+    Raises:
+      ValueError: it is what is read.
+      OSError: nothing can be written there.
+    """
+    shown = f"{name}={str(path)!r}"
+    for read in inputs if path.exists() else ():
+        if read.exists() and read.samefile(path):
+            raise ValueError(
+                f"{shown} is what is read, whose files would be overwritten; name another folder"
+            )
+    check_place(path, shown)
+
+
+def check_place(folder: Path, shown: str) -> None:
+    """Raises OSError where no file can be made in a folder, or in the nearest above it that is
+    there.
+
+    Args:
+      folder: which need not be there.
+      shown: what an error begins with.
+    """
+    there = Path(os.path.abspath(folder))
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OSError(f"{shown}: {there} is a file, not a folder; give another place")
+    # A file is tried because mode bits say nothing: root passes them, read-only disks do not.
+    trial = there / f".writable-{uuid.uuid4().hex}"
+    try:
+        try:
+            trial.write_bytes(b"x")
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{shown}: nothing can be written in {there}: {error.strerror}; give another place"
+        ) from error
