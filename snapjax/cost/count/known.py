@@ -37,6 +37,11 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "xor": np.bitwise_xor,
     "not": np.invert,
     "rem": np.fmod,
+    "abs": np.abs,
+    "square": np.square,
+    "div": lambda x, y: np.trunc(np.divide(x, np.where(y == 0, 1, y))),
+    "shift_left": np.left_shift,
+    "shift_right_arithmetic": np.right_shift,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "select_n": lambda which, *cases: np.choose(which.astype(int), np.broadcast_arrays(*cases)),
 }
@@ -46,8 +51,10 @@ _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "
 
 def literal(atom: Any, context: tuple[int, ...]) -> Known:
     """The value of a literal or a constant, the same everywhere: integers, bools, or one float."""
+    if np.size(atom) > LARGEST or getattr(getattr(atom, "dtype", None), "kind", "f") not in "iubf":
+        return None  # a large one, or keys of random numbers
     value = np.asarray(atom)
-    if value.dtype.kind not in ("iub" if value.size > 1 else "iubf") or value.size > LARGEST:
+    if value.dtype.kind not in ("iub" if value.size > 1 else "iubf"):
         return None
     return np.broadcast_to(value, context + value.shape)
 
@@ -81,6 +88,11 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
         return first.reshape(context + shape)
     if name == "convert_element_type":
         return first.astype(dtype)
+    if name == "dynamic_slice" and len(known) == 2:  # a row of a table
+        table, start = known
+        (size,) = equation.params["slice_sizes"]
+        row = np.clip(start, 0, table.shape[-1] - size)[..., None] + np.arange(size)
+        return np.take_along_axis(table, row, -1)
     if name not in _ELEMENTWISE:
         return None
     if any(value.dtype.kind not in "iub" for value in known):
