@@ -20,11 +20,25 @@ _ARRAY = object()  # stands where an array was
 _JAX_SCOPES = ("rematted_computation", "checkpoint")
 
 
+class Call(NamedTuple):
+    """A call of the function that is priced.
+
+    Attributes:
+      jaxpr: open, without dead code.
+      arguments, results: the sharding of each, or None.
+      constants: that it closes over.
+    """
+
+    jaxpr: Any
+    arguments: list[Any]
+    results: list[Any]
+    constants: list[Any]
+
+
 def make_jaxpr(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Any, list[Any], list[Any]]:
-    """(jaxpr of a call without dead code, the sharding of each of its arguments or None, the
-    constants that it closes over).
+) -> Call:
+    """The jaxpr of a call, and what comes with it.
 
     Args:
       function: what is priced; jitted or not.
@@ -32,10 +46,12 @@ def make_jaxpr(
         what is no array is handed over as it is, and a jitted function says itself what is static.
     """
     declared: list[Any] = []
+    wanted: list[Any] = []
     if hasattr(function, "trace") and hasattr(function, "lower"):  # what jax.jit returns
         traced = function.trace(*args, **kwargs)
         traced = getattr(traced, "traced", traced)  # of flax.nnx.jit, which wraps jax's
         closed, declared = traced.jaxpr, list(traced._params["in_shardings"])
+        wanted = list(traced._params["out_shardings"])
     else:
         arrays, rest = _arrays_of(kwargs)
         call = lambda args, arrays: function(*args, **_with_arrays(rest, arrays))
@@ -52,7 +68,9 @@ def make_jaxpr(
     shardings += [None] * (number - len(shardings))
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     kept = [sharding for sharding, keep in zip(shardings, used, strict=True) if keep]
-    return jaxpr, kept, list(closed.consts)
+    named = [s if isinstance(s, NamedSharding) else None for s in wanted]
+    results = named or [None] * len(jaxpr.outvars)
+    return Call(jaxpr, kept, results, list(closed.consts))
 
 
 def _arrays_of(tree: Any) -> tuple[list[Any], tuple[Any, list[Any]]]:
@@ -162,6 +180,16 @@ def spec_axes(spec: Any, rank: int, otherwise: Any = None) -> tuple[tuple[str, .
         else:
             entries.append((entry,) if isinstance(entry, str) else tuple(entry))
     return (*entries, *(((),) * (rank - len(entries))))
+
+
+def meshes(equation: Any) -> list[Any]:
+    """The meshes that an equation names."""
+    params = equation.params
+    shardings = [params.get("sharding"), params.get("dst_sharding")]
+    for name in ("in_shardings", "out_shardings"):
+        shardings += params.get(name) or ()
+    found = [sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)]
+    return [params["mesh"], *found] if equation.primitive.name == "shard_map" else found
 
 
 def typed_spec(aval: Any) -> tuple[tuple[str, ...], ...] | None:

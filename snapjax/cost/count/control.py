@@ -41,7 +41,9 @@ def call(walker: Walker, visit: Visit) -> list[Value]:
     if inner is None or len(inner.invars) != len(visit.operands):
         walker.unpriced(visit, "what it calls could not be read")
         return [UNKNOWN] * len(visit.equation.outvars)
-    return walker.run(inner, visit.operands, visit.path, visit.weights, visit.plan)
+    return walker.run(
+        inner, visit.operands, visit.path, visit.weights, visit.plan, wanted=visit.wanted
+    )
 
 
 @HANDLERS.register(*_JIT)
@@ -50,9 +52,6 @@ def jit(walker: Walker, visit: Visit) -> list[Value]:
     if walker.manual and walker.whole_mesh:
         return call(walker, visit)
     taken = visit.equation.params["in_shardings"]
-    for sharding in (*taken, *visit.equation.params["out_shardings"]):
-        if isinstance(sharding, NamedSharding):
-            walker.add_mesh(sharding.mesh)
     place = lambda value, atom, sharding: (
         value._replace(spec=_jax.spec_axes(sharding.spec, len(atom.aval.shape), value.spec))
         if isinstance(sharding, NamedSharding)

@@ -85,7 +85,12 @@ def propagate(
                 for axes, size in zip(_once(spec), shape, strict=True)
             )
     kept = axes_of(*found)
-    if name == "dot_general" or all(axis in kept for axis in over):
+    crosses = name in _RUNNING and bool(full[0][equation.params["axis"]])
+    crosses |= rule is _resized and any(
+        axes and a != b
+        for axes, a, b in zip(full[0], shapes[0], equation.outvars[0].aval.shape, strict=True)
+    )
+    if name == "dot_general" or (all(axis in kept for axis in over) and not crosses):
         return found, None  # a matmul's collectives are noted where it is counted
     return found, (
         f"{name} outside of shard_map on an array sharded over {', '.join(map(repr, over))}: XLA "
@@ -123,6 +128,13 @@ def _first(
 ) -> Spec | None:
     """As elementwise, of the first operand; the others say where."""
     return _elementwise(equation, specs[:1], shapes[:1], shape)
+
+
+def _resized(
+    equation: Any, specs: list[Spec], shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> Spec | None:
+    """Of padding and slicing: neighbours exchange what their shards lack or have too much."""
+    return specs[0]
 
 
 def _along(parameter: str) -> Rule:
@@ -207,6 +219,9 @@ def _gathered(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None
     return tuple((inner if i in numbers.offset_dims else outer).pop(0) for i in range(len(shape)))
 
 
+# Shards that are changed along a divided dimension, which takes messages between neighbours.
+_RUNNING = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+
 _RULES: dict[str, Rule] = {
     "transpose": _transposed,
     "broadcast_in_dim": _broadcast,
@@ -219,6 +234,7 @@ _RULES: dict[str, Rule] = {
     "split": _along("axis"),
     "dynamic_slice": _first,
     "dynamic_update_slice": _first,
+    **dict.fromkeys(("pad", "slice", *_RUNNING), _resized),
     "reduce": _reduced,
     "ragged_dot_general": lambda *_: None,
 }
@@ -229,6 +245,58 @@ def _family(name: str) -> Rule:
         ("reduce_precision", "reduce_window")
     ):
         return _reduced
-    if name.startswith("cum"):
-        return _along("axis")
     return _first if name.startswith("scatter") else _elementwise
+
+
+def pulled(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> list[Spec | None]:
+    """The layout of each operand that makes a result of this one without communication, where it
+    is plain.
+
+    Args:
+      specs: of the operands, as far as they are known: what a matmul contracts is divided alike.
+      result: of the first result.
+    """
+    shapes = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    name, params = equation.primitive.name, equation.params
+    shape = getattr(equation.outvars[0].aval, "shape", ()) if equation.outvars else ()
+    spec = result or ((),) * len(shape)
+    if name == "dot_general":
+        return _pulled_dot(params["dimension_numbers"], shapes, specs, spec)
+    if not axes_of(spec):
+        return [None] * len(shapes)
+    if name == "transpose":
+        return [tuple(spec[params["permutation"].index(i)] for i in range(len(spec)))]
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return [_reshaped(equation, [spec], [shape], shapes[0])]
+    if name == "broadcast_in_dim":
+        places = zip(shapes[0], params["broadcast_dimensions"], strict=True)
+        return [tuple(spec[at] if size == shape[at] else () for size, at in places)]
+    rule = _RULES.get(name) or _family(name)
+    if rule is _reduced:
+        gone = params.get("axes", params.get("dimensions", ()))
+        kept = iter(spec)
+        rank = len(shape) + len(gone)
+        whole = tuple(() if i in gone else next(kept) for i in range(rank))
+        return [whole if len(operand) == rank else None for operand in shapes]
+    return [spec if rule is _elementwise and operand == shape else None for operand in shapes]
+
+
+def _pulled_dot(
+    numbers: Any, shapes: list[tuple[int, ...]], specs: Sequence[Spec | None], spec: Spec
+) -> list[Spec | None]:
+    contracted, batch = numbers
+    place = len(batch[0])
+    asked: list[Spec | None] = []
+    for shape, summed, same, other in zip(shapes, contracted, batch, (1, 0), strict=True):
+        found: list[Axes] = [()] * len(shape)
+        beside = specs[other]
+        for mine, its in zip(summed, contracted[other], strict=True):
+            found[mine] = beside[its] if beside else ()
+        for axes, i in zip(spec, same, strict=False):
+            found[i] = axes
+        for i in range(len(shape)):
+            if i not in (*summed, *same):
+                found[i] = spec[place]
+                place += 1
+        asked.append(_once(tuple(found)))
+    return asked

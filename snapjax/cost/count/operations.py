@@ -3,6 +3,7 @@
 `operation` handles every primitive that has no handler of its own.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -145,7 +146,7 @@ def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None
         walker.unpriced(visit)
         return
     matmul = visit.name in primitives.MATMULS
-    specs = [value.spec for value in visit.operands]
+    specs = [*(value.spec for value in visit.operands), *visit.wanted]
     share = 1 / layout.shards(specs, walker.mesh)
     if matmul and layout.axes_of(*specs):
         walker.note(AUTO)
@@ -204,6 +205,10 @@ def _results(walker: Walker, visit: Visit) -> list[Value]:
     specs, note = layout.propagate(equation, [value.spec for value in operands], walker.mesh)
     if note:
         walker.note(f"{visit.title}: {note}")
+    specs = [
+        asked if not layout.axes_of(spec) and asked else spec
+        for spec, asked in itertools.zip_longest(specs, visit.wanted)
+    ]
     if not walker.manual:
         specs = [
             _jax.typed_spec(result.aval) or spec

@@ -70,13 +70,12 @@ def trace(
         raise ValueError(
             f"cond={cond!r} must be one of {', '.join(COND_RULES)}, or {{path pattern: weights}}"
         )
-    jaxpr, shardings, constants = _jax.make_jaxpr(function, args, kwargs)
+    call = _jax.make_jaxpr(function, args, kwargs)
     walker = Walker(HANDLERS, operations.operation, while_trips, cond)
-    values = [
-        walker.argument(var, sharding)
-        for var, sharding in zip(jaxpr.invars, shardings, strict=True)
-    ]
-    walker.run(jaxpr, values, (), np.ones(1), constants=constants)
+    values = list(map(walker.argument, call.jaxpr.invars, call.arguments))
+    wanted = [value.spec for value in map(walker.argument, call.jaxpr.outvars, call.results)]
+    constants = call.constants
+    walker.run(call.jaxpr, values, (), np.ones(1), constants=constants, wanted=wanted)
     counts = walker.record.counts(walker.mesh, tuple(walker.notes), _elements(parameters))
     if strict and counts.unpriced:
         listed = "; ".join(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import NamedSharding
 
-from snapjax.cost.count import _jax, fusion, known, layout
+from snapjax.cost.count import _jax, demand, fusion, known, layout
 from snapjax.cost.count import marks as marked
 from snapjax.cost.count.record import Record
 from snapjax.cost.count.value import UNKNOWN, Path, Value
@@ -32,6 +32,7 @@ class Visit(NamedTuple):
       operands: what is known of them.
       path: of its module.
       weights: its executions, as in `Walker.run`.
+      wanted: layouts in which its results are used, where nothing else says how they lie.
       moved: what one execution moves to and from memory; of a call whose body is a part of the
         program around it, the body's plan.
     """
@@ -41,6 +42,7 @@ class Visit(NamedTuple):
     path: Path
     weights: np.ndarray
     moved: fusion.Stored | fusion.Plan
+    wanted: Sequence[layout.Spec | None] = ()
 
     @property
     def name(self) -> str:
@@ -160,6 +162,7 @@ class Walker:
         weights: np.ndarray,
         plan: fusion.Plan | None = None,
         constants: Sequence[Any] = (),
+        wanted: Sequence[layout.Spec | None] = (),
     ) -> list[Value]:
         """Counts a jaxpr and returns what is known of its results.
 
@@ -171,10 +174,14 @@ class Walker:
             shard_map there is one device.
           plan: what each equation moves, where the jaxpr is a part of the program around it.
           constants: arrays that it closes over, where they are at hand.
+          wanted: layouts in which its results are used.
         """
         plan = self._plan(jaxpr) if plan is None else plan
         values = self._laid_out(jaxpr, values)
         env = dict(zip(jaxpr.invars, values, strict=True))
+        asked: demand.Wanted = {}
+        if self.mesh and not self.whole_mesh:
+            asked = demand.wanted(jaxpr, [value.spec for value in values], wanted, self.mesh)
         for var, array in zip(jaxpr.constvars, constants, strict=False):
             value = known.literal(array, weights.shape) if hasattr(array, "dtype") else None
             env[var] = Value(marked.of_constant(array), value, static=True)
@@ -187,7 +194,9 @@ class Walker:
 
         for equation, moved in zip(jaxpr.eqns, plan, strict=True):
             operands = [get(atom) for atom in equation.invars]
-            visit = Visit(equation, operands, (*path, *_jax.scopes(equation)), weights, moved)
+            where = (*path, *_jax.scopes(equation))
+            results = [asked.get(var) for var in equation.outvars]
+            visit = Visit(equation, operands, where, weights, moved, results)
             handler = self._handlers.get(visit.name, self._otherwise)
             env.update(zip(equation.outvars, handler(self, visit), strict=True))
         return [get(atom) for atom in jaxpr.outvars]
@@ -199,13 +208,14 @@ class Walker:
 
     def _laid_out(self, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
         """Arguments outside of shard_map lie as the first shard_map takes them, if nothing else
-        is known."""
-        if self.manual:
+        is known. The meshes that are named are met here."""
+        if self.manual and self.whole_mesh:
             return list(values)
         taken: dict[Any, layout.Spec] = {}
         for equation in jaxpr.eqns:
-            if equation.primitive.name == "shard_map":
-                self.add_mesh(equation.params["mesh"])
+            for mesh in _jax.meshes(equation):
+                self.add_mesh(mesh)
+            if equation.primitive.name == "shard_map" and not self.manual:
                 for atom, spec in zip(equation.invars, equation.params["in_specs"], strict=True):
                     if not _jax.is_literal(atom):
                         taken.setdefault(atom, _jax.spec_axes(spec, len(atom.aval.shape)))
