@@ -96,6 +96,7 @@ x = shape(64, 32)
 two, three = (shape(32, 128), shape(128, 32)), (shape(32, 32),) * 3
 tokens = shape(16, 8, 32)
 labels, ids = shape(64, dtype=jnp.int32), shape(16, 8, dtype=jnp.int32)
+w32 = shape(32, 32)
 images, taps = shape(16, 3, 8, 8), shape(4, 3, 3, 3)
 columns_rows = (line(None, "x"), line("x", None))
 
@@ -125,21 +126,21 @@ DIVIDED = {
         (plane(None, "model"), plane("data")),
         (three, tokens),
     ),
-    "embedding": (embedded, (None, None, line("x")), (shape(128, 32), shape(32, 32), ids)),
+    "embedding": (embedded, (None, None, line("x")), (shape(128, 32), w32, ids)),
     "its gradient, both": (
         squared(embedded),
         (None, None, line("x")),
-        (shape(128, 32), shape(32, 32), ids),
+        (shape(128, 32), w32, ids),
     ),
     "rows of the table": (
         embedded,
         (line("x"), None, None),
-        (shape(128, 32), shape(32, 32), ids),
+        (shape(128, 32), w32, ids),
     ),
     "scanned layers": (stacked, (None, line("x")), (shape(3, 32, 32), x)),
     "scanned, gradient": (squared(stacked), (None, line("x")), (shape(3, 32, 32), x)),
     "rematerialised": (squared(rematerialised), (None, line("x")), (shape(3, 32, 32), x)),
-    "a state of zeros": (recurrent, (None, line(None, "x")), (shape(32, 32), shape(5, 64, 32))),
+    "a state of zeros": (recurrent, (None, line(None, "x")), (w32, shape(5, 64, 32))),
     "convolution": (conv, (None, line("x")), (taps, images)),
     "its gradient, images": (squared(conv), (None, line("x")), (taps, images)),
     "cross entropy": (
@@ -150,44 +151,70 @@ DIVIDED = {
     "merged dimensions": (
         lambda w, x: (x.reshape(128, 32) @ w).reshape(16, 8, 32) @ w,
         (None, line("x")),
-        (shape(32, 32), tokens),
+        (w32, tokens),
     ),
-    "half of the rows": (lambda w, x: x[:32] @ w, (None, line("x")), (shape(32, 32), x)),
+    "half of the rows": (lambda w, x: x[:32] @ w, (None, line("x")), (w32, x)),
     "padded": (
         lambda w, x: jnp.pad(x, ((0, 8), (0, 0))) @ w,
         (None, line("x")),
-        (shape(32, 32), x),
+        (w32, x),
     ),
     "running sum": (
         lambda w, x: jnp.cumsum(x, 0) @ w,
         (None, line("x")),
-        (shape(32, 32), x),
+        (w32, x),
     ),
     "parts": (
         lambda w, x: sum(part @ w[:16] for part in jnp.split(x, 2, 1)),
         (None, line("x")),
-        (shape(32, 32), x),
+        (w32, x),
     ),
     "experts": (
         lambda w, x: jnp.einsum("ebd,edf->ebf", x, w),
         (line("x"), line("x")),
         (shape(8, 32, 32), shape(8, 16, 32)),
     ),
-    "one axis twice": (lambda w, x: x @ w, (line(None, "x"), line("x")), (shape(32, 32), x)),
+    "one axis twice": (lambda w, x: x @ w, (line(None, "x"), line("x")), (w32, x)),
     "a branch": (
         lambda w, x: lax.cond(x.sum() > 0, lambda: x @ w, lambda: x),
         (None, line("x")),
-        (shape(32, 32), x),
+        (w32, x),
     ),
     "constrained": (
         lambda w, x: lax.with_sharding_constraint(x @ w, line("x")) @ w,
         None,
-        (shape(32, 32), x),
+        (w32, x),
+    ),
+    "constrained to be whole": (
+        lambda w, x: lax.with_sharding_constraint(x @ w, line()) @ w,
+        (None, line("x")),
+        (w32, x),
+    ),
+    "constrained to its columns": (
+        lambda w, x: lax.with_sharding_constraint(x @ w, line(None, "x")) @ w,
+        (None, line("x")),
+        (w32, x),
+    ),
+    "constrained in part": (
+        lambda w, x: lax.with_sharding_constraint(x @ w, line(P.UNCONSTRAINED, None)) @ w,
+        (None, line("x")),
+        (w32, x),
+    ),
+    "a call that says how its result lies": (
+        lambda w, x: jax.jit(jnp.matmul, out_shardings=line("x"))(x, w) @ w,
+        None,
+        (w32, x),
+    ),
+    "stacked arrays": (lambda w, x: jnp.stack([x, x], 1) @ w, (None, line("x")), (w32, x)),
+    "two axes on one dimension": (
+        lambda w, x: x @ w,
+        (None, plane(("data", "model"))),
+        (w32, x),
     ),
     "mapped": (
         jax.vmap(lambda w, x: x @ w, (None, 0)),
         (None, line("x")),
-        (shape(32, 32), tokens),
+        (w32, tokens),
     ),
 }
 

@@ -3,7 +3,8 @@
 Every number is per device and already multiplied by how often its equation runs. All devices run
 one program; where they take different branches of it, the number is the dearest branch's or the
 mean over the devices, as `snapjax.cost.trace` was asked. Spikes are counted densely, as if all of
-them fired, and `with_rates` says what share really does.
+them fired, and `with_rates` says what share really does: between two bounds where the sites' rates
+leave it open, of which the upper is taken.
 
 | kind | one count is | of |
 |---|---|---|

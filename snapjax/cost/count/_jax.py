@@ -45,6 +45,11 @@ def make_jaxpr(
       args, kwargs: pytrees of arrays or `jax.ShapeDtypeStruct`; nothing is computed. Of `kwargs`
         what is no array is handed over as it is, and a jitted function says itself what is static.
     """
+    if not callable(function):
+        raise TypeError(
+            f"trace: function is a {type(function).__name__}, which cannot be called; pass the "
+            "function that it was made of (snapjax.cost.hlo.counts takes a compiled program)"
+        )
     declared: list[Any] = []
     wanted: list[Any] = []
     if hasattr(function, "trace") and hasattr(function, "lower"):  # what jax.jit returns
@@ -180,6 +185,11 @@ def spec_axes(spec: Any, rank: int, otherwise: Any = None) -> tuple[tuple[str, .
         else:
             entries.append((entry,) if isinstance(entry, str) else tuple(entry))
     return (*entries, *(((),) * (rank - len(entries))))
+
+
+def leaves_open(spec: Any) -> bool:
+    """Whether a PartitionSpec says nothing of some dimension."""
+    return any(entry is PartitionSpec.UNCONSTRAINED for entry in spec)
 
 
 def meshes(equation: Any) -> list[Any]:

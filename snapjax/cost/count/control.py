@@ -5,6 +5,7 @@ results.
 """
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -61,7 +62,13 @@ def jit(walker: Walker, visit: Visit) -> list[Value]:
         value if value.spec is not None else place(value, atom, sharding)
         for value, atom, sharding in zip(visit.operands, visit.equation.invars, taken, strict=True)
     ]
-    results = call(walker, visit._replace(operands=operands))
+    wanted = [
+        place(UNKNOWN, atom, sharding).spec or asked
+        for atom, sharding, asked in itertools.zip_longest(
+            visit.equation.outvars, visit.equation.params["out_shardings"], visit.wanted
+        )
+    ]
+    results = call(walker, visit._replace(operands=operands, wanted=wanted))
     given = visit.equation.params["out_shardings"]
     return list(map(place, results, visit.equation.outvars, given))
 

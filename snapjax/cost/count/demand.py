@@ -45,6 +45,13 @@ def wanted(
         given = [_of(atom, found) for atom in equation.invars]
         inner = fusion.inlined(equation)
         if inner is not None:
+            declared = equation.params.get("out_shardings", [None] * len(results))
+            results = [
+                _jax.spec_axes(sharding.spec, len(out.aval.shape))
+                if isinstance(sharding, NamedSharding)
+                else spec
+                for out, sharding, spec in zip(equation.outvars, declared, results, strict=True)
+            ]
             asked = wanted(inner, given, results, mesh)
             specs = [asked.get(var) for var in inner.invars]
         else:
@@ -52,6 +59,21 @@ def wanted(
         for atom, spec in zip(equation.invars, specs, strict=True):
             want(atom, spec)
     return missing
+
+
+def constrained(jaxpr: Any) -> Wanted:
+    """variable -> the layout that a constraint gives it: XLA makes it so, instead of moving it."""
+    found: Wanted = {}
+    made = {out for equation in jaxpr.eqns for out in equation.outvars}
+    for equation in jaxpr.eqns:
+        sharding = equation.params.get("sharding")
+        if equation.primitive.name != "sharding_constraint":
+            continue
+        (atom,) = equation.invars
+        plain = isinstance(sharding, NamedSharding) and not _jax.leaves_open(sharding.spec)
+        if plain and atom in made:
+            found.setdefault(atom, _jax.spec_axes(sharding.spec, len(atom.aval.shape)))
+    return found
 
 
 def _of(atom: Any, found: Wanted) -> Spec | None:

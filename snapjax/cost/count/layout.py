@@ -148,6 +148,16 @@ def _along(parameter: str) -> Rule:
     return rule
 
 
+def _stacked(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    axis, found = equation.params["axis"], join(specs) or ()
+    return (*found[:axis], (), *found[axis:])
+
+
+def _unstacked(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    axis = equation.params["axis"]
+    return (*specs[0][:axis], *specs[0][axis + 1 :])
+
+
 def _transposed(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
     return tuple(specs[0][i] for i in equation.params["permutation"])
 
@@ -232,6 +242,8 @@ _RULES: dict[str, Rule] = {
     "concatenate": _along("dimension"),
     "sort": _along("dimension"),
     "split": _along("axis"),
+    "stack": _stacked,
+    "unstack": _unstacked,
     "dynamic_slice": _first,
     "dynamic_update_slice": _first,
     **dict.fromkeys(("pad", "slice", *_RUNNING), _resized),
@@ -246,6 +258,15 @@ def _family(name: str) -> Rule:
     ):
         return _reduced
     return _first if name.startswith("scatter") else _elementwise
+
+
+def summed(equation: Any, specs: Sequence[Spec | None]) -> list[Spec | None]:
+    """The layouts of a matmul's operands on what it contracts alone."""
+    contracted, _ = equation.params["dimension_numbers"]
+    return [
+        spec and tuple(axes if i in at else () for i, axes in enumerate(spec))
+        for spec, at in zip(specs, contracted, strict=True)
+    ]
 
 
 def pulled(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> list[Spec | None]:

@@ -1,7 +1,7 @@
 """What is known of an array of spikes: where they were made, and how often they fire."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,14 @@ class Mark:
       mean: the share of the array that is 1; of fields, of what they were packed from.
       each: the rate of every one of its elements, which is that of whatever part of it is taken
         without looking at the data. A site's spikes are taken to fire equally often.
+      part: whether it is a part of a site's spikes, so that this matters.
     """
 
     sites: tuple[str, ...] = ()
     form: str = SPIKES
     mean: Rate = rates.UNKNOWN
     each: Rate = rates.UNKNOWN
+    part: bool = False
 
     @property
     def site(self) -> str:
@@ -46,7 +48,7 @@ class Mark:
 
     def fires(self, mean: Rate, each: Rate | None = None) -> "Mark":
         """The same spikes at other rates."""
-        return Mark(self.sites, self.form, mean, mean if each is None else each)
+        return replace(self, mean=mean, each=mean if each is None else each)
 
     def of_any_rate(self) -> "Mark":
         """Zeros and ones of these sites, of which nothing else is known."""
@@ -66,7 +68,8 @@ class Mark:
         if self.packed:
             return self.fires(self.each)
         each = self.each if static else rates.UNKNOWN
-        return self.fires(rates.both(rates.part(self.mean, share), each), each)
+        taken = self.fires(rates.both(rates.part(self.mean, share), each), each)
+        return replace(taken, part=self.part or (share < 1 and static))
 
 
 Marks = Sequence[Mark | None]
@@ -110,7 +113,7 @@ def combined(
     sites = tuple(sorted({site for mark in known for site in mark.sites}))
     form = max((mark.form for mark in known), key=_FORMS.index) if form is None else form
     mean, each = combine([mark.mean for mark in known]), combine([mark.each for mark in known])
-    return Mark(sites, form, mean, each)
+    return Mark(sites, form, mean, each, any(mark.part for mark in known))
 
 
 def join(*marks: Mark | None) -> Mark | None:

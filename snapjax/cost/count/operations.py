@@ -34,6 +34,12 @@ AUTO = (
 )
 
 
+EVEN = (
+    "some matmuls take a part of a site's spikes, which is taken to fire as often as the whole: "
+    "where that is not so, mark the part by `spikes` under a name of its own and give its rate"
+)
+
+
 def operation(walker: Walker, visit: Visit) -> list[Value]:
     """An equation whose work is in the table of `primitives.py`, or that has no price."""
     if walker.record.active:
@@ -103,6 +109,17 @@ def program_id(walker: Walker, visit: Visit) -> list[Value]:
     return [value._replace(known=np.broadcast_to(index, shape), static=True)]
 
 
+@HANDLERS.register("num_programs")
+def num_programs(walker: Walker, visit: Visit) -> list[Value]:
+    """The grid's size is known where its programs are."""
+    (value,) = operation(walker, visit)
+    if not walker.programs:
+        return [value]
+    _, index = walker.programs[-1]
+    number = index[visit.equation.params["axis"]].max() + 1
+    return [value._replace(known=np.broadcast_to(number, visit.weights.shape), static=True)]
+
+
 @HANDLERS.register(*collectives.COLLECTIVES, *(f"{name}_start" for name in collectives.COLLECTIVES))
 def collective(walker: Walker, visit: Visit) -> list[Value]:
     """A collective that the program states, or the beginning of an asynchronous one."""
@@ -147,12 +164,17 @@ def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None
         return
     matmul = visit.name in primitives.MATMULS
     specs = [*(value.spec for value in visit.operands), *visit.wanted]
+    if visit.constrained:
+        inner = layout.summed(visit.equation, specs[:2]) if visit.name == "dot_general" else []
+        specs = [*inner, *visit.wanted]
     share = 1 / layout.shards(specs, walker.mesh)
     if matmul and layout.axes_of(*specs):
         walker.note(AUTO)
     spikes: tuple[spike_marks.Mark, ...] = ()
     if matmul:
         spikes = spike_marks.operands(visit.equation, [value.mark for value in visit.operands])
+    if any(mark.part for mark in spikes):
+        walker.note(EVEN)
     assert isinstance(visit.moved, fusion.Stored)  # only calls have plans
     equation, times = visit.equation, visit.executions
     walker.record.work(equation, visit.where, found, visit.moved, times, share, spikes)
@@ -206,7 +228,7 @@ def _results(walker: Walker, visit: Visit) -> list[Value]:
     if note:
         walker.note(f"{visit.title}: {note}")
     specs = [
-        asked if not layout.axes_of(spec) and asked else spec
+        asked if asked and (visit.constrained or not layout.axes_of(spec)) else spec
         for spec, asked in itertools.zip_longest(specs, visit.wanted)
     ]
     if not walker.manual:

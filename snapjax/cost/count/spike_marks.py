@@ -9,6 +9,7 @@ was wrongly kept would invent one. How often marked arrays fire is in `snapjax.c
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from snapjax.cost.count import marks as marked
 from snapjax.cost.count._jax import bits_of, function_name, size_of
 from snapjax.cost.count.marks import ANY, FIELDS, NUMBERS, Mark
 from snapjax.cost.count.primitives import names
+from snapjax.cost.rates import Rate
 
 # The name of the spike primitive: a custom_vjp_call of a function of this name.
 SPIKE = "spike"
@@ -140,7 +142,8 @@ def _moved(
         return first.taken(result / max(whole, 1), all(static[1:]))
     if name in ("gather", "ragged_all_to_all") and first is not None:
         if first.packed or (name == "gather" and all(static[1:])):
-            return first.fires(first.each)
+            filled = rates.among(first.each, *_fill(equation))
+            return replace(first.fires(filled), part=True)
         return first.of_any_rate()
     if name == "ppermute" and first is not None:
         # A device that nobody sends to has zeros.
@@ -161,6 +164,19 @@ def _moved(
     if name == "scatter":
         return _scattered(equation, marks, static)
     return None
+
+
+def _fill(equation: Any) -> tuple[Rate, ...]:
+    """What a gather puts where an index is out of range, if that can be a spike.
+
+    By default it is a nan among floats, and not 0 of anything else.
+    """
+    fill, mode = equation.params["fill_value"], equation.params["mode"]
+    if mode is not jax.lax.GatherScatterMode.FILL_OR_DROP:
+        return ()
+    if fill is None and not _integer(equation):
+        return ()
+    return (rates.ZEROS if fill == 0 else rates.ONES,)
 
 
 def _scattered(equation: Any, marks: Sequence[Mark | None], static: Sequence[bool]) -> Mark | None:

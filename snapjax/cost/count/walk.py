@@ -33,6 +33,7 @@ class Visit(NamedTuple):
       path: of its module.
       weights: its executions, as in `Walker.run`.
       wanted: layouts in which its results are used, where nothing else says how they lie.
+      constrained: whether `wanted` holds whatever else says how they lie.
       moved: what one execution moves to and from memory; of a call whose body is a part of the
         program around it, the body's plan.
     """
@@ -43,6 +44,7 @@ class Visit(NamedTuple):
     weights: np.ndarray
     moved: fusion.Stored | fusion.Plan
     wanted: Sequence[layout.Spec | None] = ()
+    constrained: bool = False
 
     @property
     def name(self) -> str:
@@ -180,8 +182,11 @@ class Walker:
         values = self._laid_out(jaxpr, values)
         env = dict(zip(jaxpr.invars, values, strict=True))
         asked: demand.Wanted = {}
+        given: demand.Wanted = {}
         if self.mesh and not self.whole_mesh:
             asked = demand.wanted(jaxpr, [value.spec for value in values], wanted, self.mesh)
+            given = demand.constrained(jaxpr)
+            asked.update(given)
         for var, array in zip(jaxpr.constvars, constants, strict=False):
             value = known.literal(array, weights.shape) if hasattr(array, "dtype") else None
             env[var] = Value(marked.of_constant(array), value, static=True)
@@ -196,7 +201,8 @@ class Walker:
             operands = [get(atom) for atom in equation.invars]
             where = (*path, *_jax.scopes(equation))
             results = [asked.get(var) for var in equation.outvars]
-            visit = Visit(equation, operands, where, weights, moved, results)
+            fixed = any(var in given for var in equation.outvars)
+            visit = Visit(equation, operands, where, weights, moved, results, fixed)
             handler = self._handlers.get(visit.name, self._otherwise)
             env.update(zip(equation.outvars, handler(self, visit), strict=True))
         return [get(atom) for atom in jaxpr.outvars]
