@@ -3,7 +3,8 @@
 Every number is per device and already multiplied by how often its equation runs. All devices run
 one program; where they take different branches of it, the number is the dearest branch's or the
 mean over the devices, as `snapjax.cost.trace` was asked. Spikes are counted densely, as if all of
-them fired, and `with_rates` says what share really does.
+them fired, and `with_rates` says what share really does: between two bounds where the sites' rates
+leave it open, of which the upper is taken.
 
 | kind | one count is | of |
 |---|---|---|
@@ -27,6 +28,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from snapjax.cost import rates
+from snapjax.cost.rates import Bounds, Rate
 
 # Kinds of matmuls and convolutions; published MAC counts are of these.
 MATMUL_KINDS = ("mac", "ac", "spike_spike")
@@ -57,6 +61,7 @@ class Op:
       stored_written: bytes written to memory, likewise.
       executions: how often its equations run; several of a module that are alike are one `Op`.
       starts: how many operations of their own, or groups of fused ones, this starts.
+      firing: of each of `sites`, how often these spikes fire; none, as their sites do.
     """
 
     path: str
@@ -72,6 +77,7 @@ class Op:
     stored_written: float = 0.0
     executions: float = 1.0
     starts: float = 0.0
+    firing: tuple[Rate, ...] = ()
 
     def scaled(self, factor: float) -> "Op":
         """This many times the same work."""
@@ -113,7 +119,7 @@ class Transfer:
         as events), or the dtype's name.
       messages: messages that follow each other on each of `axes`, an execution.
       elements: elements of one device's operand, an execution.
-      sites: as in `Op`, of spikes.
+      sites, firing: as in `Op`, of spikes.
     """
 
     path: str
@@ -127,6 +133,7 @@ class Transfer:
     messages: tuple[int, ...]
     elements: int = 0
     sites: tuple[str, ...] = ()
+    firing: tuple[Rate, ...] = ()
 
     @property
     def sent_bytes(self) -> float:
@@ -230,8 +237,15 @@ class Counts:
 
     @property
     def acs(self) -> float:
-        """Accumulates on a device that really happen: each weighted by the rate of its spikes."""
-        return self.weighted("ac") + self.weighted("spike_spike")
+        """Accumulates on a device that really happen, each weighted by the rate of its spikes: the
+        upper end of `acs_bounds`."""
+        return self.acs_bounds.high
+
+    @property
+    def acs_bounds(self) -> Bounds:
+        """The fewest and the most accumulates that the rates leave open, on a device."""
+        spiking = [(op.count, self.bounds(op)) for op in self.ops if op.kind in MATMUL_KINDS[1:]]
+        return Bounds(*(sum(n * ends[i] for n, ends in spiking) for i in (0, 1)))
 
     @property
     def stored_bytes(self) -> float:
@@ -260,19 +274,22 @@ class Counts:
         wanted = kinds or tuple(kind for kind in KINDS if kind != "move")
         return sum(op.count * self.activity(op) for op in self.ops if op.kind in wanted)
 
-    def activity(self, op: Op) -> float:
-        """The share of an operation's counts that happen: the product of its sites' rates."""
-        share = 1.0
-        for site in op.sites:
-            share *= self.rate(site)
-        return share
+    def activity(self, entry: Op | Transfer) -> float:
+        """The share of an operation's counts that happen, or of a transfer's spikes that are there:
+        the upper end of `bounds`, so that no saving is invented."""
+        return self.bounds(entry).high
+
+    def bounds(self, entry: Op | Transfer) -> Bounds:
+        """The least and the largest share that the rates leave open; see `snapjax.cost.rates`.
+
+        Of two spike operands both must fire, and nobody says how often they do so together.
+        """
+        firing = entry.firing or tuple(_rate_of(site) for site in entry.sites)
+        return rates.all_(*firing).bounds(self.rates)
 
     def rate(self, site: str) -> float:
         """Spike rate of a site; of spikes put together, the mean; 1 where none is known."""
-        if site in self.rates:
-            return self.rates[site]
-        parts = site.split(SITE_SEPARATOR)
-        return sum(self.rates.get(part, 1.0) for part in parts) / len(parts)
+        return _rate_of(site).bounds(self.rates).high
 
     def with_rates(self, rates: Mapping[str, float]) -> "Counts":
         """These counts with the spike rates of sites, beside those already known.
@@ -344,6 +361,12 @@ class Counts:
             parameters=self.parameters if self.parameters is not None else other.parameters,
             rates={**self.rates, **other.rates},
         )
+
+
+def _rate_of(site: str) -> Rate:
+    """The rate of a site, or the mean of several whose names are joined."""
+    parts = site.split(SITE_SEPARATOR)
+    return rates.mean([(1 / len(parts), rates.of_site(part)) for part in parts])
 
 
 def _sums(items: Iterable[tuple[str, float]]) -> dict[str, float]:

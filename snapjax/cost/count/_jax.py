@@ -4,37 +4,67 @@ jax 0.10 and 0.12 name and nest some of them differently; the rest of the cost m
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax._src.interpreters import partial_eval
 from jax.extend.core import Literal
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
+
+_ARRAY = object()  # stands where an array was
 
 # Scopes that jax itself opens, around what a backward pass computes again.
 _JAX_SCOPES = ("rematted_computation", "checkpoint")
 
 
-def make_jaxpr(function: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """(jaxpr of function(*args) without dead code, the sharding of each of its arguments or None).
+class Call(NamedTuple):
+    """A call of the function that is priced.
+
+    Attributes:
+      jaxpr: open, without dead code.
+      arguments, results: the sharding of each, or None.
+      constants: that it closes over.
+    """
+
+    jaxpr: Any
+    arguments: list[Any]
+    results: list[Any]
+    constants: list[Any]
+
+
+def make_jaxpr(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Call:
+    """The jaxpr of a call, and what comes with it.
 
     Args:
       function: what is priced; jitted or not.
-      args: pytrees of arrays or `jax.ShapeDtypeStruct`; nothing is computed.
+      args, kwargs: pytrees of arrays or `jax.ShapeDtypeStruct`; nothing is computed. Of `kwargs`
+        what is no array is handed over as it is, and a jitted function says itself what is static.
     """
+    if not callable(function):
+        raise TypeError(
+            f"trace: function is a {type(function).__name__}, which cannot be called; pass the "
+            "function that it was made of (snapjax.cost.hlo.counts takes a compiled program)"
+        )
     declared: list[Any] = []
+    wanted: list[Any] = []
     if hasattr(function, "trace") and hasattr(function, "lower"):  # what jax.jit returns
-        traced = function.trace(*args)
+        traced = function.trace(*args, **kwargs)
+        traced = getattr(traced, "traced", traced)  # of flax.nnx.jit, which wraps jax's
         closed, declared = traced.jaxpr, list(traced._params["in_shardings"])
+        wanted = list(traced._params["out_shardings"])
     else:
-        closed = jax.make_jaxpr(function)(*args)
+        arrays, rest = _arrays_of(kwargs)
+        call = lambda args, arrays: function(*args, **_with_arrays(rest, arrays))
+        closed = jax.make_jaxpr(call)(tuple(args), arrays)
     if closed.is_high:  # it holds calls of jax's own that stand for several operations
         closed = partial_eval.lower_jaxpr2(closed)
     number = len(closed.jaxpr.invars)
-    leaves = jax.tree.leaves(args)  # more of them where some are static
+    leaves = jax.tree.leaves((tuple(args), dict(kwargs)))  # more of them where some are static
     given = [getattr(leaf, "sharding", None) for leaf in leaves] if len(leaves) == number else []
     shardings = [
         next((s for s in pair if isinstance(s, NamedSharding)), None)
@@ -42,7 +72,48 @@ def make_jaxpr(function: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, 
     ]
     shardings += [None] * (number - len(shardings))
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return jaxpr, [sharding for sharding, keep in zip(shardings, used, strict=True) if keep]
+    kept = [sharding for sharding, keep in zip(shardings, used, strict=True) if keep]
+    named = [s if isinstance(s, NamedSharding) else None for s in wanted]
+    results = named or [None] * len(jaxpr.outvars)
+    return Call(jaxpr, kept, results, list(closed.consts))
+
+
+def _arrays_of(tree: Any) -> tuple[list[Any], tuple[Any, list[Any]]]:
+    """(the arrays of a pytree, its structure with all other leaves)."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    rest = [_ARRAY if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
+    return arrays, (structure, rest)
+
+
+def _with_arrays(rest: tuple[Any, list[Any]], arrays: Sequence[Any]) -> Any:
+    """The pytree again, with these arrays."""
+    structure, leaves = rest
+    waiting = iter(arrays)
+    return structure.unflatten([next(waiting) if leaf is _ARRAY else leaf for leaf in leaves])
+
+
+def outputs_of(jaxpr: Any, wanted: Sequence[bool]) -> tuple[Any, list[bool]]:
+    """(the part of an open jaxpr that makes these outputs, which inputs it needs)."""
+    part, used = partial_eval.dce_jaxpr(jaxpr, list(wanted))
+    return part, list(used)
+
+
+def increments(jaxpr: Any, inputs: Sequence[Any]) -> list[int] | None:
+    """What a jaxpr adds to each of these inputs to make its outputs; None if it does any more."""
+    made = {equation.outvars[0]: equation for equation in jaxpr.eqns}
+    found = []
+    for given, result in zip(inputs, jaxpr.outvars, strict=True):
+        equation = None if is_literal(result) else made.get(result)
+        if equation is None or equation.primitive.name != "add":
+            return None
+        one, step = equation.invars
+        whole = is_literal(step) and np.issubdtype(step.aval.dtype, np.integer)
+        if one is not given or not whole:
+            return None
+        found.append(int(step.val))
+    return found
 
 
 def opened(jaxpr: Any) -> Any:
@@ -103,13 +174,32 @@ def called(equation: Any) -> Any:
     return inner[0] if len(inner) == 1 else None
 
 
-def spec_axes(spec: Any, rank: int) -> tuple[tuple[str, ...], ...]:
-    """Mesh axes of each dimension of a PartitionSpec."""
-    entries = [
-        () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
-        for entry in spec
-    ]
+def spec_axes(spec: Any, rank: int, otherwise: Any = None) -> tuple[tuple[str, ...], ...]:
+    """Mesh axes of each dimension of a PartitionSpec; where it leaves one open, `otherwise`'s."""
+    entries = []
+    for number, entry in enumerate(spec):
+        if entry is PartitionSpec.UNCONSTRAINED:
+            entries.append(otherwise[number] if otherwise else ())
+        elif entry is None:
+            entries.append(())
+        else:
+            entries.append((entry,) if isinstance(entry, str) else tuple(entry))
     return (*entries, *(((),) * (rank - len(entries))))
+
+
+def leaves_open(spec: Any) -> bool:
+    """Whether a PartitionSpec says nothing of some dimension."""
+    return any(entry is PartitionSpec.UNCONSTRAINED for entry in spec)
+
+
+def meshes(equation: Any) -> list[Any]:
+    """The meshes that an equation names."""
+    params = equation.params
+    shardings = [params.get("sharding"), params.get("dst_sharding")]
+    for name in ("in_shardings", "out_shardings"):
+        shardings += params.get(name) or ()
+    found = [sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)]
+    return [params["mesh"], *found] if equation.primitive.name == "shard_map" else found
 
 
 def typed_spec(aval: Any) -> tuple[tuple[str, ...], ...] | None:
@@ -120,12 +210,48 @@ def typed_spec(aval: Any) -> tuple[tuple[str, ...], ...] | None:
     return spec_axes(sharding.spec, len(aval.shape))
 
 
-def pallas_grid(params: dict[str, Any]) -> int | None:
-    """Number of programs of a pallas_call; None where the grid is dynamic."""
-    grid = params["grid_mapping"].grid
-    if not all(isinstance(size, int) for size in grid):
+class Block(NamedTuple):
+    """How a kernel takes an operand or a result.
+
+    Attributes:
+      bytes: of a block.
+      index: jaxpr of the grid's place (and of what is prefetched) to the block's place.
+      result: whether it is written.
+    """
+
+    bytes: int
+    index: Any
+    result: bool
+
+
+class Grid(NamedTuple):
+    """The programs of a pallas_call.
+
+    Attributes:
+      sizes: of the grid.
+      own: its dimensions that the kernel knows of; the others are of vmap.
+      blocks: of its operands and results.
+    """
+
+    sizes: tuple[int, ...]
+    own: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+
+def pallas_grid(params: dict[str, Any]) -> Grid | None:
+    """The programs of a pallas_call; None where the grid is dynamic."""
+    mapping = params["grid_mapping"]
+    if not all(isinstance(size, int) for size in mapping.grid):
         return None
-    return math.prod(grid)
+    blocks = []
+    for number, block in enumerate(mapping.block_mappings):
+        sizes = [getattr(size, "block_size", size) for size in block.block_shape]
+        elements = math.prod(size for size in sizes if isinstance(size, int))
+        bytes_ = -(-elements * bits_of(block.array_aval.dtype) // 8)
+        index = opened(block.index_map_jaxpr)
+        blocks.append(Block(bytes_, index, number >= mapping.num_inputs))
+    own = tuple(i for i in range(len(mapping.grid)) if i not in mapping.vmapped_dims)
+    return Grid(tuple(mapping.grid), own, tuple(blocks))
 
 
 def bits_of(dtype: Any) -> int:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from snapjax.cost.count._jax import bytes_of, size_of
-from snapjax.cost.count.layout import Move
 from snapjax.cost.count.primitives import Work
+from snapjax.cost.count.resharding import Move
 
 # primitive -> the collective that it is. Casts between kinds of replication are none.
 COLLECTIVES = {
@@ -53,8 +53,11 @@ def collective_of(primitive: str) -> str | None:
     return COLLECTIVES.get(primitive.removesuffix("_start"))
 
 
-def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
+def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Collective:
     """What a collective equation sends.
+
+    Args:
+      shards: into which XLA divides each operand besides.
 
     Raises:
       KeyError: for an axis that the mesh does not have.
@@ -70,8 +73,9 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
         sizes = [len(groups[0])]
     # Of a ragged all-to-all only the first operand travels; the rest says where to.
     operands = equation.invars[:1] if name == "ragged_all_to_all" else equation.invars
-    payload = sum(bytes_of(operand.aval) for operand in operands)
-    elements = sum(size_of(operand.aval) for operand in operands)
+    divided = list(zip(operands, shards, strict=False))
+    payload = sum(-(-bytes_of(operand.aval) // parts) for operand, parts in divided)
+    elements = sum(-(-size_of(operand.aval) // parts) for operand, parts in divided)
     pairs = None
     if name == "ppermute":
         pairs = tuple((int(a), int(b)) for a, b in params["perm"] if a != b)

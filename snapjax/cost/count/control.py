@@ -1,17 +1,28 @@
-"""Equations that run other jaxprs: calls, loops, branches, maps, kernels.
+"""Equations that run other jaxprs: calls, branches, maps, kernels; loops are in `loops.py`.
 
 Each handler counts one such equation with the walker that met it, and returns what is known of its
 results.
 """
 
 import fnmatch
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jax.sharding import NamedSharding
 
-from snapjax.cost.count import _jax, known, layout, operations, primitives, spike_marks
+from snapjax.cost.count import (
+    _jax,
+    fusion,
+    known,
+    layout,
+    operations,
+    primitives,
+    resharding,
+    spike_marks,
+)
+from snapjax.cost.count import marks as marked
 from snapjax.cost.count.record import Record
 from snapjax.cost.count.value import UNKNOWN, Value, join_values
 from snapjax.cost.count.walk import Handlers, Visit, Walker
@@ -19,8 +30,6 @@ from snapjax.cost.count.walk import Handlers, Visit, Walker
 HANDLERS = Handlers()
 
 BRANCHES = "branches are counted by the rule "
-UNKNOWN_TRIPS = "trip count unknown: the body counts once; state while_trips"
-_LARGEST = 1 << 20  # (device, iteration) pairs that are told apart
 
 _JIT = ("jit", "pjit")
 _CUSTOM_VJP = "custom_vjp_call"
@@ -33,27 +42,35 @@ def call(walker: Walker, visit: Visit) -> list[Value]:
     if inner is None or len(inner.invars) != len(visit.operands):
         walker.unpriced(visit, "what it calls could not be read")
         return [UNKNOWN] * len(visit.equation.outvars)
-    return walker.run(inner, visit.operands, visit.path, visit.weights, visit.plan)
+    return walker.run(
+        inner, visit.operands, visit.path, visit.weights, visit.plan, wanted=visit.wanted
+    )
 
 
 @HANDLERS.register(*_JIT)
 def jit(walker: Walker, visit: Visit) -> list[Value]:
     """A call whose shardings say how its operands lie, where nothing else does."""
-    if walker.manual:
+    if walker.manual and walker.whole_mesh:
         return call(walker, visit)
     taken = visit.equation.params["in_shardings"]
-    for sharding in (*taken, *visit.equation.params["out_shardings"]):
-        if isinstance(sharding, NamedSharding):
-            walker.add_mesh(sharding.mesh)
-    operands = [
-        value._replace(spec=_jax.spec_axes(sharding.spec, len(operand.aval.shape)))
-        if value.spec is None and isinstance(sharding, NamedSharding)
+    place = lambda value, atom, sharding: (
+        value._replace(spec=_jax.spec_axes(sharding.spec, len(atom.aval.shape), value.spec))
+        if isinstance(sharding, NamedSharding)
         else value
-        for operand, value, sharding in zip(
-            visit.equation.invars, visit.operands, taken, strict=True
+    )
+    operands = [
+        value if value.spec is not None else place(value, atom, sharding)
+        for value, atom, sharding in zip(visit.operands, visit.equation.invars, taken, strict=True)
+    ]
+    wanted = [
+        place(UNKNOWN, atom, sharding).spec or asked
+        for atom, sharding, asked in itertools.zip_longest(
+            visit.equation.outvars, visit.equation.params["out_shardings"], visit.wanted
         )
     ]
-    return call(walker, visit._replace(operands=operands))
+    results = call(walker, visit._replace(operands=operands, wanted=wanted))
+    given = visit.equation.params["out_shardings"]
+    return list(map(place, results, visit.equation.outvars, given))
 
 
 @HANDLERS.register(_CUSTOM_VJP)
@@ -62,102 +79,8 @@ def custom_vjp(walker: Walker, visit: Visit) -> list[Value]:
     results = call(walker, visit)
     if not spike_marks.is_spike(visit.equation):
         return results
-    mark = spike_marks.Mark((visit.where or spike_marks.SPIKE,))
+    mark = marked.of_site(visit.where or spike_marks.SPIKE)
     return [value._replace(mark=mark) for value in results]
-
-
-@HANDLERS.register("scan")
-def scan(walker: Walker, visit: Visit) -> list[Value]:
-    """A loop of known length: its body, that often."""
-    equation, operands, weights = visit.equation, visit.operands, visit.weights
-    length = equation.params["length"]
-    consts, carry = _jax.scan_parts(equation.params)
-    body = _jax.opened(equation.params["jaxpr"])
-    context, inner_weights = weights.shape, weights * length
-    rows = operands[consts + carry :]
-    # Only a loop over known counters, such as a pipeline's ticks, is told apart by iteration.
-    counted = any(row.known is not None for row in rows) and weights.size * length <= _LARGEST
-    if counted:
-        inner_weights = np.repeat(weights[..., None], length, -1)
-        fixed = [
-            value._replace(known=known.enter_loop(value.known, context, length))
-            for value in operands[:consts]
-        ]
-    else:
-        fixed = operands[:consts]
-    sliced = []
-    for row in rows:
-        value = _turned(visit, row.known) if counted else None
-        sliced.append(Value(row.mark, value, None if row.spec is None else row.spec[1:]))
-    path = (*visit.path, f"scan[{length}]")
-    state = [Value(value.mark, None, value.spec) for value in operands[consts : consts + carry]]
-    run = lambda state: walker.run(body, [*fixed, *state, *sliced], path, inner_weights, visit.plan)
-    state, results = _fixpoint(walker, run, state, carry)
-    # (context, iterations, shape) of a result is (context, shape) of the stack of them.
-    stacked = [
-        Value(
-            value.mark,
-            _turned(visit, value.known) if counted else None,
-            None if value.spec is None else ((), *value.spec),
-        )
-        for value in results[carry:]
-    ]
-    return [Value(mark=value.mark, spec=value.spec) for value in state] + stacked
-
-
-def _turned(visit: Visit, stacked: known.Known) -> known.Known:
-    """Rows in the order in which a scan takes or makes them, or back."""
-    if stacked is None or not visit.equation.params["reverse"]:
-        return stacked
-    return np.flip(stacked, visit.weights.ndim)
-
-
-@HANDLERS.register("while")
-def while_loop(walker: Walker, visit: Visit) -> list[Value]:
-    """A loop of a length that depends on data: its body and its test, as often as stated."""
-    params, operands, weights = visit.equation.params, visit.operands, visit.weights
-    trips = _trips(walker, visit.where)
-    if trips is None:
-        walker.unpriced(visit, UNKNOWN_TRIPS)
-    label = "?" if trips is None else f"{trips:g}"
-    path, trips = (*visit.path, f"while[{label}]"), 1 if trips is None else trips
-    test, body = (_jax.opened(params[name]) for name in ("cond_jaxpr", "body_jaxpr"))
-    first, second = params["cond_nconsts"], params["body_nconsts"]
-    strip = lambda value: Value(value.mark, None, value.spec)
-    test_consts = operands[:first]
-    body_consts = operands[first : first + second]
-    state = [strip(value) for value in operands[first + second :]]
-    run = lambda state: walker.run(body, [*body_consts, *state], path, weights * trips)
-    state, _ = _fixpoint(walker, run, state, len(state))
-    walker.run(test, [*test_consts, *state], path, weights * (trips + 1))
-    return state
-
-
-def _trips(walker: Walker, where: str) -> float | None:
-    if isinstance(walker.while_trips, Mapping):
-        for pattern, trips in walker.while_trips.items():
-            if fnmatch.fnmatchcase(where, pattern):
-                return trips
-        return None
-    return walker.while_trips
-
-
-def _fixpoint(
-    walker: Walker, run: Callable[[list[Value]], list[Value]], state: list[Value], carry: int
-) -> tuple[list[Value], list[Value]]:
-    """(what a loop's carried values are in every iteration, the body's results), counted once.
-
-    What is known of a carried value is what its initial value and the body's have in common.
-    """
-    while any(value.mark is not None or value.spec is not None for value in state):
-        with walker.uncounted():
-            results = run(state)
-        merged = [join_values([a, b]) for a, b in zip(state, results[:carry], strict=True)]
-        if merged == state:
-            break
-        state = merged
-    results = run(state)
-    return [join_values([a, b]) for a, b in zip(state, results[:carry], strict=True)], results
 
 
 @HANDLERS.register("cond")
@@ -174,7 +97,23 @@ def cond(walker: Walker, visit: Visit) -> list[Value]:
     chosen = [max(records, key=Record.weight)] if shares is None else records
     for record in chosen:
         walker.record.merge(record)
-    return [join_values(list(values)) for values in zip(*results, strict=True)]
+    index = visit.operands[0]
+    by_data = index.known is None and not index.static
+    joined = [join_values(values, by_data) for values in zip(*results, strict=True)]
+    if index.known is None:
+        return joined
+    return [
+        value._replace(known=_taken(index.known, [known_.known for known_ in values]))
+        for value, values in zip(joined, zip(*results, strict=True), strict=True)
+    ]
+
+
+def _taken(index: np.ndarray, values: Sequence[known.Known]) -> known.Known:
+    """What a cond gives, where its branch and their results are known."""
+    same = [value for value in values if value is not None and value.shape == index.shape]
+    if len(same) < len(values):
+        return None
+    return np.choose(np.clip(index.astype(int), 0, len(same) - 1), same)
 
 
 def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | None:
@@ -190,7 +129,8 @@ def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | N
             taken = np.clip(index.astype(int), 0, branches - 1)
             return [weights * (taken == number) for number in range(branches)]
         walker.note(
-            f"{visit.title}: which branch a cond takes depends on data; the dearest is counted"
+            f"{visit.title}: which branch a cond takes depends on data, or on the counter of a "
+            "loop too long to follow; the dearest is counted"
         )
     if isinstance(walker.cond, Mapping):
         for pattern, given in walker.cond.items():
@@ -206,63 +146,100 @@ def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | N
 
 @HANDLERS.register("shard_map")
 def shard_map(walker: Walker, visit: Visit) -> list[Value]:
-    """A function of one device's shards: from here on each device is told apart."""
+    """A function of one device's shards: from here on each device is told apart.
+
+    Arrays stay divided over the axes that it leaves to XLA.
+    """
     equation, operands, weights = visit.equation, visit.operands, visit.weights
     params = equation.params
     walker.add_mesh(params["mesh"])
-    manual = set(params.get("newly_manual_axes", walker.mesh))
+    manual = set(params.get("manual_axes", params.get("newly_manual_axes", walker.mesh)))
+    manual -= walker.manual
     taken = [
         _jax.spec_axes(spec, len(operand.aval.shape))
         for operand, spec in zip(equation.invars, params["in_specs"], strict=True)
     ]
+    inner = []
     for number, (value, spec) in enumerate(zip(operands, taken, strict=True)):
-        produced = spec if value.spec is None else value.spec
-        steps = layout.moves(produced, spec, walker.mesh)
+        produced, auto = layout.split(value.spec, manual)
+        produced = spec if produced is None else produced
+        steps = resharding.moves(produced, spec, walker.mesh)
         if steps:
-            walker.note(layout.resharded(equation, number, produced, spec))
-            operations.reshard(walker, visit, equation.invars[number], value, steps)
-    others = [axis for axis, size in walker.mesh.items() if axis not in manual and size > 1]
-    if others and not walker.manual:
+            walker.note(resharding.resharded(equation, number, produced, spec))
+            operations.reshard(walker, visit, equation.invars[number], value, steps, auto)
+        mark = value.mark
+        if mark is not None and layout.axes_of(spec):
+            mark = mark.fires(mark.each)  # a part of it
+        inner.append(Value(mark, spec=auto, static=value.static and not layout.axes_of(spec)))
+    others = [
+        axis
+        for axis, size in walker.mesh.items()
+        if axis not in manual and axis not in walker.manual and size > 1
+    ]
+    if others:
         walker.note(
-            f"{visit.title}: a shard_map leaves {', '.join(others)} to XLA: "
-            "operations are counted whole along it, and its collectives are only in the HLO"
+            f"{visit.title}: a shard_map leaves {', '.join(others)} to XLA: operations are divided "
+            "over it as far as the layouts say, and its collectives are only in the HLO"
         )
-    inner = [Value(value.mark) for value in operands]
     if not walker.manual:
         # From here on every device is told apart: it knows what is whole on all of them, and what
         # it knew when an earlier shard_map returned the array, as the backward pass's takes it.
         devices = math.prod(walker.mesh.values())
         grow = lambda array: np.broadcast_to(array, (devices, *array.shape[1:]))
-        if weights.ndim == 1:
-            inner = [
-                Value(value.mark, value.local if value.spec == spec else None)
-                for value, spec in zip(operands, taken, strict=True)
-            ]
-        inner = [
-            value._replace(known=grow(outer.known))
-            if outer.known is not None and not layout.axes_of(spec)
-            else value
-            for value, outer, spec in zip(inner, operands, taken, strict=True)
-        ]
+        for number, (outer, spec) in enumerate(zip(operands, taken, strict=True)):
+            array = None
+            if outer.known is not None and not layout.axes_of(spec):
+                array = grow(outer.known)
+            elif weights.ndim == 1 and outer.spec == spec:
+                array = outer.local
+            inner[number] = inner[number]._replace(known=array)
         weights = grow(weights)
-    with walker.inside():
+    with walker.inside(manual):
         results = walker.run(_jax.opened(params["jaxpr"]), inner, visit.path, weights)
-    return [
-        Value(value.mark, None, _jax.spec_axes(spec, len(result.aval.shape)), value.known)
-        for value, result, spec in zip(results, equation.outvars, params["out_specs"], strict=True)
-    ]
+    found = []
+    for value, result, spec in zip(results, equation.outvars, params["out_specs"], strict=True):
+        axes = _jax.spec_axes(spec, len(result.aval.shape))
+        found.append(Value(value.mark, None, layout.merge(axes, value.spec), value.known))
+    return found
 
 
 @HANDLERS.register("pallas_call")
 def pallas_call(walker: Walker, visit: Visit) -> list[Value]:
-    """A kernel: its body, for every program of its grid."""
-    params = visit.equation.params
-    programs = _jax.pallas_grid(params)
-    if programs is None:
+    """A kernel: its body, for every program of its grid, and the blocks that it brings on chip."""
+    unknown = [UNKNOWN] * len(visit.equation.outvars)
+    grid = _jax.pallas_grid(visit.equation.params)
+    if grid is None:
         walker.unpriced(visit, "its grid is dynamic")
-    else:
-        body = _jax.opened(params["jaxpr"])
-        path = (*visit.path, f"pallas[{programs}]")
-        with walker.inside():  # references are a device's own
-            walker.run(body, [UNKNOWN] * len(body.invars), path, visit.weights * programs)
-    return [UNKNOWN] * len(visit.equation.outvars)
+        return unknown
+    programs = math.prod(grid.sizes)
+    places = np.stack(np.unravel_index(np.arange(programs), grid.sizes)) if grid.sizes else None
+    weights, place, index = visit.weights * programs, None, None
+    if places is not None and visit.weights.size * programs <= known.LARGEST:
+        weights, place = np.repeat(visit.weights[..., None], programs, -1), visit.weights.ndim
+        index = places[list(grid.own)]
+    body = _jax.opened(visit.equation.params["jaxpr"])
+    path = (*visit.path, f"pallas[{programs}]")
+    with walker.kernel(place, index):  # references are a device's own
+        walker.run(body, [UNKNOWN] * len(body.invars), path, weights)
+        bytes_ = [block.bytes * _copies(walker, block, places) for block in grid.blocks]
+    moved = list(zip(grid.blocks, bytes_, strict=True))
+    read, written = (sum(n for block, n in moved if block.result == out) for out in (False, True))
+    stored = fusion.Stored(read, written, starts=1)
+    walker.record.work(visit.equation, "/".join(path), [], stored, visit.executions)
+    return unknown
+
+
+def _copies(walker: Walker, block: _jax.Block, places: np.ndarray | None) -> int:
+    """How often a block is brought on chip or back: where its place is another than in the program
+    before. It is brought for every program where the place depends on data."""
+    if places is None:
+        return 1
+    programs = places.shape[1]
+    values = [Value(known=place) for place in places]
+    values += [UNKNOWN] * (len(block.index.invars) - len(values))
+    with walker.uncounted():
+        at = [value.known for value in walker.run(block.index, values, (), np.ones(programs))]
+    if any(place is None for place in at):
+        return programs
+    changes = [np.diff(np.broadcast_to(place, programs)) != 0 for place in at if place is not None]
+    return 1 + int(np.logical_or.reduce(changes).sum()) if changes else 1

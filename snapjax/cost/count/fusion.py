@@ -47,6 +47,11 @@ class Stored(NamedTuple):
 Plan = list["Stored | Plan"]
 
 
+def on_chip(plan: Plan) -> Plan:
+    """A plan whose values are all on the chip already, in one operation with what is around."""
+    return [on_chip(entry) if isinstance(entry, list) else Stored() for entry in plan]
+
+
 class _Node:
     """An operation in the flat list of a program's; values are numbers.
 

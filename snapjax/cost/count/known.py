@@ -37,8 +37,22 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "xor": np.bitwise_xor,
     "not": np.invert,
     "rem": np.fmod,
+    "abs": np.abs,
+    "pow": lambda x, y: np.power(x, np.maximum(y, 0)),
+    "square": np.square,
+    "div": lambda x, y: np.trunc(np.divide(x, np.where(y == 0, 1, y))),
+    "shift_left": np.left_shift,
+    "shift_right_arithmetic": np.right_shift,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "select_n": lambda which, *cases: np.choose(which.astype(int), np.broadcast_arrays(*cases)),
+}
+_FOLDS: dict[str, Callable[..., np.ndarray]] = {
+    "reduce_sum": np.sum,
+    "reduce_prod": np.prod,
+    "reduce_max": np.max,
+    "reduce_min": np.min,
+    "reduce_and": np.all,
+    "reduce_or": np.any,
 }
 _VIEWS = frozenset(["broadcast_in_dim", "expand_dims", "reshape", "squeeze"])
 _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "stop_gradient"])
@@ -46,8 +60,10 @@ _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "
 
 def literal(atom: Any, context: tuple[int, ...]) -> Known:
     """The value of a literal or a constant, the same everywhere: integers, bools, or one float."""
+    if np.size(atom) > LARGEST or getattr(getattr(atom, "dtype", None), "kind", "f") not in "iubf":
+        return None  # a large one, or keys of random numbers
     value = np.asarray(atom)
-    if value.dtype.kind not in ("iub" if value.size > 1 else "iubf") or value.size > LARGEST:
+    if value.dtype.kind not in ("iub" if value.size > 1 else "iubf"):
         return None
     return np.broadcast_to(value, context + value.shape)
 
@@ -81,6 +97,18 @@ def evaluate(equation: Any, values: Sequence[Known], context: tuple[int, ...]) -
         return first.reshape(context + shape)
     if name == "convert_element_type":
         return first.astype(dtype)
+    if name == "dynamic_slice" and len(known) == 2:  # a row of a table
+        table, start = known
+        (size,) = equation.params["slice_sizes"]
+        row = np.clip(start, 0, table.shape[-1] - size)[..., None] + np.arange(size)
+        return np.take_along_axis(table, row, -1)
+    if name in _FOLDS and first.ndim > len(context):
+        return _FOLDS[name](first, axis=-1).astype(dtype)
+    if name == "slice":
+        (start,), (stop,) = equation.params["start_indices"], equation.params["limit_indices"]
+        return first[..., slice(start, stop, *(equation.params["strides"] or ()))]
+    if name == "concatenate":
+        return np.concatenate(known, -1)
     if name not in _ELEMENTWISE:
         return None
     if any(value.dtype.kind not in "iub" for value in known):

@@ -1,23 +1,21 @@
-"""How arrays are laid out over the mesh outside of `shard_map`, as far as the jaxpr says it.
+"""How arrays are laid out over the mesh, as far as the jaxpr says it.
 
-The program outside is written for whole arrays and XLA divides it. What a `shard_map` returned
-sharded stays so through elementwise work, which then is divided by the number of shards. Where the
-next `shard_map` takes it in another layout, XLA moves it, which is counted; everything else may
-make XLA insert collectives that the jaxpr does not show, and is noted.
+Outside of `shard_map`, and on the axes that one leaves to XLA, the program is written for whole
+arrays and XLA divides it. An axis that divides a dimension stays with it through whatever the
+equation does with that dimension, as in GSPMD (Xu et al. 2021, arXiv 2105.04663), and the work is
+divided by the number of shards of all operands. Where a divided dimension is summed or taken apart
+XLA inserts collectives that the jaxpr does not show, which is noted.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from snapjax.cost.count._jax import size_of
-
-Spec = tuple[tuple[str, ...], ...]  # the mesh axes of each dimension
+Axes = tuple[str, ...]
+Spec = tuple[Axes, ...]  # the mesh axes of each dimension
 
 
-def axes_of(*specs: Spec | None) -> tuple[str, ...]:
+def axes_of(*specs: Spec | None) -> Axes:
     """All mesh axes that any of the arrays is sharded over, sorted."""
     return tuple(sorted({axis for spec in specs if spec for axes in spec for axis in axes}))
 
@@ -27,140 +25,299 @@ def shards(specs: Sequence[Spec | None], mesh: Mapping[str, int]) -> int:
     return math.prod(mesh.get(axis, 1) for axis in axes_of(*specs))
 
 
-def propagate(equation: Any, specs: Sequence[Spec | None]) -> tuple[list[Spec | None], str | None]:
-    """(layout of each result, a note where XLA may have to communicate, else None)."""
-    sharded = [
-        (operand.aval.shape, spec)
-        for operand, spec in zip(equation.invars, specs, strict=True)
-        if spec and axes_of(spec)
-    ]
-    if not sharded:
-        return [None] * len(equation.outvars), None
-    name = equation.primitive.name
-    found: list[Spec | None] = []
-    for result in equation.outvars:
-        spec = _result(equation, name, getattr(result.aval, "shape", ()), sharded)
-        if spec is None:
-            over = ", ".join(repr(axis) for axis in axes_of(*(spec for _, spec in sharded)))
-            return [None] * len(equation.outvars), (
-                f"{name} outside of shard_map on an array sharded over {over}: XLA may insert "
-                "collectives here, and only the HLO shows them"
-            )
-        found.append(spec)
-    return found, None
+def split(spec: Spec | None, axes: Iterable[str]) -> tuple[Spec | None, Spec | None]:
+    """(the part of a layout that these axes make, the rest)."""
+    if spec is None:
+        return None, None
+    wanted = set(axes)
+    inside = tuple(tuple(a for a in axes if a in wanted) for axes in spec)
+    return inside, tuple(tuple(a for a in axes if a not in wanted) for axes in spec)
 
 
-def _result(
-    equation: Any, name: str, shape: tuple[int, ...], sharded: list[tuple[tuple[int, ...], Spec]]
-) -> Spec | None:
-    source, spec = sharded[0]
-    for other_shape, other in sharded[1:]:
-        merged = _finer(spec, other) if other_shape == source else None
-        if merged is None:
-            return None
-        spec = merged
-    if name == "transpose":
-        return tuple(spec[i] for i in equation.params["permutation"])
-    if name in ("squeeze", "reshape", "expand_dims", "broadcast_in_dim"):
-        return _reshaped(source, shape, spec)
-    if name.startswith(("reduce_", "arg", "cum")):
-        reduced = equation.params.get("axes", (equation.params.get("axis"),))
-        if any(spec[i] for i in reduced if i is not None):
-            return None
-        if name.startswith("cum"):
-            return spec
-        return tuple(axes for i, axes in enumerate(spec) if i not in reduced)
-    if name in ("dot_general", "conv_general_dilated", "sort", "gather", "scatter", "rev"):
-        return None
-    return spec if shape == source else None
+def merge(outer: Spec, inner: Spec | None) -> Spec:
+    """The layout of an array that is divided by one and then by the other."""
+    return outer if inner is None else tuple(a + b for a, b in zip(outer, inner, strict=True))
 
 
-def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], spec: Spec) -> Spec | None:
-    """Dimensions of 1 come and go; anything else changes what a shard holds."""
-    kept = [(size, axes) for size, axes in zip(source, spec, strict=True) if size != 1 or axes]
-    result, left = [], list(kept)
-    for size in shape:
-        if left and size == left[0][0]:
-            result.append(left.pop(0)[1])
-        elif size == 1:
-            result.append(())
-        else:
-            return None
-    return None if left else tuple(result)
+def join(specs: Sequence[Spec | None]) -> Spec | None:
+    """The layout of what may be any of these arrays, or is made of them element by element.
 
-
-def _finer(one: Spec, other: Spec) -> Spec | None:
-    """The layout of an elementwise result: what is whole on a device can be cut there for free."""
-    if any(a and b and a != b for a, b in zip(one, other, strict=True)):
-        return None
-    return tuple(a or b for a, b in zip(one, other, strict=True))
-
-
-class Move(NamedTuple):
-    """A collective that brings an array into another layout.
-
-    Attributes:
-      collective, axes: as in `Transfer`.
-      spec: the layout whose shards travel.
-      pairs: of a ppermute, along the axes.
+    What is whole on a device can be cut there for free. Where two dimensions are divided
+    differently, or one axis would divide two, the first array's layout stays.
     """
-
-    collective: str
-    axes: tuple[str, ...]
-    spec: Spec
-    pairs: tuple[tuple[int, int], ...] | None = None
-
-
-def moves(produced: Spec, consumed: Spec, mesh: Mapping[str, int]) -> list[Move]:
-    """The collectives that bring an array from one layout to another.
-
-    An axis that divides another dimension than before takes an all-to-all, and one that divides
-    none any more an all-gather. One that divides a dimension for the first time takes nothing if it
-    is the dimension's innermost; where the order of a dimension's axes changes, shards change
-    places.
-    """
-    place = {axis: dimension for dimension, axes in enumerate(produced) for axis in axes}
-    wanted = {axis: dimension for dimension, axes in enumerate(consumed) for axis in axes}
-    turned = tuple(axis for axis in place if axis in wanted and wanted[axis] != place[axis])
-    gathered = tuple(axis for axis in place if axis not in wanted)
-    if turned or gathered:
-        steps = [Move("all_to_all", (axis,), produced) for axis in turned]
-        return [*steps, *([Move("all_gather", gathered, produced)] if gathered else [])]
-    found = []
-    for before, after in zip(produced, consumed, strict=True):
-        pairs = _reordered(before, after, mesh)
-        if pairs:
-            found.append(Move("ppermute", after, consumed, pairs))
+    found: Spec | None = None
+    for spec in specs:
+        if spec is None or found is None or len(spec) != len(found):
+            found = spec if found is None else found
+            continue
+        dimensions = list(found)
+        for number, axes in enumerate(spec):
+            used = axes_of(tuple(dimensions))
+            if not dimensions[number] and not set(axes) & set(used):
+                dimensions[number] = axes
+        found = tuple(dimensions)
     return found
 
 
-def _reordered(
-    before: tuple[str, ...], after: tuple[str, ...], mesh: Mapping[str, int]
-) -> tuple[tuple[int, int], ...]:
-    """(from, to) along the axes `after` of each shard of a dimension that must change places.
-
-    Shard i of the new layout lies where the old one, cut further by the axes that it did not have,
-    has its shard i.
-    """
-    order = (*before, *(axis for axis in after if axis not in before))
-    if order == after:
-        return ()
-    sizes = [mesh[axis] for axis in after]
-    devices = np.arange(math.prod(sizes)).reshape(sizes)
-    holder = devices.transpose([after.index(axis) for axis in order]).ravel()
-    return tuple((int(a), b) for b, a in enumerate(holder) if a != b)
-
-
-def resharded(equation: Any, operand: int, produced: Spec, consumed: Spec) -> str:
-    """The note for an array that one shard_map returned and another takes differently."""
-    aval = equation.invars[operand].aval
-    return (
-        f"resharding: operand {operand} of a shard_map, {size_of(aval)} elements of {aval.dtype}, "
-        f"arrives laid out as {_show(produced)} and is taken as {_show(consumed)}; counted as the "
-        "collectives that XLA inserts for it, which the HLO shows"
+def propagate(
+    equation: Any, specs: Sequence[Spec | None], mesh: Mapping[str, int]
+) -> tuple[list[Spec | None], str | None]:
+    """(layout of each result, a note where XLA may have to communicate, else None)."""
+    none: list[Spec | None] = [None] * len(equation.outvars)
+    over = axes_of(*specs)
+    if not over:
+        return none, None
+    name = equation.primitive.name
+    shapes = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    full = [
+        ((),) * len(shape) if spec is None or len(spec) != len(shape) else spec
+        for shape, spec in zip(shapes, specs, strict=True)
+    ]
+    found = none
+    rule = _RULES.get(name) or _family(name)
+    for number, result in enumerate(equation.outvars):
+        shape = getattr(result.aval, "shape", ())
+        spec = rule(equation, full, shapes, shape)
+        if spec is not None:
+            # A dimension that is not a multiple of its shards is not divided.
+            found[number] = tuple(
+                axes if size and size % math.prod(mesh.get(a, 1) for a in axes) == 0 else ()
+                for axes, size in zip(_once(spec), shape, strict=True)
+            )
+    kept = axes_of(*found)
+    crosses = name in _RUNNING and bool(full[0][equation.params["axis"]])
+    crosses |= rule is _resized and any(
+        axes and a != b
+        for axes, a, b in zip(full[0], shapes[0], equation.outvars[0].aval.shape, strict=True)
+    )
+    if name == "dot_general" or (all(axis in kept for axis in over) and not crosses):
+        return found, None  # a matmul's collectives are noted where it is counted
+    return found, (
+        f"{name} outside of shard_map on an array sharded over {', '.join(map(repr, over))}: XLA "
+        "may insert collectives here, and only the HLO shows them"
     )
 
 
-def _show(spec: Spec) -> str:
-    names = [axes[0] if len(axes) == 1 else axes or None for axes in spec]
-    return f"P({', '.join(repr(name) for name in names)})"
+Rule = Callable[[Any, list[Spec], list[tuple[int, ...]], tuple[int, ...]], "Spec | None"]
+
+
+def _once(spec: Spec) -> Spec:
+    """An axis divides one dimension of an array, the first that asks for it."""
+    seen: set[str] = set()
+    found = []
+    for axes in spec:
+        found.append(tuple(axis for axis in axes if axis not in seen))
+        seen.update(axes)
+    return tuple(found)
+
+
+def _elementwise(
+    equation: Any, specs: list[Spec], shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> Spec | None:
+    """Dimensions that have the size of the result's keep their axes; another rank says nothing."""
+    alike = [
+        tuple(axes if a == b else () for axes, a, b in zip(spec, operand, shape, strict=True))
+        for spec, operand in zip(specs, shapes, strict=True)
+        if len(operand) == len(shape)
+    ]
+    return join(alike)
+
+
+def _first(
+    equation: Any, specs: list[Spec], shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> Spec | None:
+    """As elementwise, of the first operand; the others say where."""
+    return _elementwise(equation, specs[:1], shapes[:1], shape)
+
+
+def _resized(
+    equation: Any, specs: list[Spec], shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> Spec | None:
+    """Of padding and slicing: neighbours exchange what their shards lack or have too much."""
+    return specs[0]
+
+
+def _along(parameter: str) -> Rule:
+    """Of operations along one dimension, which therefore cannot stay divided."""
+
+    def rule(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+        found = _elementwise(equation, specs, shapes, shape)
+        at = equation.params[parameter]
+        return found and tuple(() if i == at else axes for i, axes in enumerate(found))
+
+    return rule
+
+
+def _stacked(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    axis, found = equation.params["axis"], join(specs) or ()
+    return (*found[:axis], (), *found[axis:])
+
+
+def _unstacked(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    axis = equation.params["axis"]
+    return (*specs[0][:axis], *specs[0][axis + 1 :])
+
+
+def _transposed(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    return tuple(specs[0][i] for i in equation.params["permutation"])
+
+
+def _broadcast(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    found: list[Axes] = [()] * len(shape)
+    for axes, size, place in zip(
+        specs[0], shapes[0], equation.params["broadcast_dimensions"], strict=True
+    ):
+        if size == shape[place]:
+            found[place] = axes
+    return tuple(found)
+
+
+def _reduced(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    params = equation.params
+    gone = params.get("axes", params.get("dimensions", ()))
+    spec = tuple(axes for i, axes in enumerate(specs[0]) if i not in gone)
+    return spec if len(spec) == len(shape) else None
+
+
+def _reshaped(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    """Dimensions that are merged or taken apart: the outermost of them keeps its axes."""
+    source = [(size, axes) for size, axes in zip(shapes[0], specs[0], strict=True) if size != 1]
+    target = [number for number, size in enumerate(shape) if size != 1]
+    found: list[Axes] = [()] * len(shape)
+    while source and target:
+        size, axes = source.pop(0)
+        outermost = target.pop(0)
+        made = shape[outermost]
+        while size != made:  # of the fewest dimensions on either side that hold the same
+            if size < made and source:
+                size *= source.pop(0)[0]
+            elif made < size and target:
+                made *= shape[target.pop(0)]
+            else:
+                return None
+        found[outermost] = axes
+    return tuple(found)
+
+
+def _dot(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    """Batch dimensions, then the free ones of the left and of the right operand."""
+    contracted, batch = equation.params["dimension_numbers"]
+    together = [tuple(spec[i] for i in at) for spec, at in zip(specs, batch, strict=True)]
+    found = list(join(together) or ())
+    for spec, summed, same in zip(specs, contracted, batch, strict=True):
+        found += [axes for i, axes in enumerate(spec) if i not in (*summed, *same)]
+    return tuple(found)
+
+
+def _convolved(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    numbers = equation.params["dimension_numbers"]
+    found: list[Axes] = [()] * len(shape)
+    for place, out in zip(numbers.lhs_spec, numbers.out_spec, strict=True):
+        if place != numbers.lhs_spec[1]:
+            found[out] = specs[0][place]
+    found[numbers.out_spec[1]] = specs[1][numbers.rhs_spec[0]]
+    return tuple(found)
+
+
+def _gathered(equation: Any, specs: Any, shapes: Any, shape: Any) -> Spec | None:
+    """Rows of a table: the indices' dimensions, and those of the table that are taken whole."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    batching = tuple(numbers.operand_batching_dims)
+    left = [i for i in range(len(sizes)) if i not in (*numbers.collapsed_slice_dims, *batching)]
+    inner = [specs[0][i] if sizes[i] == shapes[0][i] else () for i in left]
+    outer = list(specs[1][:-1])
+    return tuple((inner if i in numbers.offset_dims else outer).pop(0) for i in range(len(shape)))
+
+
+# Shards that are changed along a divided dimension, which takes messages between neighbours.
+_RUNNING = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+
+_RULES: dict[str, Rule] = {
+    "transpose": _transposed,
+    "broadcast_in_dim": _broadcast,
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshaped),
+    "dot_general": _dot,
+    "conv_general_dilated": _convolved,
+    "gather": _gathered,
+    "concatenate": _along("dimension"),
+    "sort": _along("dimension"),
+    "split": _along("axis"),
+    "stack": _stacked,
+    "unstack": _unstacked,
+    "dynamic_slice": _first,
+    "dynamic_update_slice": _first,
+    **dict.fromkeys(("pad", "slice", *_RUNNING), _resized),
+    "reduce": _reduced,
+    "ragged_dot_general": lambda *_: None,
+}
+
+
+def _family(name: str) -> Rule:
+    if name.startswith(("reduce_", "arg")) and not name.startswith(
+        ("reduce_precision", "reduce_window")
+    ):
+        return _reduced
+    return _first if name.startswith("scatter") else _elementwise
+
+
+def summed(equation: Any, specs: Sequence[Spec | None]) -> list[Spec | None]:
+    """The layouts of a matmul's operands on what it contracts alone."""
+    contracted, _ = equation.params["dimension_numbers"]
+    return [
+        spec and tuple(axes if i in at else () for i, axes in enumerate(spec))
+        for spec, at in zip(specs, contracted, strict=True)
+    ]
+
+
+def pulled(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> list[Spec | None]:
+    """The layout of each operand that makes a result of this one without communication, where it
+    is plain.
+
+    Args:
+      specs: of the operands, as far as they are known: what a matmul contracts is divided alike.
+      result: of the first result.
+    """
+    shapes = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    name, params = equation.primitive.name, equation.params
+    shape = getattr(equation.outvars[0].aval, "shape", ()) if equation.outvars else ()
+    spec = result or ((),) * len(shape)
+    if name == "dot_general":
+        return _pulled_dot(params["dimension_numbers"], shapes, specs, spec)
+    if not axes_of(spec):
+        return [None] * len(shapes)
+    if name == "transpose":
+        return [tuple(spec[params["permutation"].index(i)] for i in range(len(spec)))]
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return [_reshaped(equation, [spec], [shape], shapes[0])]
+    if name == "broadcast_in_dim":
+        places = zip(shapes[0], params["broadcast_dimensions"], strict=True)
+        return [tuple(spec[at] if size == shape[at] else () for size, at in places)]
+    rule = _RULES.get(name) or _family(name)
+    if rule is _reduced:
+        gone = params.get("axes", params.get("dimensions", ()))
+        kept = iter(spec)
+        rank = len(shape) + len(gone)
+        whole = tuple(() if i in gone else next(kept) for i in range(rank))
+        return [whole if len(operand) == rank else None for operand in shapes]
+    return [spec if rule is _elementwise and operand == shape else None for operand in shapes]
+
+
+def _pulled_dot(
+    numbers: Any, shapes: list[tuple[int, ...]], specs: Sequence[Spec | None], spec: Spec
+) -> list[Spec | None]:
+    contracted, batch = numbers
+    place = len(batch[0])
+    asked: list[Spec | None] = []
+    for shape, summed, same, other in zip(shapes, contracted, batch, (1, 0), strict=True):
+        found: list[Axes] = [()] * len(shape)
+        beside = specs[other]
+        for mine, its in zip(summed, contracted[other], strict=True):
+            found[mine] = beside[its] if beside else ()
+        for axes, i in zip(spec, same, strict=False):
+            found[i] = axes
+        for i in range(len(shape)):
+            if i not in (*summed, *same):
+                found[i] = spec[place]
+                place += 1
+        asked.append(_once(tuple(found)))
+    return asked

@@ -3,14 +3,25 @@
 `operation` handles every primitive that has no handler of its own.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from jax.sharding import NamedSharding
 
-from snapjax.cost.count import _jax, collectives, fusion, known, layout, primitives, spike_marks
+from snapjax.cost.count import (
+    _jax,
+    collectives,
+    fusion,
+    known,
+    layout,
+    primitives,
+    resharding,
+    spike_marks,
+)
 from snapjax.cost.count.value import Value
 from snapjax.cost.count.walk import Handlers, Visit, Walker
 from snapjax.cost.counts import Unpriced
@@ -20,6 +31,12 @@ HANDLERS = Handlers()
 AUTO = (
     "auto-sharded: XLA divides this program over the mesh and inserts its collectives; the jaxpr "
     "has none of them, so the compiled HLO (snapjax.cost.hlo.counts) is the source for transfers"
+)
+
+
+EVEN = (
+    "some matmuls take a part of a site's spikes, which is taken to fire as often as the whole: "
+    "where that is not so, mark the part by `spikes` under a name of its own and give its rate"
 )
 
 
@@ -49,8 +66,15 @@ def host(walker: Walker, visit: Visit) -> list[Value]:
 def constraint(walker: Walker, visit: Visit) -> list[Value]:
     """A layout that XLA brings about, by collectives of its own."""
     results = operation(walker, visit)
+    params = visit.equation.params
+    sharding = params.get("sharding", params.get("dst_sharding"))
+    if isinstance(sharding, NamedSharding):
+        walker.add_mesh(sharding.mesh)
+        rank = len(visit.equation.invars[0].aval.shape)
+        spec = _jax.spec_axes(sharding.spec, rank, results[0].spec)
+        results = [results[0]._replace(spec=layout.split(spec, walker.manual)[1])]
     large = any(_jax.size_of(operand.aval) > 1 for operand in visit.equation.invars)
-    if large and not walker.manual:
+    if large and not walker.whole_mesh:
         walker.note(AUTO)
     return results
 
@@ -68,7 +92,32 @@ def axis_index(walker: Walker, visit: Visit) -> list[Value]:
     along = dict(zip(walker.mesh, coordinates, strict=True))
     index = np.ravel_multi_index([along[a] for a in axes], [walker.mesh[a] for a in axes])
     index = index.reshape(-1, *(1,) * (visit.weights.ndim - 1))
-    return [value._replace(known=np.broadcast_to(index, visit.weights.shape)) for value in results]
+    index = np.broadcast_to(index, visit.weights.shape)
+    return [value._replace(known=index, static=True) for value in results]
+
+
+@HANDLERS.register("program_id")
+def program_id(walker: Walker, visit: Visit) -> list[Value]:
+    """The place of a kernel's program in its grid is known, as its programs are told apart."""
+    (value,) = operation(walker, visit)
+    if not walker.programs:
+        return [value]
+    place, index = walker.programs[-1]
+    index = index[visit.equation.params["axis"]]
+    shape = visit.weights.shape
+    index = index.reshape(*(1,) * place, -1, *(1,) * (len(shape) - place - 1))
+    return [value._replace(known=np.broadcast_to(index, shape), static=True)]
+
+
+@HANDLERS.register("num_programs")
+def num_programs(walker: Walker, visit: Visit) -> list[Value]:
+    """The grid's size is known where its programs are."""
+    (value,) = operation(walker, visit)
+    if not walker.programs:
+        return [value]
+    _, index = walker.programs[-1]
+    number = index[visit.equation.params["axis"]].max() + 1
+    return [value._replace(known=np.broadcast_to(number, visit.weights.shape), static=True)]
 
 
 @HANDLERS.register(*collectives.COLLECTIVES, *(f"{name}_start" for name in collectives.COLLECTIVES))
@@ -86,11 +135,20 @@ def end(walker: Walker, visit: Visit) -> list[Value]:
 
 
 def reshard(
-    walker: Walker, visit: Visit, operand: Any, value: Value, steps: Sequence[layout.Move]
+    walker: Walker,
+    visit: Visit,
+    operand: Any,
+    value: Value,
+    steps: Sequence[resharding.Move],
+    auto: layout.Spec | None,
 ) -> None:
-    """Counts the collectives that bring an operand of an equation into another layout."""
+    """Counts the collectives that bring an operand of an equation into another layout.
+
+    Args:
+      auto: its layout on the axes that stay XLA's.
+    """
     for step in steps:
-        shards = layout.shards([step.spec], walker.mesh)
+        shards = layout.shards([step.spec, auto], walker.mesh)
         payload = -(-_jax.bytes_of(operand.aval) // shards)
         elements = _jax.size_of(operand.aval) // shards
         found = collectives.implied(step, walker.mesh, payload, elements)
@@ -104,19 +162,22 @@ def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None
     if found is None:
         walker.unpriced(visit)
         return
-    share = 1.0
     matmul = visit.name in primitives.MATMULS
-    if not walker.manual and walker.mesh:
-        specs = [value.spec for value in visit.operands]
-        share = 1 / layout.shards(specs, walker.mesh)
-        if matmul and layout.axes_of(*specs):
-            walker.note(AUTO)
-    sites: tuple[str, ...] = ()
+    specs = [*(value.spec for value in visit.operands), *visit.wanted]
+    if visit.constrained:
+        inner = layout.summed(visit.equation, specs[:2]) if visit.name == "dot_general" else []
+        specs = [*inner, *visit.wanted]
+    share = 1 / layout.shards(specs, walker.mesh)
+    if matmul and layout.axes_of(*specs):
+        walker.note(AUTO)
+    spikes: tuple[spike_marks.Mark, ...] = ()
     if matmul:
-        sites = spike_marks.operand_sites([value.mark for value in visit.operands[:2]])
+        spikes = spike_marks.operands(visit.equation, [value.mark for value in visit.operands])
+    if any(mark.part for mark in spikes):
+        walker.note(EVEN)
     assert isinstance(visit.moved, fusion.Stored)  # only calls have plans
     equation, times = visit.equation, visit.executions
-    walker.record.work(equation, visit.where, found, visit.moved, times, share, sites)
+    walker.record.work(equation, visit.where, found, visit.moved, times, share, spikes)
 
 
 def _folded(equation: Any) -> list[primitives.Work] | None:
@@ -140,7 +201,8 @@ def _send(walker: Walker, visit: Visit) -> None:
     """Records what a collective sends."""
     equation, times = visit.equation, visit.executions
     try:
-        found = collectives.read(equation, walker.mesh)
+        shards = [layout.shards([value.spec], walker.mesh) for value in visit.operands]
+        found = collectives.read(equation, walker.mesh, shards)
     except KeyError as error:
         size = sum(_jax.size_of(operand.aval) for operand in equation.invars)
         reason = f"the mesh has no axis {error}"
@@ -156,17 +218,23 @@ def _results(walker: Walker, visit: Visit) -> list[Value]:
     """What is known of an equation's results: marks, small integers, and the layout."""
     equation, operands = visit.equation, visit.operands
     second = lambda: known.constant(operands[1].known)
-    marks = spike_marks.propagate(equation, [v.mark for v in operands], second, visit.where)
+    static = [value.static or value.known is not None for value in operands]
+    found = [value.mark for value in operands]
+    marks = spike_marks.propagate(equation, found, static, second, visit.where)
     value: known.Known = None
     if len(equation.outvars) == 1:
         value = known.evaluate(equation, [value.known for value in operands], visit.weights.shape)
-    specs: list[layout.Spec | None] = [None] * len(marks)
+    specs, note = layout.propagate(equation, [value.spec for value in operands], walker.mesh)
+    if note:
+        walker.note(f"{visit.title}: {note}")
+    specs = [
+        asked if asked and (visit.constrained or not layout.axes_of(spec)) else spec
+        for spec, asked in itertools.zip_longest(specs, visit.wanted)
+    ]
     if not walker.manual:
-        specs, note = layout.propagate(equation, [value.spec for value in operands])
-        if note:
-            walker.note(f"{visit.title}: {note}")
         specs = [
-            spec or _jax.typed_spec(result.aval)
+            _jax.typed_spec(result.aval) or spec
             for spec, result in zip(specs, equation.outvars, strict=True)
         ]
-    return [Value(mark, value, spec) for mark, spec in zip(marks, specs, strict=True)]
+    fixed = all(static) and visit.name not in primitives.EFFECTS
+    return [Value(mark, value, spec, None, fixed) for mark, spec in zip(marks, specs, strict=True)]

@@ -39,6 +39,9 @@ FREE = names(
     """
 )
 
+# What they give does not follow from their operands alone.
+EFFECTS = names("new_ref empty_ref pure_callback io_callback")
+
 # The host does these: they cost the device nothing that can be known here, and are noted.
 HOST = frozenset(["debug_callback", "debug_print"])
 

@@ -5,10 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from snapjax.cost.count import _jax, primitives, spike_marks
+from snapjax.cost.count import _jax, primitives
+from snapjax.cost.count import marks as marked
 from snapjax.cost.count.collectives import Collective
 from snapjax.cost.count.fusion import Stored
+from snapjax.cost.count.marks import Mark
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer, Unpriced
+from snapjax.cost.rates import Rate
+
+# What tells operations apart, and what is summed of those that are alike; fields of `Op`.
+_KEY = ("path", "primitive", "kind", "dtype", "bits", "sites", "firing")
+_AMOUNTS = (
+    *("count", "bytes_read", "bytes_written", "stored_read", "stored_written"),
+    *("executions", "starts"),
+)
 
 
 class Record:
@@ -32,7 +42,7 @@ class Record:
         moved: Stored,
         executions: float,
         share: float = 1.0,
-        sites: tuple[str, ...] = (),
+        spikes: tuple[Mark, ...] = (),
     ) -> None:
         """An equation's work, this often.
 
@@ -41,6 +51,7 @@ class Record:
           moved: by it, once fused.
           executions: on a device.
           share: of the work and of the bytes that is a device's.
+          spikes: the marks of its spike operands.
         """
         if not self.active or not executions:
             return
@@ -48,12 +59,12 @@ class Record:
         read, written = primitives.traffic(equation) if found else (0, 0)
         bytes_ = (read, written, moved.read, moved.written)
         for kind, count in found or [primitives.Work("move", 0)]:
-            if sites:
-                kind = "ac" if len(sites) == 1 else "spike_spike"
+            if spikes:
+                kind = "ac" if len(spikes) == 1 else "spike_spike"
             # Whole numbers stay whole.
             times = executions if share == 1 else share * executions
             amounts = [times * amount for amount in (count, *bytes_)]
-            self._op(equation, path, kind, sites, amounts, executions, executions * moved.starts)
+            self._op(equation, path, kind, spikes, amounts, executions, executions * moved.starts)
             bytes_, moved = (0, 0, 0, 0), Stored()  # of several kinds, one moves the bytes
 
     def _op(
@@ -61,7 +72,7 @@ class Record:
         equation: Any,
         path: str,
         kind: str,
-        sites: tuple[str, ...],
+        spikes: tuple[Mark, ...],
         amounts: Sequence[float],
         executions: float,
         starts: float,
@@ -71,9 +82,9 @@ class Record:
         dtype = primitives.operand_dtype(equation)
         name = "none" if dtype is None else str(dtype)
         bits = 0 if dtype is None else _jax.bits_of(dtype)
-        self._add(
-            (path, equation.primitive.name, kind, name, bits, sites), (*amounts, executions, starts)
-        )
+        sites, firing = tuple(mark.site for mark in spikes), tuple(mark.mean for mark in spikes)
+        key = (path, equation.primitive.name, kind, name, bits, sites, firing)
+        self._add(key, (*amounts, executions, starts))
 
     def _add(self, key: tuple[Any, ...], amounts: Sequence[float]) -> None:
         sums = self._ops.setdefault(key, [0] * len(amounts))
@@ -86,7 +97,7 @@ class Record:
         path: str,
         found: Collective,
         executions: float,
-        marks: Sequence[spike_marks.Mark | None],
+        marks: Sequence[Mark | None],
     ) -> None:
         """A collective, this often."""
         if not self.active or not executions:
@@ -95,16 +106,14 @@ class Record:
             self._op(equation, path, kind, (), [count * executions, 0, 0, 0, 0], executions, 0)
         if not any(found.sent):
             return  # one device, or every pair stays where it is
-        mark = (
-            spike_marks.join(*marks[:1])
-            if found.name == "ragged_all_to_all"
-            else spike_marks.join(*marks)
-        )
+        mark = marked.join(*marks[:1]) if found.name == "ragged_all_to_all" else marked.join(*marks)
         sites: tuple[str, ...] = ()
+        firing: tuple[Rate, ...] = ()
         dtypes = {str(operand.aval.dtype) for operand in equation.invars}
         symbol = dtypes.pop() if len(dtypes) == 1 else "mixed"
         if mark is not None and mark.sites:
             sites, symbol = (mark.site,), "packed" if mark.packed else "spikes"
+            firing = (mark.mean,)
         transfer = Transfer(
             path=path,
             collective=found.name,
@@ -117,6 +126,7 @@ class Record:
             messages=found.messages,
             elements=found.elements,
             sites=sites,
+            firing=firing,
         )
         self._transfers[transfer] = self._transfers.get(transfer, 0) + executions
 
@@ -150,8 +160,8 @@ class Record:
             devices=math.prod(mesh.values()),
             mesh=dict(mesh),
             ops=tuple(
-                Op(path, primitive, kind, sums[0], dtype, bits, sites, *sums[1:])
-                for (path, primitive, kind, dtype, bits, sites), sums in self._ops.items()
+                Op(**dict(zip((*_KEY, *_AMOUNTS), (*key, *sums), strict=True)))
+                for key, sums in self._ops.items()
             ),
             transfers=tuple(
                 replace(transfer, executions=times) for transfer, times in self._transfers.items()

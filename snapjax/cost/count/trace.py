@@ -1,9 +1,9 @@
 """Counts from the jaxpr of the function that really runs: `trace`.
 
-Dead code is removed first. A scan's body counts times its length, a `while` times a stated number
-of trips, a `cond` by a stated rule, `remat` as often as it is executed, a custom derivative by its
-body, and a `shard_map` for one device. See `snapjax.cost.count.primitives` for what each operation
-costs.
+Dead code is removed first. A scan's body counts times its length, a `while` as often as its counter
+says or a stated number of trips, a `cond` by a stated rule, `remat` as often as it is executed, a
+custom derivative by its body, a `shard_map` for one device, and a kernel for every program of its
+grid. See `snapjax.cost.count.primitives` for what each operation costs.
 """
 
 import math
@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from snapjax.cost.count import _jax, control, operations
+from snapjax.cost.count import _jax, control, loops, operations
 from snapjax.cost.count.walk import Rule, Trips, Walker
 from snapjax.cost.counts import Counts
 
 COND_RULES = ("max", "mean", "exact")
 
-HANDLERS = {**operations.HANDLERS, **control.HANDLERS}
+HANDLERS = {**operations.HANDLERS, **loops.HANDLERS, **control.HANDLERS}
 
 
 def trace(
@@ -30,6 +30,7 @@ def trace(
     cond: Rule = "max",
     rates: Mapping[str, float] | None = None,
     parameters: Any = None,
+    **kwargs: Any,
 ) -> Counts:
     """The costs of one call of a function, from its jaxpr; nothing is compiled or computed.
 
@@ -48,6 +49,8 @@ def trace(
         where it does not; or {pattern of the cond's path: weight of each branch}, "max" elsewhere.
       rates: spike rate of each site; see `Counts.with_rates`.
       parameters: the model's parameters, a pytree whose elements are counted, or their number.
+      kwargs: the function's keyword arguments; what is no array, such as `train=False`, is handed
+        over as it is. One with a name from above is bound by `functools.partial`.
 
     Returns:
       counts of one device; see `snapjax.cost.counts`.
@@ -67,13 +70,12 @@ def trace(
         raise ValueError(
             f"cond={cond!r} must be one of {', '.join(COND_RULES)}, or {{path pattern: weights}}"
         )
-    jaxpr, shardings = _jax.make_jaxpr(function, args)
+    call = _jax.make_jaxpr(function, args, kwargs)
     walker = Walker(HANDLERS, operations.operation, while_trips, cond)
-    values = [
-        walker.argument(var, sharding)
-        for var, sharding in zip(jaxpr.invars, shardings, strict=True)
-    ]
-    walker.run(jaxpr, values, (), np.ones(1))
+    values = list(map(walker.argument, call.jaxpr.invars, call.arguments))
+    wanted = [value.spec for value in map(walker.argument, call.jaxpr.outvars, call.results)]
+    constants = call.constants
+    walker.run(call.jaxpr, values, (), np.ones(1), constants=constants, wanted=wanted)
     counts = walker.record.counts(walker.mesh, tuple(walker.notes), _elements(parameters))
     if strict and counts.unpriced:
         listed = "; ".join(

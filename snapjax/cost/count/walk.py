@@ -4,17 +4,21 @@ What an equation counts is the business of its handler. Handlers are registered 
 primitives in `operations.py` and `control.py`; `trace.py` hands them to the walker.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import NamedSharding
 
-from snapjax.cost.count import _jax, fusion, known, layout, spike_marks
+from snapjax.cost.count import _jax, demand, fusion, known, layout
+from snapjax.cost.count import marks as marked
 from snapjax.cost.count.record import Record
 from snapjax.cost.count.value import UNKNOWN, Path, Value
 from snapjax.cost.counts import Unpriced
+
+# A constant, of which nothing else is known.
+CONSTANT = Value(static=True)
 
 Trips = int | Mapping[str, int] | None
 Rule = str | Mapping[str, Sequence[float]]
@@ -28,6 +32,8 @@ class Visit(NamedTuple):
       operands: what is known of them.
       path: of its module.
       weights: its executions, as in `Walker.run`.
+      wanted: layouts in which its results are used, where nothing else says how they lie.
+      constrained: whether `wanted` holds whatever else says how they lie.
       moved: what one execution moves to and from memory; of a call whose body is a part of the
         program around it, the body's plan.
     """
@@ -37,6 +43,8 @@ class Visit(NamedTuple):
     path: Path
     weights: np.ndarray
     moved: fusion.Stored | fusion.Plan
+    wanted: Sequence[layout.Spec | None] = ()
+    constrained: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +97,10 @@ class Walker:
       while_trips, cond: as in `trace`.
       record: what it found.
       mesh: mesh axis -> size, of every mesh that it met.
-      manual: whether it is inside of a shard_map.
+      on_chip: whether it is inside of a kernel, whose operands were brought from memory before.
+      manual: mesh axes that a shard_map around divides by hand; all of them in a kernel.
+      programs: of each kernel around, where its programs are in the weights, and the index of each
+        program along each dimension of the grid.
       notes: what a reader must know, an ordered set.
     """
 
@@ -101,9 +112,16 @@ class Walker:
         self.while_trips, self.cond = while_trips, cond
         self.record = Record()
         self.mesh: dict[str, int] = {}
-        self.manual = False
+        self.manual: frozenset[str] = frozenset()
+        self.programs: list[tuple[int, np.ndarray]] = []
+        self.on_chip = False
         self.notes: dict[str, None] = {}
         self._plans: dict[Any, fusion.Plan] = {}  # a body is walked more than once
+
+    @property
+    def whole_mesh(self) -> bool:
+        """Whether nothing is left to XLA: every axis is divided by hand."""
+        return self.manual >= {axis for axis, size in self.mesh.items() if size > 1}
 
     def argument(self, var: Any, sharding: NamedSharding | None) -> Value:
         """An argument of the whole program; its sharding says how it lies on the mesh."""
@@ -145,6 +163,8 @@ class Walker:
         path: Path,
         weights: np.ndarray,
         plan: fusion.Plan | None = None,
+        constants: Sequence[Any] = (),
+        wanted: Sequence[layout.Spec | None] = (),
     ) -> list[Value]:
         """Counts a jaxpr and returns what is known of its results.
 
@@ -155,20 +175,34 @@ class Walker:
           weights: (devices, iterations of the loops around, ...) executions; outside of
             shard_map there is one device.
           plan: what each equation moves, where the jaxpr is a part of the program around it.
+          constants: arrays that it closes over, where they are at hand.
+          wanted: layouts in which its results are used.
         """
         plan = self._plan(jaxpr) if plan is None else plan
         values = self._laid_out(jaxpr, values)
         env = dict(zip(jaxpr.invars, values, strict=True))
+        asked: demand.Wanted = {}
+        given: demand.Wanted = {}
+        if self.mesh and not self.whole_mesh:
+            asked = demand.wanted(jaxpr, [value.spec for value in values], wanted, self.mesh)
+            given = demand.constrained(jaxpr)
+            asked.update(given)
+        for var, array in zip(jaxpr.constvars, constants, strict=False):
+            value = known.literal(array, weights.shape) if hasattr(array, "dtype") else None
+            env[var] = Value(marked.of_constant(array), value, static=True)
 
         def get(atom: Any) -> Value:
             if _jax.is_literal(atom):
-                mark = spike_marks.constant_mark(atom.val)
-                return Value(mark, known.literal_of(atom, weights.shape))
-            return env.get(atom, UNKNOWN)  # a constant of a closed jaxpr is unknown
+                mark = marked.of_constant(atom.val)
+                return Value(mark, known.literal_of(atom, weights.shape), static=True)
+            return env.get(atom, CONSTANT)  # of a closed jaxpr
 
         for equation, moved in zip(jaxpr.eqns, plan, strict=True):
             operands = [get(atom) for atom in equation.invars]
-            visit = Visit(equation, operands, (*path, *_jax.scopes(equation)), weights, moved)
+            where = (*path, *_jax.scopes(equation))
+            results = [asked.get(var) for var in equation.outvars]
+            fixed = any(var in given for var in equation.outvars)
+            visit = Visit(equation, operands, where, weights, moved, results, fixed)
             handler = self._handlers.get(visit.name, self._otherwise)
             env.update(zip(equation.outvars, handler(self, visit), strict=True))
         return [get(atom) for atom in jaxpr.outvars]
@@ -176,17 +210,18 @@ class Walker:
     def _plan(self, jaxpr: Any) -> fusion.Plan:
         if jaxpr not in self._plans:
             self._plans[jaxpr] = fusion.plan(jaxpr)
-        return self._plans[jaxpr]
+        return fusion.on_chip(self._plans[jaxpr]) if self.on_chip else self._plans[jaxpr]
 
     def _laid_out(self, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
         """Arguments outside of shard_map lie as the first shard_map takes them, if nothing else
-        is known."""
-        if self.manual:
+        is known. The meshes that are named are met here."""
+        if self.manual and self.whole_mesh:
             return list(values)
         taken: dict[Any, layout.Spec] = {}
         for equation in jaxpr.eqns:
-            if equation.primitive.name == "shard_map":
-                self.add_mesh(equation.params["mesh"])
+            for mesh in _jax.meshes(equation):
+                self.add_mesh(mesh)
+            if equation.primitive.name == "shard_map" and not self.manual:
                 for atom, spec in zip(equation.invars, equation.params["in_specs"], strict=True):
                     if not _jax.is_literal(atom):
                         taken.setdefault(atom, _jax.spec_axes(spec, len(atom.aval.shape)))
@@ -213,10 +248,22 @@ class Walker:
             yield
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Inside of a shard_map, where arrays are a device's own."""
-        outer, self.manual = self.manual, True
+    def inside(self, manual: Iterable[str]) -> Iterator[None]:
+        """Inside of a shard_map, where arrays are a device's own along these axes."""
+        outer, self.manual = self.manual, self.manual | set(manual)
         try:
             yield
         finally:
             self.manual = outer
+
+    @contextmanager
+    def kernel(self, place: int | None, index: np.ndarray | None) -> Iterator[None]:
+        """Inside of a kernel, whose references are on the chip."""
+        outer = self.programs, self.on_chip
+        self.programs = [] if place is None or index is None else [(place, index)]
+        self.on_chip = True
+        try:
+            with self.inside(self.mesh):
+                yield
+        finally:
+            self.programs, self.on_chip = outer

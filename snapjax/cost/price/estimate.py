@@ -208,6 +208,13 @@ def _notes(counts: Counts, profile: Profile, rows: tuple[Traffic, ...]) -> tuple
             f"The spike rates of {len(unknown)} of {len(counts.sites)} sites are not known and "
             f"taken as 1, the worst case: {', '.join(unknown[:4])}{', ...' * (len(unknown) > 4)}."
         )
+    low, high = counts.acs_bounds
+    if high - low > 1e-9 * high and not unknown:
+        notes.append(
+            "Which spikes coincide is not known, so the rates leave "
+            f"{low * counts.devices:,.0f} to {high * counts.devices:,.0f} accumulates open; the "
+            "most is priced."
+        )
     if counts.unpriced:
         names = sorted({entry.primitive for entry in counts.unpriced})
         notes.append(

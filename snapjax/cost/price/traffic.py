@@ -57,7 +57,8 @@ class Traffic:
 
     Attributes:
       path, collective: of the transfer.
-      rate: the spikes' share that is there.
+      rate: the spikes' share that is there, at most.
+      least: the share at least; less than `rate` where the sites' rates leave it open.
       known: whether that rate was given; otherwise it is 1, the worst case.
       cut: what a message stands for; None if that was not given: one activation a spike is assumed.
       messages: sent on all devices, over all executions.
@@ -68,6 +69,7 @@ class Traffic:
     path: str
     collective: str
     rate: float
+    least: float
     known: bool
     cut: Cut | None
     messages: float
@@ -181,16 +183,15 @@ def traffic(
     bits = room if cut is None or cut.bits is None else cut.bits
     activations = bits if cut is None else cut.activations
     steps = 1 if cut is None else cut.steps
-    site = SITE_SEPARATOR.join(transfer.sites)
-    rate = counts.rate(site) if site else 1.0
-    known = bool(site) and all(
+    least, rate = counts.bounds(transfer)
+    known = bool(transfer.sites) and all(
         part in counts.rates for name in transfer.sites for part in name.split(SITE_SEPARATOR)
     )
     each = {
         "compiled": float(transfer.payload_bytes),
         "planes": math.ceil(bits / 8),
         "events": rate * bits * address_bits(bits) / 8,
-        "entropy": bits * entropy(rate) / 8,
+        "entropy": bits * entropy(min(max(least, 0.5), rate)) / 8,
         "dense_packets": activations * profile["link_packet_bits"] / 8,
         "dense_8bit": float(activations),
     }
@@ -198,6 +199,7 @@ def traffic(
         path=transfer.path,
         collective=transfer.collective,
         rate=rate,
+        least=least,
         known=known,
         cut=cut,
         messages=messages,

@@ -92,7 +92,7 @@ def table(estimate: Estimate, depth: int = 3) -> str:
     ]
     totals = [
         ("multiply-accumulates", _count(estimate.macs)),
-        ("of these accumulates, for spikes", _count(estimate.acs)),
+        ("of these accumulates, for spikes", _accumulates(estimate)),
         ("energy", span(estimate.energy, joules)),
         *((f"  {part}", span(pj, joules)) for part, pj in estimate.energy_parts.items()),
         (
@@ -148,7 +148,7 @@ def table(estimate: Estimate, depth: int = 3) -> str:
         encodings = [
             (
                 row.path or "(top)",
-                f"{row.rate:.3f}" + ("" if row.known else " (assumed)"),
+                _range(row.least, row.rate) if row.known else f"{row.rate:.3f} (assumed)",
                 *(si(row.bytes[name], "B") for name in ENCODINGS),
                 f"{row.break_even.events:.3f}",
                 f"{row.break_even.entropy:.3f}",
@@ -177,6 +177,7 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
         "parameters": counts.parameters,
         "macs": estimate.macs,
         "acs": estimate.acs,
+        "acs_range": [counts.devices * end for end in counts.acs_bounds],
         "ops_per_device": {kind: counts.total(kind) for kind in KINDS},
         "rates": dict(counts.rates),
         "energy_pj": estimate.energy.value,
@@ -216,6 +217,7 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
             {
                 "path": row.path,
                 "rate": row.rate,
+                "rate_range": [row.least, row.rate],
                 "rate_known": row.known,
                 "bytes": dict(row.bytes),
                 "break_even": {
@@ -247,6 +249,17 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
         ],
         "notes": list(estimate.notes),
     }
+
+
+def _accumulates(estimate: Estimate) -> str:
+    """The accumulates that are priced, and how few they may be."""
+    least = estimate.counts.devices * estimate.counts.acs_bounds.low
+    open_ = estimate.acs - least > 1e-9 * estimate.acs
+    return _count(estimate.acs) + (f", at least {_count(least)}" if open_ else "")
+
+
+def _range(low: float, high: float) -> str:
+    return f"{high:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"
 
 
 def _count(number: float) -> str:
