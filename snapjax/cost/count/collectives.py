@@ -46,6 +46,7 @@ class Collective(NamedTuple):
     pairs: tuple[tuple[int, int], ...] | None
     elements: int
     work: list[Work]
+    groups: tuple[tuple[int, ...], ...] | None = None
 
 
 def collective_of(primitive: str) -> str | None:
@@ -58,6 +59,7 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
 
     Raises:
       KeyError: for an axis that the mesh does not have.
+      NotImplementedError: for groups of devices over several axes.
     """
     name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
     params = equation.params
@@ -67,7 +69,10 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
     sizes = [mesh[axis] for axis in axes]
     groups = params.get("axis_index_groups")
     if groups is not None and len(axes) == 1:
+        groups = tuple(tuple(map(int, group)) for group in groups)
         sizes = [len(groups[0])]
+    elif groups is not None:
+        raise NotImplementedError(f"groups of devices over several axes, {', '.join(axes)}")
     # Of a ragged all-to-all only the first operand travels; the rest says where to.
     operands = equation.invars[:1] if name == "ragged_all_to_all" else equation.invars
     payload = sum(bytes_of(operand.aval) for operand in operands)
@@ -79,7 +84,7 @@ def read(equation: Any, mesh: Mapping[str, int]) -> Collective:
     devices = math.prod(sizes)
     folded = elements * (devices - 1) / devices
     local = [Work(_REDUCING[name], folded)] if name in _REDUCING and devices > 1 else []
-    return Collective(name, axes, payload, sent, messages, pairs, elements, local)
+    return Collective(name, axes, payload, sent, messages, pairs, elements, local, groups)
 
 
 def implied(move: Move, mesh: Mapping[str, int], payload: int, elements: int) -> Collective:

@@ -70,7 +70,7 @@ class Record:
             return
         dtype = primitives.operand_dtype(equation)
         name = "none" if dtype is None else str(dtype)
-        bits = 0 if dtype is None else _jax.bits_of(dtype)
+        bits = 0 if dtype is None else _jax.number_bits(dtype)
         self._add(
             (path, equation.primitive.name, kind, name, bits, sites), (*amounts, executions, starts)
         )
@@ -117,6 +117,7 @@ class Record:
             messages=found.messages,
             elements=found.elements,
             sites=sites,
+            groups=found.groups,
         )
         self._transfers[transfer] = self._transfers.get(transfer, 0) + executions
 
