@@ -23,9 +23,9 @@ class Schedule:
         them; otherwise they are of the M in which a device works, but for those of `busy`.
       imbalance: work of the busiest stage over the mean, where the counts are of the mean; the
         slowest stage sets the pace.
-      busy: pattern of a path -> the share of the operations and of the messages counted there that
-        a microbatch needs; the first pattern that fits counts. Messages of other paths are all
-        needed.
+      busy: pattern of a path -> the share of the operations counted there that a microbatch needs;
+        the first pattern that fits counts. Of the messages there M of M + S - 1 are needed, for a
+        link carries M; those of other paths are all needed.
 
     Raises:
       ValueError: for a size below 1, or a share that is not in [0, 1].
@@ -66,7 +66,7 @@ class Schedule:
         """The share of an entry's executions that a microbatch needs."""
         for pattern, share in self.busy.items():
             if fnmatch.fnmatchcase(entry.path, pattern):
-                return share
+                return share if isinstance(entry, Op) else 1 - self.bubble
         return 1 - self.bubble if self.idle_counted and isinstance(entry, Op) else 1.0
 
     def pace(self, transfer: Transfer) -> float:
