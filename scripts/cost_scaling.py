@@ -4,8 +4,8 @@ python scripts/cost_scaling.py --json results/cost_scaling.json --plot results/c
 python scripts/cost_scaling.py --train --profile h100-nvlink
 
 One fixed rule (see zoo/cost/scaling.py): only the width and the number of devices change. Spike
-rates are those of the trained hybrids that ship with the zoo where a family has one, and assumed
-elsewhere; every row says which.
+rates are those of the trained hybrids that ship with the zoo where a family has one, and the worst
+case elsewhere; every row says which.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     console = Console() if sys.stdout.isatty() else Console(width=180)
     widths = sum(len(study.FAMILIES[family][2][: args.sizes]) for family in args.families)
-    total = widths * len(args.devices) * len(study.variants())
+    total = widths * len(args.devices) * len(study.VARIANTS)
     try:
         for flag, suffix in (("json", ".json"), ("plot", ".png")):
             if (path := getattr(args, flag)) is not None:

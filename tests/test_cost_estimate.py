@@ -3,12 +3,14 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from cost_inputs import LINE4, op, profile, send
 
 from snapjax import cost
 from snapjax.cost import Counts, Schedule, Transfer
 from snapjax.cost.price import energy, latency
+from snapjax.cost.price.links import route
 from snapjax.cost.price.profile import load_profile
 
 # Energy
@@ -17,9 +19,13 @@ from snapjax.cost.price.profile import load_profile
 @pytest.mark.parametrize(
     ("kind", "bits", "each"),
     [
-        ("mac", 32, 5), ("mac", 64, 5), ("mac", 16, 2), ("mac", 9, 2), ("mac", 8, 0.5),
-        ("mac", 4, 0.5), ("ac", 32, 1), ("ac", 16, 0.5), ("ac", 8, 0.1), ("spike_spike", 32, 0.25),
-        ("add", 32, 1), ("add", 16, 0.5), ("multiply", 32, 4), ("divide", 32, 16),
+        ("mac", 32, 5), ("mac", 64, 20), ("mac", 33, 20), ("ac", 64, 2), ("mac", 16, 2),
+        ("mac", 9, 2), ("mac", 8, 0.5), ("mac", 4, 0.5),
+        ("ac", 32, 1), ("ac", 16, 0.5), ("ac", 8, 0.1), ("spike_spike", 32, 0.25),
+        ("add", 32, 1), ("add", 16, 0.5), ("add", 64, 2), ("multiply", 32, 4), ("divide", 32, 16),
+        # Products of other widths go as the multiply-accumulates do: 20, 2 and 0.5 over 5.
+        ("multiply", 64, 16), ("multiply", 16, 1.6), ("divide", 8, 1.6),
+        ("transcendental", 64, 200),
         ("compare", 8, 0.125), ("transcendental", 32, 50), ("other", 1, 0.25 / 32),
         ("random", 32, 3), ("move", 32, 0),
     ],
@@ -166,7 +172,15 @@ def test_the_worst_link_and_not_the_mean():
     ],
 )
 def test_routes(pair, size, topology, links):
-    assert energy.route(pair, size, topology) == links
+    found, distance = route(np.array([pair]), np.zeros(1, int), size, topology)
+    assert distance.tolist() == [len(links)]
+    if topology == "switch":
+        assert found.sum() == 2  # the way into the switch, and the way out
+        assert (found[0, 0, pair[0]], found[1, 0, pair[1]]) == (1, 1)
+        return
+    ends = lambda way, i: (i, (i + 1) % size) if way == 0 else ((i + 1) % size, i)
+    busy = {ends(way, i) for way, _, i in np.argwhere(found).tolist()}
+    assert (busy, found.sum()) == (set(links), len(links))
 
 
 # Latency
@@ -293,3 +307,76 @@ def test_what_has_no_price_is_said():
     counts = replace(example(), unpriced=(cost.Unpriced("fft", "a", 100, 1),))
     notes = cost.estimate(counts, profile()).notes
     assert any("1 operations have no price" in note and "fft" in note for note in notes)
+
+
+# Idle ticks of a pipeline
+
+# 4 stages, 2 microbatches: 5 ticks. A device's mean of work in all ticks, of which a microbatch
+# needs 3 hops x 2 of 4 x 5; and of a link's 5 messages 2.
+TICKS = Schedule(4, 2, busy={"s[[]5]/ends*": 6 / 20, "s[[]5]/send": 2 / 5})
+
+
+def ticking():
+    ops = (op("mac", 90, path="s[5]/stage"), op("add", 50, path="s[5]/ends/encode"))
+    return Counts(4, {"stage": 4}, ops=ops, transfers=(send(400, LINE4, 5, path="s[5]/send"),))
+
+
+def test_idle_ticks_are_in_no_total_and_stand_by_themselves():
+    found = cost.estimate(ticking(), profile(), schedule=TICKS)
+    whole = cost.estimate(ticking(), profile())
+    assert found.energy_parts["compute"].value == 4 * (90 * 5 + 50 * 6 / 20)
+    assert found.energy_parts["links"].value == 2 * 3 * 400 * 16  # 2 microbatches over 3 hops
+    (link,) = found.links
+    assert (link.bytes, link.crossed, link.transfer.executions) == (2400, 2400, 2)
+    for part, amount in found.idle_parts.items():
+        for end in ("low", "value", "high"):
+            together = getattr(amount, end) + getattr(found.energy_parts[part], end)
+            assert together == pytest.approx(getattr(whole.energy_parts[part], end))
+    assert found.idle_energy.value == pytest.approx(4 * 50 * 14 / 20 + 3 * 3 * 400 * 16)
+    assert (whole.idle_energy.value, found.macs, whole.macs) == (0, 360, 360)
+    assert any("stands by itself, as idle ticks" in note for note in found.notes)
+    assert "idle ticks of the pipeline, in no total" in found.table()
+    assert found.to_dict()["idle_ticks_pj"]["links"]["value"] == 3 * 3 * 400 * 16
+
+
+def test_the_last_microbatch_waits_for_all_messages_but_the_last_ones():
+    found = cost.estimate(ticking(), profile(), schedule=TICKS)
+    # A message takes 3 + (400 + 100) / 500 = 4 s; 5 ticks have 4 gaps.
+    assert found.times.links == pytest.approx(4 * 4)
+    # (90 + 10) / 50 + 2 s of stages; 0.3 x (50 / 50 + 2) s of ends; 5 ticks for 2 microbatches.
+    assert found.times.total == pytest.approx((4 + 0.3 * 3) * 5 / 2 + 16)
+
+
+@pytest.mark.parametrize(("stages", "microbatches"), [(2, 1), (3, 1), (16, 1), (4, 28)])
+def test_one_microbatch_crosses_each_hop_once(stages, microbatches):
+    """By hand: a byte of each microbatch crosses each of S - 1 links, whatever the ticks."""
+    ticks = stages + microbatches - 1
+    chain = tuple((i, i + 1) for i in range(stages - 1))
+    moved = send(400, chain, ticks, path="t")
+    counts = Counts(stages, {"stage": stages}, transfers=(moved,))
+    schedule = Schedule(stages, microbatches, busy={"t": microbatches / ticks})
+    found = cost.estimate(counts, profile(), schedule=schedule)
+    assert found.links[0].bytes == pytest.approx(400 * microbatches * (stages - 1))
+    # On its way a microbatch takes S - 1 hops, and the others follow it a hop behind each.
+    assert found.times.links == pytest.approx(4 * (stages - 1 + microbatches - 1))
+
+
+def test_a_pipeline_whose_idle_ticks_were_counted_as_work():
+    found = cost.estimate(example(), profile(), schedule=Schedule(4, 4, idle_counted=True))
+    assert found.energy_parts["compute"].value == pytest.approx(4 * (90 * 5 + 50) * 4 / 7)
+    assert found.idle_parts["compute"].value == pytest.approx(4 * (90 * 5 + 50) * 3 / 7)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_shares_that_make_no_sense(share):
+    with pytest.raises(ValueError, match=r"busy\['a'\]=.* must be a share in \[0, 1\]"):
+        Schedule(2, 2, busy={"a": share})
+
+
+# Wide numbers
+
+
+def test_wide_numbers_take_a_lane_twice():
+    assert latency.op_time(op("mac", 40, bits=64), Counts(), profile()).compute == 50 / 12.5
+    assert latency.op_time(op("add", 40, bits=64), Counts(), profile()).compute == 1.6
+    assert latency.op_time(op("add", 40, bits=16), Counts(), profile()).compute == 0.8

@@ -201,7 +201,7 @@ def test_a_hop_of_a_boundary_moves_what_xla_moves(code):
 @pytest.mark.usefixtures("_implicit")
 @pytest.mark.parametrize(
     ("code", "budget", "memory", "arithmetic", "link"),
-    [("phase", 192, 128, 107, 1), ("int8", None, 176, 10, 5), ("float32", None, 200, 0, 19)],
+    [("phase", 192, 26, 107, 1), ("int8", None, 35, 10, 5), ("float32", None, 40, 0, 19)],
 )
 def test_energies_of_a_hop_are_those_of_the_readme(code, budget, memory, arithmetic, link):
     """pJ a feature: of a device, and of the link that 7 of 8 devices send over."""

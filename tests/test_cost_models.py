@@ -12,6 +12,7 @@ from snapjax.boundary import Boundary
 from snapjax.cost.hlo import counts as hlo
 from snapjax.parallel.sharding import make_mesh, place
 from zoo.cost import models
+from zoo.cost.priced import build
 from zoo.models.layers import PreNormBlock
 from zoo.models.registry import create_model
 
@@ -85,7 +86,7 @@ def test_bert_to_the_last_digit(name, sizes, parameters, macs):
 )
 @pytest.mark.parametrize("stages", [1, 4])
 def test_published_presets_as_they_are_priced(name, parameters, macs, stages):
-    model, _ = models.build(name, "ann", stages)
+    model = build(name, "ann", stages).model
     counts = models.trace_step(model, models.Setting(batch=2, microbatches=2))
     assert (counts.parameters, counts.global_macs) == (parameters, 2 * macs)
     assert not counts.unpriced
@@ -93,7 +94,7 @@ def test_published_presets_as_they_are_priced(name, parameters, macs, stages):
 
 def test_a_text_is_priced_with_all_of_its_inputs():
     """An input under a name that the model does not read would be dead code, and free."""
-    model, _ = models.build("bert_nano", "ann", 1, task="mlm")
+    model = build("bert_nano", "ann", 1, task="mlm").model
     batch = models.batch_shapes(model, models.Setting(batch=2, tokens=20))
     tokens, targets = (2, 20), (2, 3)  # 15 % of 20 are masked
     assert {name: leaf.shape for name, leaf in batch.items()} == {

@@ -64,16 +64,19 @@ def test_every_constant_has_all_its_fields(name):
     [
         ("snap-mesh", "mac_32", 3.7 + 0.9),
         ("snap-mesh", "mac_16", 1.1 + 0.4),
-        ("snap-mesh", "mac_8", 0.2 + 0.03),
+        ("snap-mesh", "mac_8", 0.2 + 0.1),  # of int8 products, in an int32 sum
         ("snap-mesh", "ac_32", 0.9),
         ("snap-mesh", "ac_16", 0.4),
-        ("snap-mesh", "ac_8", 0.03),
-        ("snap-mesh", "memory", 100 / 8),
+        ("snap-mesh", "ac_8", 0.1),
+        ("snap-mesh", "mac_64", 3.7 * (53 / 24) ** 2 + 2 * 0.9),
+        ("snap-mesh", "memory", 20 / 8),  # of the cores' own 32 KB, as is the bandwidth
+        ("snap-mesh", "memory_bandwidth", 64 * 32 * 1e9),
+        ("snap-mesh", "link_bit", 0.58),
         ("snap-mesh", "hop_x", 1.50 + 1.03 + 0.40 + 0.06 + 0.05 + 64 * 0.0488),
         ("loihi-like", "packet", 111),
         ("loihi-like", "hop_x", 3.0),
         ("loihi-like", "hop_y", 4.2),
-        ("loihi-like", "ac_32", 23.6 + 3.5),
+        ("loihi-like", "ac_32", 23.6),
         ("h100-nvlink", "rate_mac_16", 989e12 / 2),
         ("h100-nvlink", "rate_mac_8", 1979e12 / 2),
         ("h100-nvlink", "link_bandwidth", 450e9),
@@ -84,6 +87,7 @@ def test_every_constant_has_all_its_fields(name):
         ("tpu-v5e", "link_bandwidth", 45e9),
         ("tpu-v5p", "rate_mac_16", 459e12 / 2),
         ("tpu-v5p", "link_bandwidth", 90e9),
+        ("tpu-v5p", "rate_mac_8", 918e12 / 2),
         ("tpu-v6e", "rate_mac_8", 1836e12 / 2),
         ("tpu-v6e", "memory_bandwidth", 0.9 * 1638e9),
         ("ethernet-100m", "link_bandwidth", 100e6 / 8),
@@ -95,6 +99,48 @@ def test_every_constant_has_all_its_fields(name):
 )
 def test_constants_are_those_of_their_sources(name, key, value):
     assert load_profile(name)[key] == pytest.approx(value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "low", "high"),
+    [
+        # Where two commits of one source differ, the range has both.
+        ("h100-nvlink", "link_latency", 1e-6, 10e-6),
+        ("h100-nvlink", "link_efficiency", 0.6, 0.65),
+        ("ethernet-100g", "link_latency", 2e-6, 20e-6),
+        ("loihi-like", "packet", 76.8, 111),
+        ("loihi-like", "ac_32", 23.6, 23.6 + 3.5),
+        ("tpu-v5e", "link_latency", 0.5e-6, 1e-6),
+        ("tpu-v5e", "link_bandwidth", 45e9, 50e9),
+        ("tpu-v5p", "link_bandwidth", 90e9, 100e9),
+        # int8, and FP8, which the v5p multiplies no faster than bfloat16.
+        ("tpu-v5p", "rate_mac_8", 459e12 / 2, 918e12 / 2),
+        ("snap-mesh", "memory", 10 / 8, 100 / 8),  # SRAMs of 8 KB and of 1 MB
+    ],
+)
+def test_ranges_hold_what_sources_disagree_on(name, key, low, high):
+    entry = load_profile(name).constants[key]
+    assert entry.low <= low < high <= entry.high
+
+
+def test_a_figure_that_nobody_published_is_not_called_read():
+    mesh = load_profile("snap-mesh").constants
+    assert mesh["packet_bits"].status == "assumed"  # Noxim's flits have 32 bits by default
+    assert mesh["link_bit"].node == "28 nm"
+
+
+@pytest.mark.parametrize(
+    ("size", "topology"), [(2, "line"), (3, "line"), (4, "ring"), (7, "ring"), (64, "ring")]
+)
+def test_a_ring_needs_enough_devices(tmp_path, size, topology):
+    path = write(tmp_path, "", base='base = "snap-mesh"\ntopology = "ring"\nring_from = 4\n')
+    mine = load_profile(path)
+    assert mine.topology_of(size) == topology
+    assert mine.best().topology_of(size) == topology
+    path.write_text(mine.to_toml())
+    assert load_profile(path) == mine
+    line = load_profile(write(tmp_path, "", base='base = "snap-mesh"\n'))
+    assert line.topology_of(size) == "line"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,8 +240,11 @@ def test_a_bad_file_is_one_error_that_names_the_key(tmp_path, case):
         ("", r"topology = None must be one of line, ring, switch"),
         ('topology = "torus"\n', "topology = 'torus' must be one of"),
         ('topology = ["line"]\n', r"topology = \['line'\] must be one of"),
-        ('topology = "line"\n', r"\[mac_32\] is missing \(a multiply-accumulate.*name a profile"),
+        ('topology = "line"\n', r"\[mac_64\] is missing \(a multiply-accumulate.*name a profile"),
         ('base = "snap-mess"\n', "base = 'snap-mess' is no profile of the package.*snap-mesh"),
+        ('base = "snap-mesh"\nring_from = 2\n', "ring_from = 2 must be a whole number of 3 or"),
+        ('base = "snap-mesh"\nring_from = 4.5\n', "ring_from = 4.5 must be a whole number"),
+        ('base = "snap-mesh"\nring_from = true\n', "ring_from = True must be a whole number"),
         ('bass = "snap-mesh"\n', "unknown key 'bass' .did you mean 'base'"),
     ],
 )

@@ -12,8 +12,9 @@ import pytest
 from scripts import cost as script
 from snapjax import cost as price
 from snapjax.boundary import Boundary
-from zoo import create_model, load_pretrained
+from zoo import create_model
 from zoo.cost import models as cost
+from zoo.cost import priced
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
@@ -131,11 +132,12 @@ def test_settings_that_do_not_split(setting, message):
 
 
 def test_the_measured_rate_is_the_models_statistics():
-    loaded = load_pretrained(PRETRAINED)
-    rate, how = cost.measured_rate(loaded.model, loaded.params)
+    found = priced.build(PRETRAINED)
+    loaded = found.trained()
+    rate, how = priced.measured_rate(found, 16)
     assert "trained weights" in how
     # The same from the spikes themselves: the symbols of each cut, before anything is packed.
-    batch, _ = cost.real_batch(loaded.model, 64)
+    batch, _ = priced.real_batch(loaded.model, 64, 16)
     _, result = jax.jit(loaded.model.apply)(loaded.params, batch)
     code, shares = loaded.model.boundary.codec, []
     for index, x in enumerate(result.cut):
@@ -151,9 +153,10 @@ def test_the_measured_rate_is_the_models_statistics():
 
 
 def test_large_models_are_not_run(monkeypatch):
-    monkeypatch.setattr(cost, "LARGEST_MEASURED", 1000)
-    with pytest.raises(ValueError, match=r"136,010 parameters.*give a number"):
-        cost.measured_rate(create_model("vit_nano_patch2_8", "hnn", 4))
+    monkeypatch.setattr(priced, "LARGEST_MEASURED", 1000)
+    # 136,010 of the model, and 5 a feature of each of 3 boundaries.
+    with pytest.raises(ValueError, match=r"136,970 parameters.*give a number"):
+        priced.measured_rate(priced.build("vit_nano_patch2_8", "hnn", 4), 16)
 
 
 # scripts/cost.py
@@ -171,12 +174,16 @@ def test_the_json_object(capsys):
     record = json.loads(out)
     assert {"macs", "acs", "parameters", "links", "energy_pj", "latency_s"} <= set(record)
     assert record["macs"] == BATCH * VIT_MACS
-    assert record["parameters"] == 136_010
-    assert record["boundary_parameters"] == 3 * 7 * 64  # 5 trainable numbers and 2 plans a feature
+    # 5 trainable numbers a feature; the plans at both ends are none.
+    assert record["boundary_parameters"] == 3 * 5 * 64
+    assert record["parameters"] == 136_010 + 3 * 5 * 64
     assert record["rate"] == {"value": 0.25, "how": "assumed"}
     assert record["traffic"][0]["rate"] == 0.25
     assert (record["stages"], record["microbatches"], record["tokens"]) == (4, 8, 16)
-    assert record["links"][0]["bytes"] == 3 * 11 * 16 * 8  # hops x ticks x tokens x bytes
+    # Hops x microbatches x tokens x bytes; 3 more ticks send what nobody needs.
+    assert record["links"][0]["bytes"] == 3 * 8 * 16 * 8
+    idle = record["idle_ticks_pj"]["links"]["value"]
+    assert idle == pytest.approx(3 / 8 * record["links"][0]["energy_pj"])
 
 
 def test_steps_and_bits_and_train(capsys):
@@ -224,7 +231,7 @@ def test_a_bert_is_priced_as_published_unless_a_task_is_named(
 
 
 def test_the_heavier_end_of_an_encoder_is_its_pooler():
-    model, _ = cost.build("bert_nano", "hnn", 4)
+    model = priced.build("bert_nano", "hnn", 4).model
     assert cost.schedule_of(model, cost.Setting(), "snap-mesh").imbalance > 1
 
 
@@ -252,12 +259,12 @@ def test_the_table_and_the_page(capsys, tmp_path):
         (["bert_nano", "--bits", "nan"], "bits=nan a feature must be a positive number"),
         (["bert_nano", "--batch", "0"], "batch=0 must be at least 1"),
         (["bert_nano", "--microbatches", "0"], "microbatches=0 must be at least 1"),
-        ([PRETRAINED, "--steps", "2"], "trained as it is"),
+        ([PRETRAINED, "--steps", "2"], "as it was trained"),
         (["bert_nano", "--variant", "ann", "--bits", "2"], "variant='ann' has no spikes"),
         (["bert_nano", "--steps", "0"], "steps=0 must be"),
         (["bert_nano", "--task", "mln"], "unknown task 'mln'; did you mean 'mlm'"),
         (["vit_nano_patch2_8", "--task", "mlm"], "task='mlm' is of a BERT"),
-        ([PRETRAINED, "--task", "mlm"], "trained as it is"),
+        ([PRETRAINED, "--task", "mlm"], "as it was trained"),
         (["minilm_l6", "--stages", "2", "--train"], "predicts no label that a step could learn"),
     ],
 )

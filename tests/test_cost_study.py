@@ -10,6 +10,7 @@ from scripts import bench_latency, calibrate_profile, cost_scaling
 from snapjax import cost
 from zoo.bench import machine
 from zoo.cost import scaling
+from zoo.pretrained.locate import SHIPPED
 
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
 
@@ -30,19 +31,26 @@ def study():
 
 
 def test_rows_of_the_study(study):
-    assert len(study) == 2 * len(scaling.variants())
+    assert len(study) == 2 * len(scaling.VARIANTS)
     by = {(row["devices"], row["variant"]): row for row in study}
     # 196 tokens, 16 layers: macs are the model's, whatever the cut.
     layer = 196 * (4 * 192**2 + 2 * 192 * 768 + 2 * 196 * 192)
     macs = 32 * (16 * layer + 196 * 768 * 192 + 192 * 1000)
-    assert {row["macs"] for row in study} == {macs}
-    # Hops x ticks x microbatch of 2 x 196 tokens x bytes a token.
+    assert {row["macs"] for row in study if row["variant"] != "hnn_fitted"} == {macs}
+    # Hops x microbatches of 2 x 196 tokens x bytes a token.
     for devices in (2, 4):
-        sent = (devices - 1) * (16 + devices - 1) * 2 * 196
+        sent = (devices - 1) * 16 * 2 * 196
         assert by[devices, "ann"]["hop_bytes"] == sent * 4 * 192
         assert by[devices, "ann_packets"]["hop_bytes"] == sent * 8 * 192
         assert by[devices, "ann_int8"]["hop_bytes"] == sent * (192 + 2)
         assert by[devices, "hnn"]["hop_bytes"] == sent * 24
+        # Two matrices a cut, which every token passes once; and as many bytes.
+        fitted = by[devices, "hnn_fitted"]
+        assert fitted["macs"] == macs + (devices - 1) * 2 * 32 * 196 * 192**2
+        assert fitted["hop_bytes"] == sent * 24
+        assert fitted["parameters"] == by[devices, "ann"]["parameters"] + (devices - 1) * (
+            2 * 192**2 + 6 * 192
+        )
         assert by[devices, "hnn"]["margin"]["link_energy_pj"] == pytest.approx(32)
         assert by[devices, "ann"]["margin"] == dict.fromkeys(scaling.MARGINS, 1)
         assert by[devices, "ann"]["boundary_energy_pj"] < by[devices, "hnn"]["boundary_energy_pj"]
@@ -64,8 +72,11 @@ def test_growth_is_read_off_the_rows():
 
 
 def test_rates_of_the_study_are_measured_where_a_trained_model_ships():
-    assert scaling.family_rate("vit").how.startswith(f"{PRETRAINED}: measured on")
-    assert scaling.family_rate("nothing") == scaling.Rate(0.5, "assumed")
+    rates = json.loads((SHIPPED / PRETRAINED / "config.json").read_text())["metrics"]["spike_rate"]
+    found = scaling.family_rate("vit")
+    assert found.how.startswith(f"{PRETRAINED}: of its own validation")
+    assert found.value == pytest.approx(sum(rates) / 3)
+    assert scaling.family_rate("nothing") == (1.0, "not known, so the worst case")
 
 
 def test_the_studys_command(capsys, tmp_path):
@@ -73,7 +84,7 @@ def test_the_studys_command(capsys, tmp_path):
     argv = ["--families", "bert", "--sizes", "1", "--devices", "2", "--rate", "0.4"]
     assert cost_scaling.main([*argv, "--json", str(out), "--plot", str(png)]) == 0
     record = json.loads(out.read_text())
-    assert len(record["rows"]) == len(scaling.variants())
+    assert len(record["rows"]) == len(scaling.VARIANTS)
     assert {row["rate"] for row in record["rows"]} == {None, 0.4}
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "0.400 assumed" in capsys.readouterr().out

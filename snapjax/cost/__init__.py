@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from snapjax.cost.count.trace import trace
     from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
     from snapjax.cost.hlo.compare import Difference, compare
-    from snapjax.cost.price.latency import Schedule
     from snapjax.cost.price.profile import Profile, list_profiles, load_profile
+    from snapjax.cost.price.ticks import Schedule
     from snapjax.cost.price.traffic import Cut
     from snapjax.cost.report.html import html
     from snapjax.cost.report.methods import Estimate, estimate
@@ -32,7 +32,7 @@ else:
             "snapjax.cost.count.trace": ("trace",),
             "snapjax.cost.counts": ("Counts", "Op", "Transfer", "Unpriced"),
             "snapjax.cost.hlo.compare": ("Difference", "compare"),
-            "snapjax.cost.price.latency": ("Schedule",),
+            "snapjax.cost.price.ticks": ("Schedule",),
             "snapjax.cost.price.profile": ("Profile", "list_profiles", "load_profile"),
             "snapjax.cost.price.traffic": ("Cut",),
             "snapjax.cost.report.html": ("html",),

@@ -120,6 +120,8 @@ class Transfer:
       messages: messages that follow each other on each of `axes`, an execution.
       elements: elements of one device's operand, an execution.
       sites, firing: as in `Op`, of spikes.
+      groups: places along the only axis that a collective runs among, each group by itself; None
+        for the whole axis.
     """
 
     path: str
@@ -134,6 +136,7 @@ class Transfer:
     elements: int = 0
     sites: tuple[str, ...] = ()
     firing: tuple[Rate, ...] = ()
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def sent_bytes(self) -> float:
@@ -158,21 +161,34 @@ class Transfer:
 
     def all_bytes_on(self, axis: str, mesh: Mapping[str, int]) -> float:
         """Bytes that all devices of the mesh send over one axis, in all executions."""
+        if self.collective == "broadcast":
+            # Along a chain, whose last device sends to nobody, and of the axes before this one
+            # only where the broadcast has arrived.
+            inner = math.prod(mesh[name] for name in self.axes[self.axes.index(axis) + 1 :])
+            senders = (mesh[axis] - 1) * inner * self._rows(mesh)
+            return self.executions * self.payload_bytes * senders
         if self.pairs is None:
             return self.bytes_on(axis) * math.prod(mesh.values())
         return self._of_pairs(len(self.crossings(axis, mesh)), mesh)
 
     def all_bytes(self, mesh: Mapping[str, int]) -> float:
-        """Bytes that all devices of the mesh send, in all executions; what a ppermute moves along
-        two axes counts once."""
+        """Bytes that all devices of the mesh send, in all executions; what a ppermute or an
+        all_to_all moves along two axes counts once."""
+        if self.collective in ("all_to_all", "ragged_all_to_all"):
+            sizes = [len(self.groups[0])] if self.groups else [mesh[name] for name in self.axes]
+            moved = self.payload_bytes * (1 - 1 / math.prod(sizes))
+            return self.executions * moved * math.prod(mesh.values())
         if self.pairs is None:
             return sum(self.all_bytes_on(axis, mesh) for axis in dict.fromkeys(self.axes))
         return self._of_pairs(len(self.pairs), mesh)
 
     def _of_pairs(self, number: int, mesh: Mapping[str, int]) -> float:
         """Bytes of so many pairs of a permutation, whose sources alone send, in every row."""
-        rows = math.prod(mesh.values()) // math.prod(mesh[name] for name in self.axes)
-        return self.executions * self.payload_bytes * number * rows
+        return self.executions * self.payload_bytes * number * self._rows(mesh)
+
+    def _rows(self, mesh: Mapping[str, int]) -> int:
+        """Parts of the mesh that the collective runs in, each by itself."""
+        return math.prod(mesh.values()) // math.prod(mesh[name] for name in self.axes)
 
 
 @dataclass(frozen=True)

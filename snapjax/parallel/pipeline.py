@@ -260,7 +260,10 @@ class Pipeline:
         """
         params = here.params
         embed = lambda: self.embed(params["embed"], task.microbatch, task.keys.embed)
-        decode = lambda: self.boundary.receive(params["decoder"][0], arrived, dtype)
+        # The scopes are where a report has the costs of a boundary's two ends.
+        decode = jax.named_scope("receive")(
+            lambda: self.boundary.receive(params["decoder"][0], arrived, dtype)
+        )
         return self._either(here.first & task.busy, embed, decode)
 
     def _run_stages(
@@ -311,7 +314,8 @@ class Pipeline:
     def _send(self, params: Any, y: jax.Array, key: Key) -> tuple[jax.Array, BoundaryStats]:
         """From the last stage of a rank to the first stage of the next."""
         ends = {"encoder": params["encoder"][-1], "decoder": params["decoder"][0]}
-        return self.boundary.transmit(ends, y, "stage", key=key)
+        with jax.named_scope("transmit"):
+            return self.boundary.transmit(ends, y, "stage", key=key)
 
     def _rank(self, placed: Any, batch: Batch, key: Key) -> _Rank:
         # Cast and cut into stages once, outside the scan: the transpose then sums a gradient over

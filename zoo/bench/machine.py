@@ -170,10 +170,16 @@ def calibrated(name: str, base: str, found: dict[str, Spread], where: str) -> co
     }
     for key in ("rate_mac_8", "rate_ac"):  # XLA:CPU multiplies them as float32
         made[key] = replace(made["rate_mac_32"], source=f"as rate_mac_32, {source}")
+    wide = made["rate_mac_32"]
+    made["rate_mac_64"] = Constant(
+        wide.value / 2, wide.unit, wide.low / 2, wide.high / 2, "-",
+        f"half of rate_mac_32, {source}", "assumed",
+    )  # fmt: skip
     reached = "the rates are those that large operations reach"
     made["compute_efficiency"] = Constant(1.0, "share", 1.0, 1.0, "-", reached, "measured")
     description = f"{where}; energies and links of {base}"
-    return cost.Profile(name, description, profile.topology, {**profile.constants, **made})
+    constants = {**profile.constants, **made}
+    return replace(profile, name=name, description=description, constants=constants)
 
 
 class Prediction(NamedTuple):

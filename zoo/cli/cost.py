@@ -1,11 +1,13 @@
 """What a model costs on a hardware profile: operations, bytes on every link, energy, latency.
 
-snapjax cost vit_nano_patch2_8.hnn_digits --rate measured
+snapjax cost vit_nano_patch2_8.hnn_digits --profile ethernet-1g
+snapjax cost runs/mine --batch 32
+snapjax cost cut.safetensors --profile my-board.toml --html cost.html
 snapjax cost bert_micro --variant hnn --stages 4 --batch 16 --train --profile h100-nvlink
-snapjax cost vit_tiny_patch4_28 --profile my-board.toml --html cost.html
 
-Nothing is computed but measured spike rates, so a model of any size on any number of devices is
-priced in seconds.
+A trained model is priced with the boundary that it was trained or calibrated with. Nothing is
+computed but measured spike rates, so a model of any size on any number of devices is priced in
+seconds.
 """
 
 import argparse
@@ -35,10 +37,14 @@ def parser() -> argparse.ArgumentParser:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a name of list_models() or list_pretrained(); see --list",
+        help="a name, see --list; or the folder of a run or model, a .safetensors file, a Hub id",
     )
     add("--variant", help="dense (ann) or spiking (hnn) boundaries; default hnn")
-    add("--stages", type=int, help="devices that the model is cut over; default 4")
+    add(
+        "--stages",
+        type=int,
+        help="devices that the model is cut over; default the most up to 4 that divide its layers",
+    )
     add("--batch", type=int, default=1, help="samples a step")
     add("--microbatches", type=int, help="default: the most up to four a stage that batch allows")
     add("--tokens", type=int, help="of a text; default 128, or the model's longest")
@@ -49,7 +55,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--steps", type=int, help="spike steps T of the boundaries; default 4")
     add("--bits", type=float, help="a feature on the boundaries; default 1")
-    add("--rate", type=rate, metavar="measured|R", help="spike rate; default 0.5, assumed")
+    add(
+        "--rate",
+        type=rate,
+        metavar="measured|R",
+        help="spike rate, or measured by running the model here; default the one that a trained "
+        "model's validation recorded, and 1, the worst case, where there is none",
+    )
     add("--train", action="store_true", help="a whole training step; default the forward pass")
     add("--overlap", action="store_true", help="links work while the devices compute")
     add("--profile", default="snap-mesh", metavar="P", help="a name (see --list) or a TOML file")
@@ -76,47 +88,53 @@ def run(args: argparse.Namespace) -> Answer:
     from rich.console import Console
 
     from zoo.cost import models as cost
+    from zoo.cost import priced
     from zoo.utils.files import write_atomic
 
     changes = (args.variant, args.stages, args.steps, args.bits, args.task)
-    model, params = cost.build(args.model, *changes, train=args.train)
-    stages = model.config.stages
+    found = priced.build(args.model, *changes, train=args.train)
+    model, stages = found.model, found.model.config.stages
     microbatches = args.microbatches
     if microbatches is None:
         microbatches = cost.default_microbatches(args.batch, stages)
     setting = cost.Setting(args.batch, microbatches, tokens=args.tokens, train=args.train)
+    tokens = cost.tokens_of(model, args.tokens)
     spiking = model.boundary.spiking and stages > 1
-    value, how = (0.5 if args.rate is None else args.rate), "assumed"
-    if not spiking:
-        value, how = 1.0, "no spikes"
     # On a terminal alone: what a program reads stays as it is.
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status("pricing"):
-        if value == "measured":
-            value, how = cost.measured_rate(model, params, tokens=args.tokens)
-        found = cost.estimate(model, setting, args.profile, value, args.overlap)
+        if not spiking:
+            fires = priced.Rate(1.0, "no spikes")
+        elif args.rate == "measured":
+            fires = priced.measured_rate(found, tokens)
+        else:
+            fires = found.rate if args.rate is None else priced.Rate(args.rate, "assumed")
+        estimate = cost.estimate(model, setting, args.profile, fires.value, args.overlap)
     what = "training step" if args.train else "forward pass"
     title = f"{args.model}: one {what} of {args.batch} on {stages} stages"
     if args.html:
-        write_atomic(args.html, found.html(title))
-    parameters, boundaries = cost.parameter_counts(model)
+        write_atomic(args.html, estimate.html(title))
+    parameters = priced.parameters_of(model)
     record = {
         "model": args.model,
         "step": "train" if args.train else "forward",
         "task": model.config.task,
         "batch": args.batch,
         "microbatches": microbatches,
-        "tokens": cost.tokens_of(model, args.tokens),
+        "tokens": tokens,
         "stages": stages,
         "code": model.boundary.code,
-        "rate": {"value": value if spiking else None, "how": how},
-        **found.to_dict(),
-        "parameters": parameters,
-        "boundary_parameters": boundaries,
+        "boundary": model.boundary.to_dict(),
+        "rate": {"value": fires.value if spiking else None, "how": fires.how},
+        **estimate.to_dict(),
+        "parameters": parameters.total,
+        "boundary_parameters": parameters.boundaries,
     }
-    rate = f"{value:.3f}, " if spiking else ""
-    return Answer(
-        record, lambda: print(f"{title}; spike rate {rate}{how}\n\n{found.table(args.depth)}")
-    )
+    shown = f"{fires.value:.3f}, " if spiking else ""
+    lines = [
+        f"{title}; spike rate {shown}{fires.how}",
+        f"{model.config.name} for {model.config.task!r}: {parameters}",
+    ]
+    return Answer(record, lambda: print("\n".join([*lines, "", estimate.table(args.depth)])))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,12 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.pretrained.listing import contents
 
     found = [tensor for tensor in contents(args.model) if fnmatch(tensor.name, args.match)]
-    record = {"model": args.model, "tensors": [tensor._asdict() for tensor in found]}
+    record = {
+        "model": args.model,
+        "tensors": [tensor._asdict() for tensor in found],
+        "numbers": sum(tensor.size for tensor in found),
+        "parameters": sum(tensor.size for tensor in found if tensor.trainable),
+    }
     return Answer(record, lambda: _show(args.model, found))
 
 
@@ -46,6 +51,8 @@ def _show(model: str, found: Sequence[Any]) -> None:
         table.add_row(tensor.name, tensor.dtype, shape, f"{tensor.size:,}", tensor.file)
     table.add_section()
     table.add_row("total", "", "", f"{sum(tensor.size for tensor in found):,}", "")
+    trained = sum(tensor.size for tensor in found if tensor.trainable)
+    table.add_row("of these trainable parameters", "", "", f"{trained:,}", "")
     plain = {"markup": False, "emoji": False}  # a name may hold "[b]" or ":cat:"
     console = Console(**plain)
     if not console.is_terminal:  # names are cut off at 80 columns otherwise

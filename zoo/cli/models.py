@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
 def presets() -> list[dict[str, Any]]:
     """The runs of `snapjax train`, with what their docstrings say that they reach."""
     from zoo.config.presets import PRESETS
-    from zoo.cost.models import parameter_counts
+    from zoo.cost.priced import parameters_of
     from zoo.models.build import build_model
 
     rows = []
@@ -53,7 +53,7 @@ def presets() -> list[dict[str, Any]]:
                 "name": name,
                 "about": about,
                 "model": config.model.name,
-                "parameters": parameter_counts(model)[0],
+                "parameters": parameters_of(model).total,
                 "task": config.data.task,
                 "stages": config.model.stages,
                 **_boundary(model.boundary),
@@ -66,7 +66,7 @@ def presets() -> list[dict[str, Any]]:
 
 def models() -> list[dict[str, Any]]:
     """Every architecture with its size."""
-    from zoo.cost.models import parameter_counts
+    from zoo.cost.priced import parameters_of
     from zoo.models.registry import create_model, list_models
 
     rows = []
@@ -76,7 +76,7 @@ def models() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "parameters": parameter_counts(model)[0],
+                "parameters": parameters_of(model).total,
                 "layers": config.layers,
                 "width": config.width,
                 "task": config.task,
@@ -87,7 +87,7 @@ def models() -> list[dict[str, Any]]:
 
 def pretrained() -> list[dict[str, Any]]:
     """The trained weights: those that ship, and those of others that have a name."""
-    from zoo.cost.models import parameter_counts
+    from zoo.cost.priced import parameters_of
     from zoo.evaluation.compare import SCORES
     from zoo.models.registry import create_model
     from zoo.pretrained.hugging_face.known import KNOWN
@@ -104,7 +104,7 @@ def pretrained() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "parameters": sum(parameter_counts(model)),
+                "parameters": parameters_of(model).total,
                 "task": model.config.task,
                 "stages": model.config.stages,
                 **_boundary(model.boundary),
@@ -119,7 +119,7 @@ def pretrained() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "parameters": parameter_counts(model)[0],
+                "parameters": parameters_of(model).total,
                 "task": model.config.task,
                 "stages": 1,
                 "boundary": None,
@@ -192,6 +192,7 @@ def _show(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         for row in rows:
             table.add_row(*(_text(row, column) for column in columns))
         console.print(table)
+    console.print("parameters: trainable numbers, boundaries included, their plans not")
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

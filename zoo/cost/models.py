@@ -1,29 +1,24 @@
 """What a model of the zoo costs on a mesh: its step traced, its schedule, its spike rates.
 
 Everything is abstract (shapes, and a mesh without devices), so that a large model on many devices
-is priced on a laptop. Only measured spike rates run anything.
+is priced on a laptop.
 """
 
+import glob
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AbstractMesh, AxisType
 
 from snapjax import cost
 from snapjax.parallel.sharding import AXES, place
 from zoo.config.specs import TrainSpec
-from zoo.data import DataSpec, load
-from zoo.models.model import Batch, Model, Params, without_boundaries
-from zoo.models.registry import budget_of, create_model
-from zoo.pretrained.load import load_pretrained
-from zoo.pretrained.locate import list_pretrained
+from zoo.cost.priced import parameters_of
+from zoo.models.model import Batch, Model, Params
 from zoo.train.step import Trainer
 
-# Parameters of the largest model whose spike rates are measured by running it here.
-LARGEST_MEASURED = 30_000_000
 MASKED = 0.15  # share of the tokens that a masked language model predicts (Devlin et al. 2019)
 
 
@@ -58,60 +53,6 @@ class Setting:
                 f"Setting: batch={self.batch} must be a multiple of data={self.data} x "
                 f"microbatches={self.microbatches}"
             )
-
-
-def build(
-    name: str,
-    variant: str | None = None,
-    stages: int | None = None,
-    steps: int | None = None,
-    bits: float | None = None,
-    task: str | None = None,
-    train: bool = False,
-) -> tuple[Model, Params | None]:
-    """A model to price, and its parameters if it is a trained one.
-
-    Args:
-      name: of `list_models()`, or of `list_pretrained()`, to which the rest does not apply.
-      variant: None for "hnn".
-      stages: None for 4.
-      steps: spike steps of its boundaries, None for the variant's.
-      bits: a feature on its boundaries, None for the variant's.
-      task: of a BERT; None for the encoder with its pooler, which publications count, and for its
-        pretraining (the preset's task) where it is trained.
-      train: whether a training step is priced, not the forward pass.
-
-    Raises:
-      ValueError: for an unknown name, or an argument that does not apply.
-    """
-    asked = {"variant": variant, "stages": stages, "steps": steps, "bits": bits, "task": task}
-    given = [key for key, value in asked.items() if value is not None]
-    if name in list_pretrained():
-        loaded = load_pretrained(name)
-        if given:
-            raise ValueError(
-                f"{given[0]}={asked[given[0]]}: {name} is trained as it is; name the untrained "
-                f"{loaded.model.config.name} to change it"
-            )
-        return loaded.model, loaded.params
-    model = create_model(name, variant or "hnn", 4 if stages is None else stages)
-    if task is not None and not hasattr(model.config, "vocabulary"):
-        raise ValueError(f"task={task!r} is of a BERT; leave it out for {name}")
-    if task is None and not train and getattr(model.config, "task", None) == "mlm":
-        task = "encode"
-    if task is not None:
-        # The pooler's token is the first; a mean over the others would be work of ours.
-        pooled = {"pooling": "first", "pooler": True} if task == "encode" else {}
-        model = replace(model, config=replace(model.config, task=task, **pooled))
-    boundary = model.boundary
-    for key in ("steps", "bits"):
-        if key in given and not boundary.spiking:
-            raise ValueError(f"{key}={asked[key]}: variant={variant!r} has no spikes; leave it out")
-    if steps is not None:
-        boundary = replace(boundary, steps=steps)
-    if bits is not None:
-        boundary = replace(boundary, budget=budget_of(boundary.features, bits))
-    return model.with_boundary(boundary), None
 
 
 def default_microbatches(batch: int, stages: int) -> int:
@@ -167,17 +108,11 @@ def abstract_mesh(data: int, stages: int) -> AbstractMesh:
     return AbstractMesh((data, stages, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def parameter_counts(model: Model) -> tuple[int, int]:
-    """(numbers of the model, numbers of its boundaries, plans included)."""
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    shapes = model.param_shape
-    return count(without_boundaries(shapes)), count(shapes.get("boundaries", {}))
-
-
 def trace_step(model: Model, setting: Setting) -> cost.Counts:
     """The counts of one step on a mesh of data x stages devices, as a mean over the devices.
 
-    Ticks in which a stage idles are not counted as work, but what it sends in them is counted.
+    Ticks in which a stage idles are not counted as work of its layers, but what its boundaries
+    compute and send in them is counted: `schedule_of` says which part of that a microbatch needs.
 
     Raises:
       ValueError: for a training step of an encoder, which has no labels to learn.
@@ -189,7 +124,7 @@ def trace_step(model: Model, setting: Setting) -> cost.Counts:
         )
     mesh: Any = abstract_mesh(setting.data, model.config.stages)
     batch = batch_shapes(model, setting)
-    parameters, _ = parameter_counts(model)
+    parameters = parameters_of(model).total
     if setting.train:
         spec = TrainSpec(epochs=1, batch_size=setting.batch, microbatches=setting.microbatches)
         trainer = Trainer(model, spec, 1000, mesh)
@@ -204,7 +139,8 @@ def trace_step(model: Model, setting: Setting) -> cost.Counts:
 
 
 def schedule_of(model: Model, setting: Setting, profile: str | cost.Profile) -> cost.Schedule:
-    """The pipeline's schedule, with what the first or last stage has more to do than the mean."""
+    """The pipeline's schedule, with what the first or last stage has more to do than the mean, and
+    what of a boundary's work and messages a microbatch needs."""
     mesh: Any = abstract_mesh(setting.data, model.config.stages)
     pipeline = model.pipeline(mesh, setting.microbatches)
     count = setting.batch // setting.data // setting.microbatches
@@ -232,8 +168,28 @@ def schedule_of(model: Model, setting: Setting, profile: str | cost.Profile) -> 
     ranks[0] += embed
     ranks[-1] += last
     return cost.Schedule(
-        stages, setting.microbatches, imbalance=max(1.0, max(ranks) * stages / sum(ranks))
+        stages,
+        setting.microbatches,
+        imbalance=max(1.0, max(ranks) * stages / sum(ranks)),
+        busy=_busy(stages, setting.microbatches),
     )
+
+
+def _busy(stages: int, microbatches: int) -> dict[str, float]:
+    """Path -> the share that microbatches need of what every rank of `Pipeline` does in each tick.
+
+    Each of M microbatches is encoded, sent and decoded S - 1 times. The program encodes and sends
+    on S ranks in every tick, and decodes where a rank does not embed.
+    """
+    if stages == 1:
+        return {}
+    ticks, hops = microbatches + stages - 1, (stages - 1) * microbatches
+    tick = glob.escape(f"scan[{ticks}]")
+    return {
+        f"{tick}/transmit/*": hops / (stages * ticks),
+        f"{tick}/receive/*": hops / (stages * ticks - microbatches),
+        tick: microbatches / ticks,
+    }
 
 
 def cut_of(model: Model, setting: Setting) -> cost.Cut | None:
@@ -253,69 +209,27 @@ def with_rate(counts: cost.Counts, rate: float) -> cost.Counts:
 
 
 def estimate(
-    model: Model, setting: Setting, profile: str | cost.Profile, rate: float, overlap: bool = False
+    model: Model,
+    setting: Setting,
+    profile: str | cost.Profile,
+    rate: float | None = None,
+    overlap: bool = False,
 ) -> cost.Estimate:
-    """One step of a model on a profile, every site at one spike rate."""
+    """One step of a model on a profile.
+
+    Args:
+      model: as it is priced.
+      setting: how it runs.
+      profile: of the hardware.
+      rate: spike rate of every site; None for the worst case, 1, which is noted.
+      overlap: links work while the devices compute, all of the time.
+    """
     profile = cost.load_profile(profile)
+    counts = trace_step(model, setting)
     return cost.estimate(
-        with_rate(trace_step(model, setting), rate),
+        counts if rate is None else with_rate(counts, rate),
         profile,
         overlap=overlap,
         schedule=schedule_of(model, setting, profile),
         cut=cut_of(model, setting),
     )
-
-
-def real_batch(model: Model, count: int, tokens: int | None = None) -> tuple[Batch, str]:
-    """Inputs from the data that every installation has, and what they are.
-
-    Args:
-      model: a ViT gets scikit-learn's digits, in the size of its images; a BERT gets text of
-        CPython's help.
-      count: samples.
-      tokens: of a text.
-    """
-    config = model.config
-    if hasattr(config, "image_size"):
-        spec = DataSpec(task="classify", source="digits", image_size=config.image_size)
-        found = load(spec).validation.take(np.arange(count))
-        image = np.repeat(found["image"], config.channels, axis=-1)
-        return {**found, "image": image}, "digits"
-    spec = DataSpec(
-        task="mlm",
-        source="topics",
-        vocabulary=config.vocabulary,
-        sequence=tokens_of(model, tokens),
-    )
-    return load(spec).validation.take(np.arange(count)), "topics"
-
-
-def measured_rate(
-    model: Model, params: Params | None = None, count: int = 64, tokens: int | None = None
-) -> tuple[float, str]:
-    """The mean spike rate of the model's boundaries on real inputs, and how it was measured.
-
-    Args:
-      model: whose boundaries spike.
-      params: trained ones; None for random weights whose boundaries are calibrated first.
-      count: samples.
-      tokens: of a text.
-
-    Raises:
-      ValueError: for a model too large to be run for this.
-    """
-    parameters, _ = parameter_counts(model)
-    if parameters > LARGEST_MEASURED:
-        raise ValueError(
-            f"rate='measured': {model.config.name} has {parameters:,} parameters, more than the "
-            f"{LARGEST_MEASURED:,} that are run for this; give a number"
-        )
-    batch, source = real_batch(model, count, tokens)
-    how = f"measured on {count} samples of {source}, trained weights"
-    if params is None:
-        # A plan that fits these activations may keep more features than `kept_features` allows.
-        model = model.with_boundary(replace(model.boundary, kept_features=None))
-        params = model.calibrate(model.init(jax.random.key(0)), batch)
-        how = f"measured on {count} samples of {source}, random weights, calibrated boundaries"
-    _, result = jax.jit(model.apply)(params, batch)
-    return float(np.mean(result.stats.spike_rate)), how

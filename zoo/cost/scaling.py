@@ -8,29 +8,28 @@ microbatches, one stage a device. Only the width and the number of devices chang
 | ann | float32, packed into one buffer |
 | ann_packets | the same model, one packet of the link an activation |
 | ann_int8 | 8 bits an activation, packed |
-| hnn | spikes at 1 bit a feature |
-| snn | spiking everywhere, where the zoo has that variant |
+| hnn | spikes at 1 bit a feature, 4 steps |
+| hnn_fitted | the same bits in 8 steps, a square matrix at either end, as calibration makes them |
 """
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from snapjax import cost
 from snapjax.boundary import Boundary
-from zoo.cost.models import Setting, cut_of, measured_rate, schedule_of, trace_step, with_rate
+from zoo.cost.models import Setting, cut_of, schedule_of, trace_step, with_rate
+from zoo.cost.priced import WORST, Rate, shipped
 from zoo.models.model import Model
-from zoo.models.registry import VARIANTS, create_model
-from zoo.pretrained.load import load_pretrained
+from zoo.models.registry import create_model, spike_boundary
 from zoo.pretrained.locate import list_pretrained
 from zoo.train.curves import COLOURS
 from zoo.utils.files import write_atomic
 
 LAYERS, BATCH, MICROBATCHES = 16, 32, 16
-ASSUMED_RATE = 0.5  # what trained phase codes settle at in the zoo's shipped models
 # family -> (a preset to start from, what it is made into, widths)
 FAMILIES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "vit": (
@@ -45,37 +44,29 @@ DEVICES = (2, 4, 8, 16)
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A spike rate, and where it is from: "measured on ..." or "assumed"."""
-
-    value: float
-    how: str
-
-
-def variants() -> tuple[str, ...]:
-    """Of the study, in its order; "snn" only where the zoo has it."""
-    return ("ann", "ann_packets", "ann_int8", "hnn", *(["snn"] if "snn" in VARIANTS else []))
+VARIANTS = ("ann", "ann_packets", "ann_int8", "hnn", "hnn_fitted")
 
 
 def build(family: str, variant: str, width: int, devices: int) -> Model:
     """The model that the rule says."""
     preset, fields, _ = FAMILIES[family]
     sizes = {"layers": LAYERS, "width": width, "heads": width // 64, "mlp_width": 4 * width}
-    plain = "ann" if variant.startswith("ann") else variant
-    boundary = Boundary(width, code="int8") if variant == "ann_int8" else None
-    return create_model(preset, plain, devices, boundary, **sizes, **fields)
+    boundary = {
+        "ann_int8": Boundary(width, code="int8"),
+        "hnn": spike_boundary(width),
+        "hnn_fitted": replace(spike_boundary(width, steps=8), rank=width),
+    }.get(variant)
+    return create_model(preset, "ann", devices, boundary, **sizes, **fields)
 
 
 def family_rate(family: str) -> Rate:
-    """The rate of a trained hybrid of the family that ships with the zoo, measured on its data;
-    assumed where none ships."""
+    """The rate of a trained hybrid of the family that ships with the zoo, of its own validation;
+    the worst case where none ships."""
     for name in list_pretrained():
-        loaded = load_pretrained(name) if name.startswith(family) else None
-        if loaded is not None and loaded.model.boundary.spiking:
-            value, how = measured_rate(loaded.model, loaded.params)
-            return Rate(value, f"{name}: {how}")
-    return Rate(ASSUMED_RATE, "assumed")
+        found = shipped(name) if name.startswith(family) else None
+        if found is not None and found.model.boundary.spiking:
+            return Rate(found.rate.value, f"{name}: {found.rate.how}")
+    return WORST
 
 
 def one_packet_an_activation(counts: cost.Counts, bits: float) -> cost.Counts:
@@ -116,7 +107,7 @@ def run(
         for width in FAMILIES[family][2][:sizes]:
             for count in devices:
                 found = []
-                for variant in variants():
+                for variant in VARIANTS:
                     found.append(_row(family, variant, width, count, profile, train, known))
                     done()
                 rows += list(_with_margins(found))
@@ -158,6 +149,8 @@ def _row(
         "energy_pj": found.energy.value,
         "energy_range_pj": [found.energy.low, found.energy.high],
         "link_energy_pj": found.energy_parts["links"].value,
+        # In no total: what the program does in ticks in which a stage has no microbatch.
+        "idle_energy_pj": found.idle_energy.value,
         # What encoding, packing and decoding take as the program's own operations; a circuit made
         # for it would take a fraction.
         "boundary_energy_pj": sum(
@@ -216,18 +209,20 @@ def grows(rows: Sequence[Row], figure: str, along: str, variant: str = "hnn") ->
     }
 
 
+LABELS = {"hnn": "spikes", "hnn_fitted": "spikes with matrices", "ann_int8": "int8"}
+
+
 def markdown(studies: Mapping[str, Sequence[Row]]) -> str:
     """How many times less than the float32 boundary's the whole energy and latency are, at the
-    ends of both directions; a column for each study and for spikes and 8 bits.
+    ends of both directions; a column for each study and for spikes, fitted ones and 8 bits.
 
     Args:
       studies: what is written over a study's columns -> its rows; all studies have the same
         families, widths and devices.
     """
-    shown = [(name, variant) for name in studies for variant in ("hnn", "ann_int8")]
-    label = {"hnn": "spikes", "ann_int8": "int8"}
+    shown = [(name, variant) for name in studies for variant in LABELS]
     lines = [
-        "| model | devices | " + " | ".join(f"{name}, {label[v]}" for name, v in shown) + " |",
+        "| model | devices | " + " | ".join(f"{name}, {LABELS[v]}" for name, v in shown) + " |",
         "|---|---|" + "---|" * len(shown),
     ]
     found = {
@@ -257,7 +252,7 @@ def plot(path: str | Path, rows: Sequence[Row], title: str) -> None:
     figure = Figure(figsize=(4.4 * len(shown), 3.6 * len(families)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(families), len(shown), squeeze=False)
-    others = [name for name in variants() if name != "ann"]
+    others = [name for name in VARIANTS if name != "ann"]
     for line, family in zip(grid, families, strict=True):
         mine = [row for row in rows if row["family"] == family]
         widths = sorted({row["width"] for row in mine})

@@ -267,6 +267,7 @@ class Model:
             raise ValueError(f"pipeline: label_smoothing={label_smoothing} must be in [0, 1)")
         if objective is None:
             objective = lambda result, _, batch: self.loss(result, batch, label_smoothing)
+        objective = jax.named_scope("loss")(objective)  # the place of its costs in a report
         return Pipeline(
             embed=self._embed,
             stage=self.run_stage,

@@ -32,6 +32,13 @@ class Tensor(NamedTuple):
         """Number of values."""
         return prod(self.shape)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether its values count as parameters: floats, of the model and not of an optimiser."""
+        # A checkpoint's arrays have their part of it before the first "/".
+        ours = "/" not in self.name or self.name.startswith("params/")
+        return ours and self.dtype.lower().startswith(("f", "bf"))
+
 
 def contents(name: str | Path) -> list[Tensor]:
     """Every array, in the order of their names; no array is read.

@@ -266,6 +266,12 @@ def bits_of(dtype: Any) -> int:
     return jax.dtypes.itemsize_bits(dtype)
 
 
+def number_bits(dtype: Any) -> int:
+    """Bits of a number that arithmetic is done with: of a complex one its real part's."""
+    bits = bits_of(dtype)
+    return bits // 2 if jax.dtypes.issubdtype(dtype, np.complexfloating) else bits
+
+
 def bytes_of(aval: Any) -> int:
     """Bytes of an array, its elements packed at their bit width."""
     inner = getattr(aval, "inner_aval", aval)  # of a reference, what it holds

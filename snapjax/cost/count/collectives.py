@@ -46,6 +46,7 @@ class Collective(NamedTuple):
     pairs: tuple[tuple[int, int], ...] | None
     elements: int
     work: list[Work]
+    groups: tuple[tuple[int, ...], ...] | None = None
 
 
 def collective_of(primitive: str) -> str | None:
@@ -61,6 +62,7 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
 
     Raises:
       KeyError: for an axis that the mesh does not have.
+      NotImplementedError: for groups of devices over several axes.
     """
     name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
     params = equation.params
@@ -70,7 +72,10 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
     sizes = [mesh[axis] for axis in axes]
     groups = params.get("axis_index_groups")
     if groups is not None and len(axes) == 1:
+        groups = tuple(tuple(map(int, group)) for group in groups)
         sizes = [len(groups[0])]
+    elif groups is not None:
+        raise NotImplementedError(f"groups of devices over several axes, {', '.join(axes)}")
     # Of a ragged all-to-all only the first operand travels; the rest says where to.
     operands = equation.invars[:1] if name == "ragged_all_to_all" else equation.invars
     divided = list(zip(operands, shards, strict=False))
@@ -83,7 +88,7 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
     devices = math.prod(sizes)
     folded = elements * (devices - 1) / devices
     local = [Work(_REDUCING[name], folded)] if name in _REDUCING and devices > 1 else []
-    return Collective(name, axes, payload, sent, messages, pairs, elements, local)
+    return Collective(name, axes, payload, sent, messages, pairs, elements, local, groups)
 
 
 def implied(move: Move, mesh: Mapping[str, int], payload: int, elements: int) -> Collective:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from snapjax.cost.count import complex_numbers
 from snapjax.cost.count._jax import bits_of, bytes_of, size_of
 from snapjax.cost.count.contractions import conv_macs, dot_macs, ragged_dot_macs
 
@@ -277,10 +278,19 @@ def work(equation: Any) -> list[Work] | None:
     if name in FREE or name in HOST:
         return []
     if name in _FORMULAS:
-        return _FORMULAS[name](equation)
-    if name in _PER_RESULT:
-        return [Work(_PER_RESULT[name], sum(size_of(v.aval) for v in equation.outvars))]
-    return None
+        found = _FORMULAS[name](equation)
+    elif name in _PER_RESULT:
+        found = [Work(_PER_RESULT[name], sum(size_of(v.aval) for v in equation.outvars))]
+    else:
+        return None
+    if any(map(complex_numbers.is_complex, (*equation.invars, *equation.outvars))):
+        mixed = not all(map(complex_numbers.is_complex, equation.invars[:2]))
+        found = [
+            Work(kind, times * amount)
+            for whole, amount in found
+            for kind, times in complex_numbers.parts(name, whole, mixed).items()
+        ]
+    return found
 
 
 def traffic(equation: Any) -> tuple[int, int]:

@@ -81,7 +81,7 @@ class Record:
             return
         dtype = primitives.operand_dtype(equation)
         name = "none" if dtype is None else str(dtype)
-        bits = 0 if dtype is None else _jax.bits_of(dtype)
+        bits = 0 if dtype is None else _jax.number_bits(dtype)
         sites, firing = tuple(mark.site for mark in spikes), tuple(mark.mean for mark in spikes)
         key = (path, equation.primitive.name, kind, name, bits, sites, firing)
         self._add(key, (*amounts, executions, starts))
@@ -127,6 +127,7 @@ class Record:
             elements=found.elements,
             sites=sites,
             firing=firing,
+            groups=found.groups,
         )
         self._transfers[transfer] = self._transfers.get(transfer, 0) + executions
 

@@ -7,12 +7,12 @@ the collectives that XLA adds to an auto-sharded program, and hides what it can:
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from snapjax.cost.count import collectives
+from snapjax.cost.count import collectives, complex_numbers
 from snapjax.cost.count.contractions import taps
 from snapjax.cost.counts import Counts, Op, Transfer, Unpriced
 from snapjax.cost.hlo import text as hlo_text
@@ -172,19 +172,25 @@ class _Reader:
         if not count:
             return
         source = read[0] if read else instruction.arrays[0]
-        found.ops.append(
-            Op(
-                path=instruction.op_name,
-                primitive=instruction.opcode,
-                kind=kind,
-                count=count * times,
-                dtype=source.dtype,
-                bits=source.bits,
-                bytes_read=times * sum(array.bytes for array in read),
-                bytes_written=times * sum(array.bytes for array in instruction.arrays),
-                executions=times,
+        whole, bits = {kind: 1}, source.bits
+        if source.dtype in ("c64", "c128"):  # its real arithmetic, as in the jaxpr's counts
+            whole, bits = complex_numbers.parts(instruction.opcode, kind), source.bits // 2
+        moved = (sum(a.bytes for a in read), sum(a.bytes for a in instruction.arrays))
+        for part, amount in whole.items():
+            found.ops.append(
+                Op(
+                    path=instruction.op_name,
+                    primitive=instruction.opcode,
+                    kind=part,
+                    count=amount * count * times,
+                    dtype=source.dtype,
+                    bits=bits,
+                    bytes_read=times * moved[0],
+                    bytes_written=times * moved[1],
+                    executions=times,
+                )
             )
-        )
+            moved = (0, 0)  # of several kinds, one moves the bytes
 
     def moved(
         self, instruction: Instruction, computation: Computation, times: float, found: _Found
@@ -217,6 +223,7 @@ class _Reader:
         if name == "ragged_all_to_all":
             arrays = arrays[:1]
         payload = sum(array.bytes for array in arrays)
+        parts: tuple[tuple[int, ...], ...] | None = None
         if name == "ppermute":
             pairs = hlo_text.source_target_pairs(instruction.attributes)
             axes = self.axes(pairs)
@@ -227,7 +234,11 @@ class _Reader:
         else:
             groups = hlo_text.replica_groups(instruction.attributes, self.devices)
             axes, along = self.axes(groups), None
-            sent, messages = collectives.sends(name, payload, [self.mesh[a] for a in axes])
+            sizes = [self.mesh[axis] for axis in axes]
+            if len(axes) == 1 and len(groups[0]) < sizes[0]:
+                parts = tuple(dict.fromkeys(self.places(group, axes) for group in groups))
+                sizes = [len(groups[0])]
+            sent, messages = collectives.sends(name, payload, sizes)
         if not any(sent):
             return None
         dtypes = {array.dtype for array in arrays}
@@ -242,6 +253,7 @@ class _Reader:
             symbol=dtypes.pop() if len(dtypes) == 1 else "mixed",
             messages=messages,
             elements=sum(array.size for array in arrays),
+            groups=parts,
         )
 
     def axes(self, members: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
@@ -270,17 +282,16 @@ class _Reader:
         self, pairs: tuple[tuple[int, int], ...], axes: tuple[str, ...]
     ) -> tuple[tuple[int, int], ...]:
         """Pairs of devices as pairs of places along the axes, each once."""
-        names, sizes = list(self.mesh), tuple(self.mesh.values())
+        ends = [self.places(pair, axes) for pair in pairs if pair[0] != pair[1]]
+        return tuple(dict.fromkeys((source, target) for source, target in ends))
 
-        def place(device: int) -> int:
-            coordinates = np.unravel_index(device, sizes)
-            index = 0
-            for axis in axes:
-                index = index * self.mesh[axis] + int(coordinates[names.index(axis)])
-            return index
-
-        placed = [(place(source), place(target)) for source, target in pairs if source != target]
-        return tuple(dict.fromkeys(placed))
+    def places(self, devices: Sequence[int], axes: tuple[str, ...]) -> tuple[int, ...]:
+        """The devices' places along the axes, counted along all of them, the last one innermost."""
+        coordinates = np.unravel_index(np.array(devices), tuple(self.mesh.values()))
+        along = dict(zip(self.mesh, coordinates, strict=True))
+        sizes = [self.mesh[axis] for axis in axes]
+        flat = np.ravel_multi_index([along[axis] for axis in axes], sizes)
+        return tuple(int(place) for place in flat)
 
 
 def _work(instruction: Instruction, read: list[Array]) -> tuple[str, float]:

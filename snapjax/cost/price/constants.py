@@ -38,18 +38,22 @@ class Constant:
 
 
 # name -> (unit, what it is). Every profile has every one of them. One number serves a whole class
-# of operand widths: 32 is for 17 bits and more, 16 for 9 to 16 bits, 8 for 8 bits and fewer.
+# of operand widths: 64 is for 33 bits and more, 32 for 17 to 32 bits, 16 for 9 to 16 bits, 8 for 8
+# bits and fewer. Complex numbers are counted as the real arithmetic that they take.
 _KEYS = {
     # Energy of arithmetic
+    "mac_64": ("pJ", "a multiply-accumulate of floats of 64 bits"),
     "mac_32": ("pJ", "a multiply-accumulate of floats of 32 bits"),
     "mac_16": ("pJ", "a multiply-accumulate of floats of 16 bits"),
     "mac_8": ("pJ", "a multiply-accumulate of integers of 8 bits"),
+    "ac_64": ("pJ", "the accumulate that a spike causes, 64 bits"),
     "ac_32": ("pJ", "the accumulate that a spike causes, 32 bits"),
     "ac_16": ("pJ", "the accumulate that a spike causes, 16 bits"),
     "ac_8": ("pJ", "the accumulate that a spike causes, 8 bits"),
     "spike_spike": ("pJ", "an AND of two spikes and the count of it"),
     "skipping": ("share", "of the work of spikes that are absent that the hardware leaves out"),
-    # Elementwise operations: of 32 bits; narrower ones are scaled by their width
+    # Elementwise operations: of 32 bits. Of other widths a multiplication, division or
+    # transcendental is scaled as `mac_*` is, and all others by their width.
     "add": ("pJ", "an addition or subtraction"),
     "multiply": ("pJ", "a multiplication"),
     "divide": ("pJ", "a division"),
@@ -75,6 +79,7 @@ _KEYS = {
     "link_latency": ("s", "of one message of no bytes, software included"),
     "link_half": ("byte", "size of a message that reaches half of the efficiency"),
     # Speed of a device
+    "rate_mac_64": ("op/s", "most multiply-accumulates a second, 64 bits"),
     "rate_mac_32": ("op/s", "most multiply-accumulates a second, 32 bits"),
     "rate_mac_16": ("op/s", "most multiply-accumulates a second, 16 bits"),
     "rate_mac_8": ("op/s", "most multiply-accumulates a second, 8 bits"),

@@ -10,12 +10,15 @@ Each function prices one `Op` or `Transfer` on one profile; what they mean is in
 | links | bytes x 8 x link_bit for each link that they cross |
 """  # noqa: E501 (a table)
 
-import itertools
 from collections.abc import Mapping
 
 from snapjax.cost.counts import ELEMENTWISE_KINDS, MATMUL_KINDS, Counts, Op, Transfer
+from snapjax.cost.price import links
 from snapjax.cost.price.profile import Profile
 
+# Made of multiplications, whose energy does not go with the width: of other widths than 32 bits
+# they are scaled as the profile's multiply-accumulates are.
+_PRODUCTS = ("multiply", "divide", "transcendental")
 PARTS = ("compute", "memory", "on-die", "links")
 
 # What papers on spiking networks count: pJ of a float32 multiply-accumulate and of an accumulate
@@ -50,8 +53,14 @@ def message(profile: Profile, dx: float, dy: float) -> float:
 
 
 def width_class(bits: int) -> int:
-    """32, 16 or 8: which constants an operand of so many bits is priced with."""
-    return 32 if bits > 16 else 16 if bits > 8 else 8
+    """64, 32, 16 or 8: which constants an operand of so many bits is priced with."""
+    return next((width for width in (8, 16, 32) if bits <= width), 64)
+
+
+def _product_scale(bits: int, profile: Profile) -> float:
+    """What a product of this width takes, over one of 32 bits."""
+    narrow, wide = profile[f"mac_{width_class(bits)}"], profile["mac_32"]
+    return narrow / wide if wide else bits / 32
 
 
 def done_share(op: Op, counts: Counts, profile: Profile) -> float:
@@ -65,6 +74,8 @@ def compute_pj(op: Op, counts: Counts, profile: Profile) -> float:
     """pJ of an operation's arithmetic on one device."""
     if op.kind in ("mac", "ac"):
         each = profile[f"{op.kind}_{width_class(op.bits)}"]
+    elif op.kind in _PRODUCTS:
+        each = profile[op.kind] * _product_scale(op.bits, profile)
     elif op.kind in ELEMENTWISE_KINDS:
         each = profile[op.kind] * op.bits / 32
     elif op.kind in ("spike_spike", "random"):
@@ -106,36 +117,5 @@ def on_die_pj(op: Op, counts: Counts, profile: Profile) -> float:
 
 def link_pj(transfer: Transfer, mesh: Mapping[str, int], profile: Profile) -> float:
     """pJ of a transfer's bytes on all links of the mesh."""
-    crossed = 0.0
-    for axis in dict.fromkeys(transfer.axes):
-        hops = mean_hops(transfer, axis, mesh, profile.topology)
-        crossed += transfer.all_bytes_on(axis, mesh) * hops
+    crossed = transfer.executions * links.load(transfer, mesh, profile).crossed
     return 8 * crossed * profile["link_bit"]
-
-
-def mean_hops(transfer: Transfer, axis: str, mesh: Mapping[str, int], topology: str) -> float:
-    """Links of an axis that a byte of a transfer crosses, the mean over its messages.
-
-    Rings need their wrap-around; on a line it goes back over all n - 1 links. A switch counts as
-    one link, both ends included.
-    """
-    size = mesh.get(axis, 1)
-    if topology == "switch" or size < 2:
-        return 1.0
-    if transfer.pairs is not None:
-        routes = [route(pair, size, topology) for pair in transfer.crossings(axis, mesh)]
-        return sum(map(len, routes)) / len(routes) if routes else 0.0
-    return 2 * (size - 1) / size if topology == "line" else 1.0
-
-
-def route(pair: tuple[int, int], size: int, topology: str) -> list[tuple[int, int]]:
-    """The links, as (from, to), between two devices of an axis: the shorter way on a ring."""
-    source, destination = pair
-    if topology == "switch":
-        return [pair]
-    step = 1 if destination > source else -1
-    distance = abs(destination - source)
-    if topology == "ring" and size - distance < distance:
-        step, distance = -step, size - distance
-    places = [(source + step * i) % size for i in range(distance + 1)]
-    return list(itertools.pairwise(places))

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer
 from snapjax.cost.price import energy, latency
+from snapjax.cost.price import links as routes
 from snapjax.cost.price.amounts import Amount, over_range, total
-from snapjax.cost.price.latency import Schedule, Times
+from snapjax.cost.price.latency import Times
 from snapjax.cost.price.profile import Profile, load_profile
+from snapjax.cost.price.ticks import Schedule, split
 from snapjax.cost.price.traffic import Cut, Traffic, traffic
 
 
@@ -47,6 +49,7 @@ class LinkCost:
     Attributes:
       transfer: which.
       bytes: on all links together, over all executions; a byte that crosses two links counts once.
+      crossed: the same, with a byte counted on every link that it crosses.
       bytes_per_axis: mesh axis -> bytes that the busiest device sends over it, over all executions.
       energy: pJ on all links.
       seconds: on the most loaded link.
@@ -54,6 +57,7 @@ class LinkCost:
 
     transfer: Transfer
     bytes: float
+    crossed: float
     bytes_per_axis: Mapping[str, float]
     energy: Amount
     seconds: Amount
@@ -64,16 +68,20 @@ class Estimate:
     """What a program costs on a profile.
 
     Attributes:
-      counts, profile, overlap, schedule: what was asked.
+      counts: what a step needs, without what idle ticks of a pipeline add to it.
+      idle: what these add: see `snapjax.cost.price.ticks`.
+      profile, overlap, schedule: what was asked.
       modules: in program order.
       links: a row a collective, in program order.
       traffic: a row a transfer of spikes, in other encodings.
       times: at the profile's values; `latency` has the range.
       latency: seconds of one step.
+      idle_parts: part of `energy.PARTS` -> pJ of idle ticks, which `energy` leaves out.
       notes: what a reader must know to trust the figures, a sentence each.
     """
 
     counts: Counts
+    idle: Counts
     profile: Profile
     overlap: bool
     schedule: Schedule | None
@@ -82,6 +90,7 @@ class Estimate:
     traffic: tuple[Traffic, ...]
     times: Times
     latency: Amount
+    idle_parts: Mapping[str, Amount]
     notes: tuple[str, ...]
 
     @property
@@ -98,17 +107,17 @@ class Estimate:
     @property
     def energy_parts(self) -> dict[str, Amount]:
         """part -> pJ on all devices and links."""
-        parts = {
-            part: total(module.energy.get(part, Amount()) for module in self.modules)
-            for part in energy.PARTS
-        }
-        parts["links"] = total(link.energy for link in self.links)
-        return parts
+        return _parts(self.modules, self.links)
 
     @property
     def energy(self) -> Amount:
         """pJ on all devices and links."""
         return total(self.energy_parts.values())
+
+    @property
+    def idle_energy(self) -> Amount:
+        """pJ of idle ticks: a program that runs everything in every tick takes them too."""
+        return total(self.idle_parts.values())
 
     @property
     def mac_ac_pj(self) -> float:
@@ -135,21 +144,34 @@ def estimate(
       ValueError: for a profile that does not exist or is not one.
     """
     profile = load_profile(profile)
+    counts, idle = split(counts, schedule)
     price = lambda function: over_range(function, profile)
     found = [traffic(transfer, counts, profile, cut) for transfer in counts.transfers]
     rows = tuple(row for row in found if row is not None)
+    modules, links = _modules(counts, profile), _links(counts, profile)
     return Estimate(
         counts=counts,
+        idle=idle,
         profile=profile,
         overlap=overlap,
         schedule=schedule,
-        modules=_modules(counts, profile),
-        links=tuple(_link(transfer, counts, profile) for transfer in counts.transfers),
+        modules=modules,
+        links=links,
         traffic=rows,
         times=latency.times(counts, profile, overlap, schedule),
         latency=price(lambda p: latency.times(counts, p, overlap, schedule).total),
-        notes=_notes(counts, profile, rows),
+        idle_parts=_parts(_modules(idle, profile), _links(idle, profile)),
+        notes=_notes(counts, idle, profile, rows),
     )
+
+
+def _parts(modules: tuple[ModuleCost, ...], links: tuple[LinkCost, ...]) -> dict[str, Amount]:
+    """part -> pJ."""
+    parts = {
+        part: total(module.energy.get(part, Amount()) for module in modules)
+        for part in energy.PARTS
+    }
+    return {**parts, "links": total(link.energy for link in links)}
 
 
 def _modules(counts: Counts, profile: Profile) -> tuple[ModuleCost, ...]:
@@ -185,6 +207,10 @@ def _modules(counts: Counts, profile: Profile) -> tuple[ModuleCost, ...]:
     return tuple(one(path, ops) for path, ops in by_path.items())
 
 
+def _links(counts: Counts, profile: Profile) -> tuple[LinkCost, ...]:
+    return tuple(_link(transfer, counts, profile) for transfer in counts.transfers)
+
+
 def _link(transfer: Transfer, counts: Counts, profile: Profile) -> LinkCost:
     axes = dict.fromkeys(transfer.axes)
     energy_of: Callable[[Profile], float] = lambda p: energy.link_pj(transfer, counts.mesh, p)
@@ -194,13 +220,16 @@ def _link(transfer: Transfer, counts: Counts, profile: Profile) -> LinkCost:
     return LinkCost(
         transfer=transfer,
         bytes=transfer.all_bytes(counts.mesh),
+        crossed=transfer.executions * routes.load(transfer, counts.mesh, profile).crossed,
         bytes_per_axis={axis: transfer.bytes_on(axis) for axis in axes},
         energy=over_range(energy_of, profile),
         seconds=over_range(seconds_of, profile),
     )
 
 
-def _notes(counts: Counts, profile: Profile, rows: tuple[Traffic, ...]) -> tuple[str, ...]:
+def _notes(
+    counts: Counts, idle: Counts, profile: Profile, rows: tuple[Traffic, ...]
+) -> tuple[str, ...]:
     notes = list(counts.notes)
     unknown = [site for site in counts.sites if site not in counts.rates]
     if unknown:
@@ -229,6 +258,11 @@ def _notes(counts: Counts, profile: Profile, rows: tuple[Traffic, ...]) -> tuple
     if any(op.kind in ("ac", "spike_spike") for op in counts.ops) and not profile["skipping"]:
         notes.append(
             f"{profile.name} computes with absent spikes too: a low spike rate saves no operation."
+        )
+    if idle.transfers or idle.ops:
+        notes.append(
+            "What the program does in ticks in which a stage has no microbatch is in no total: it "
+            "stands by itself, as idle ticks."
         )
     assumed = profile.by_status()["assumed"]
     notes.append(

@@ -8,59 +8,14 @@ roofline of the whole. Small matmuls reach less of the peak: one of n products t
 Device and links follow each other, or overlap.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapjax.cost.counts import MATMUL_KINDS, Counts, Op, Transfer
-from snapjax.cost.price.energy import done_share, memory_bytes, route, width_class
+from snapjax.cost.price import links
+from snapjax.cost.price.energy import done_share, memory_bytes, width_class
 from snapjax.cost.price.profile import Profile
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How microbatches go through a pipeline: GPipe's fill and drain (arXiv 1811.06965).
-
-    Attributes:
-      stages: S, devices in a row.
-      microbatches: M, that a step is split into.
-      idle_counted: the counts' operations are of all M + S - 1 ticks, as in a traced scan over
-        them; otherwise they are of the M in which a device works. Transfers are always taken as
-        counted.
-      imbalance: work of the busiest stage over the mean, where the counts are of the mean; the
-        slowest stage sets the pace.
-
-    Raises:
-      ValueError: for a size below 1.
-    """
-
-    stages: int
-    microbatches: int
-    idle_counted: bool = False
-    imbalance: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("stages", "microbatches", "imbalance"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"Schedule: {name}={getattr(self, name)} must be at least 1; see its docstring"
-                )
-        if self.idle_counted and self.imbalance != 1:
-            raise ValueError(
-                f"Schedule: imbalance={self.imbalance} goes with counts of the mean device; with "
-                "idle_counted=True the counts are of the busiest one: leave it at 1"
-            )
-
-    @property
-    def ticks(self) -> int:
-        """Ticks of one pass."""
-        return self.microbatches + self.stages - 1
-
-    @property
-    def bubble(self) -> float:
-        """The share of the ticks in which a device idles: (S - 1) / (M + S - 1)."""
-        return (self.stages - 1) / self.ticks
+from snapjax.cost.price.ticks import Schedule
 
 
 class OpTime(NamedTuple):
@@ -87,34 +42,19 @@ def op_time(op: Op, counts: Counts, profile: Profile) -> OpTime:
         compute = (done + halves) / (rate * profile["compute_efficiency"])
         return OpTime(compute, memory, op.starts * profile["start"])
     slow = op.kind in ("transcendental", "divide", "random")
+    rate = profile["rate_transcendental" if slow else "rate_elementwise"]
+    rate *= min(1.0, 32 / max(op.bits, 1))  # a lane of 32 bits takes a wider number in parts
     count = 0.0 if op.kind == "move" else op.count
-    compute = count / profile["rate_transcendental" if slow else "rate_elementwise"]
-    return OpTime(compute, memory, op.starts * profile["start"])
+    return OpTime(count / rate, memory, op.starts * profile["start"])
 
 
 def transfer_time(transfer: Transfer, mesh: Mapping[str, int], profile: Profile) -> float:
-    """Seconds of a transfer over all executions, on its most loaded link."""
+    """Seconds of a transfer over all executions: the latency of its messages one after the other,
+    and the bytes of the most loaded link."""
     speed = profile["link_bandwidth"] * profile["link_efficiency"]
-    seconds = 0.0
-    for axis, sent, messages in zip(transfer.axes, transfer.sent, transfer.messages, strict=True):
-        loaded, far = _worst_link(transfer, mesh.get(axis, 1), profile.topology)
-        seconds += messages * (far * profile["link_latency"] + profile["link_half"] / speed)
-        seconds += loaded * sent / speed
-    return transfer.executions * seconds
-
-
-def _worst_link(transfer: Transfer, size: int, topology: str) -> tuple[float, float]:
-    """Messages that share the most loaded link, and links on the longest way."""
-    if not transfer.pairs or len(transfer.axes) > 1:
-        # Neighbours on a ring; on a line the wrap-around comes back over the other direction.
-        return 1.0, float(max(1, size - 1)) if topology == "line" else 1.0
-    routes = [route(pair, size, topology) for pair in transfer.pairs]
-    if topology == "switch":  # a device's way into the switch, or out of it, is shared
-        ends = Counter(("in", source) for source, _ in transfer.pairs)
-        ends.update(("out", destination) for _, destination in transfer.pairs)
-        return float(max(ends.values())), 1.0
-    load = Counter(link for links in routes for link in links)
-    return float(max(load.values())), float(max(map(len, routes)))
+    found = links.load(transfer, mesh, profile)
+    waiting = found.hops * profile["link_latency"] + found.rounds * profile["link_half"] / speed
+    return transfer.executions * (waiting + found.busiest / speed)
 
 
 class Times(NamedTuple):
@@ -148,7 +88,7 @@ def times(
     """Seconds of the program that `counts` are of.
 
     Args:
-      counts: per device.
+      counts: per device; under a schedule what it needs alone, see `ticks.split`.
       profile: at its values, or at an end of its ranges.
       overlap: links work while the device computes, all of the time.
       schedule: of a pipeline, or None.
@@ -157,15 +97,14 @@ def times(
     compute = sum(part.compute for part in parts)
     memory = sum(max(0.0, part.memory - part.compute) for part in parts)
     start = sum(part.start for part in parts)
-    links = sum(transfer_time(transfer, counts.mesh, profile) for transfer in counts.transfers)
+    moved = sum(
+        transfer_time(transfer, counts.mesh, profile)
+        * (1.0 if schedule is None else schedule.pace(transfer))
+        for transfer in counts.transfers
+    )
     busy, bubble = compute + memory + start, 0.0
-    if schedule is not None and schedule.idle_counted:
-        # The ticks are in the counts: part of what they take is the bubble.
-        bubble = busy * schedule.bubble
-        keep = 1 - schedule.bubble
-        compute, memory, start = compute * keep, memory * keep, start * keep
-    elif schedule is not None:
+    if schedule is not None:
         ratio = schedule.ticks / schedule.microbatches * schedule.imbalance
         bubble = busy * (ratio - 1)
     device = compute + memory + start + bubble
-    return Times(compute, memory, start, bubble, links, min(device, links) if overlap else 0.0)
+    return Times(compute, memory, start, bubble, moved, min(device, moved) if overlap else 0.0)

@@ -3,6 +3,7 @@
     name = "my-board"
     description = "one sentence"
     topology = "line"           # of each mesh axis: "line", "ring" or "switch"
+    ring_from = 4               # optional, of a ring: an axis of fewer devices is a line
     base = "ethernet-1g"        # optional: a profile whose constants hold where none is given here
 
     [link_bandwidth]            # every constant of `snapjax.cost.price.constants`
@@ -38,7 +39,7 @@ from snapjax.cost.price.constants import (
 )
 
 FOLDER = Path(__file__).parents[1] / "profiles"
-_HEAD = ("name", "description", "topology", "base")
+_HEAD = ("name", "description", "topology", "ring_from", "base")
 _BOUNDS = ("low", "value", "high")
 
 
@@ -49,6 +50,8 @@ class Profile:
     Attributes:
       name, description: for people.
       topology: of each mesh axis, one of `TOPOLOGIES`.
+      ring_from: devices from which on an axis of topology "ring" has a link between its ends; a
+        shorter one is a line.
       constants: all of `constants.UNITS`, by name.
 
     Example:
@@ -61,6 +64,11 @@ class Profile:
     description: str
     topology: str
     constants: Mapping[str, Constant]
+    ring_from: int = 3  # two devices have one link between them
+
+    def topology_of(self, size: int) -> str:
+        """The topology of a mesh axis of so many devices."""
+        return "line" if self.topology == "ring" and size < self.ring_from else self.topology
 
     def __getitem__(self, name: str) -> float:
         """The value of a constant, in its unit."""
@@ -90,7 +98,13 @@ class Profile:
 
     def to_toml(self) -> str:
         """The text of a profile file, whole: it needs no base."""
-        head = {"name": self.name, "description": self.description, "topology": self.topology}
+        head: dict[str, str | float] = {
+            "name": self.name,
+            "description": self.description,
+            "topology": self.topology,
+        }
+        if self.ring_from != Profile.ring_from:
+            head["ring_from"] = self.ring_from
         lines = [f"{key} = {_text(value)}" for key, value in head.items()]
         for name, constant in self.constants.items():
             lines += ["", f"[{name}] # {MEANINGS[name]}"]
@@ -162,6 +176,9 @@ def _parse(table: Mapping[str, Any], where: str, above: tuple[str, ...]) -> Prof
     topology = table.get("topology", base.topology if base else None)
     if not isinstance(topology, str) or topology not in TOPOLOGIES:
         raise ValueError(f"{where}: topology = {topology!r} must be one of {', '.join(TOPOLOGIES)}")
+    ring_from = table.get("ring_from", base.ring_from if base else Profile.ring_from)
+    if not isinstance(ring_from, int) or isinstance(ring_from, bool) or ring_from < 3:
+        raise ValueError(f"{where}: ring_from = {ring_from!r} must be a whole number of 3 or more")
     constants = {}
     for key, unit in UNITS.items():
         if key in table:
@@ -173,7 +190,7 @@ def _parse(table: Mapping[str, Any], where: str, above: tuple[str, ...]) -> Prof
                 f"{where}: [{key}] is missing ({MEANINGS[key]}, in {unit}); "
                 "add it, or name a profile that has it as base"
             )
-    return Profile(table["name"], table["description"], topology, constants)
+    return Profile(table["name"], table["description"], topology, constants, ring_from)
 
 
 def _constant(key: str, unit: str, entry: Any, where: str) -> Constant:
@@ -233,7 +250,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _text(value: str | float) -> str:
     """A value as TOML writes it."""
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return repr(value)
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

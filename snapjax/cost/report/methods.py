@@ -5,8 +5,8 @@ from typing import Any
 
 from snapjax.cost.counts import Counts
 from snapjax.cost.price import estimate as price
-from snapjax.cost.price.latency import Schedule
 from snapjax.cost.price.profile import Profile
+from snapjax.cost.price.ticks import Schedule
 from snapjax.cost.price.traffic import Cut
 from snapjax.cost.report import html as pages
 from snapjax.cost.report import text

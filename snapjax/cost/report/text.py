@@ -95,6 +95,11 @@ def table(estimate: Estimate, depth: int = 3) -> str:
         ("of these accumulates, for spikes", _accumulates(estimate)),
         ("energy", span(estimate.energy, joules)),
         *((f"  {part}", span(pj, joules)) for part, pj in estimate.energy_parts.items()),
+        *(
+            [("idle ticks of the pipeline, in no total", span(estimate.idle_energy, joules))]
+            if estimate.idle_energy.high
+            else []
+        ),
         (
             "energy of MACs and ACs alone",
             f"{joules(estimate.mac_ac_pj)} at 4.6 and 0.9 pJ; "
@@ -183,6 +188,7 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
         "energy_pj": estimate.energy.value,
         "energy_range_pj": [estimate.energy.low, estimate.energy.high],
         "energy_parts_pj": {part: a.to_dict() for part, a in estimate.energy_parts.items()},
+        "idle_ticks_pj": {part: a.to_dict() for part, a in estimate.idle_parts.items()},
         "mac_ac_pj": estimate.mac_ac_pj,
         "dense_mac_pj": estimate.dense_mac_pj,
         "latency_s": estimate.latency.value,
@@ -207,6 +213,7 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
                 "bytes_per_message": link.transfer.payload_bytes,
                 "executions": link.transfer.executions,
                 "bytes": link.bytes,
+                "bytes_on_all_links": link.crossed,
                 "bytes_of_busiest_device": dict(link.bytes_per_axis),
                 "energy_pj": link.energy.value,
                 "seconds": link.seconds.value,

@@ -1,0 +1,394 @@
+"""Every collective over every topology, against its messages moved one by one over the links.
+
+The reference is a network of devices with numbers on them: each round's messages are routed by a
+search over the links, and in the end every device must hold what the collective promises.
+"""
+
+import itertools
+import math
+from collections import Counter, deque
+
+import jax
+import numpy as np
+import pytest
+from cost_bodies import mesh_of
+from cost_inputs import profile
+from cost_programs import shape
+from jax import lax
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from snapjax import cost
+from snapjax.cost.hlo import counts as hlo
+from snapjax.cost.price import links
+
+TOPOLOGIES = ("line", "ring", "switch")
+MESHES = ((2,), (3,), (4,), (5,), (8,), (2, 4), (3, 2), (2, 3, 2))
+ALL_GROUPS = (
+    ((0, 2, 4, 6), (1, 3, 5, 7)),
+    ((0, 1, 2, 3), (4, 5, 6, 7)),
+    ((0, 5), (6, 1), (2, 3), (7, 4)),
+)
+
+
+class Network:
+    """Devices of a mesh, and the bytes that each link has carried."""
+
+    def __init__(self, sizes, topology):
+        self.sizes, self.topology = sizes, topology
+        self.devices = list(itertools.product(*map(range, sizes)))
+        self.load = Counter()
+        self.hops = 0
+
+    def neighbours(self, place, axis):
+        size = self.sizes[axis]
+        for step in (-1, 1):
+            there = place[axis] + step
+            if self.topology == "ring":
+                there %= size
+            if 0 <= there < size and there != place[axis]:
+                yield (*place[:axis], there, *place[axis + 1 :])
+
+    def ways(self, source, destination, axis):
+        """Every shortest way along an axis, found by search."""
+        queue, found = deque([(source,)]), []
+        while queue:
+            way = queue.popleft()
+            if found and len(way) > len(found[0]):
+                break
+            if way[-1] == destination:
+                found.append(way)
+                continue
+            queue.extend((*way, n) for n in self.neighbours(way[-1], axis) if n not in way)
+        return list(dict.fromkeys(found))
+
+    def round(self, messages, size, both=False):
+        """Messages at once, each along one axis, or over a switch to any device."""
+        far = 0
+        for source, destination in messages:
+            if self.topology == "switch":
+                self.load[None, "in", source] += size
+                self.load[None, "out", destination] += size
+                far = max(far, 1)
+                continue
+            (axis,) = [a for a, b in enumerate(source) if b != destination[a]]
+            ways = self.ways(source, destination, axis)
+            if len(ways) > 1 and not both:  # the way without the wrap-around
+                ways = [
+                    w
+                    for w in ways
+                    if all(abs(a[axis] - b[axis]) == 1 for a, b in itertools.pairwise(w))
+                ]
+            assert len(ways) in (1, 2)
+            for way in ways:
+                for link in itertools.pairwise(way):
+                    self.load[axis, *link] += size / len(ways)
+            far = max(far, len(ways[0]) - 1)
+        self.hops += far
+
+    def found(self, phases=None):
+        """(bytes on all links, on the busiest of each axis, hops in a row)."""
+        axes = {link[0] for link in self.load}
+        worst = sum(max(v for k, v in self.load.items() if k[0] == axis) for axis in axes)
+        total = sum(self.load.values()) / (2 if self.topology == "switch" else 1)
+        return total, worst, self.hops
+
+
+def line_of(net, place, axis, members=None):
+    """The devices of a place's row along an axis, or of its group there, in order."""
+    members = range(net.sizes[axis]) if members is None else members
+    return [(*place[:axis], i, *place[axis + 1 :]) for i in members]
+
+
+def rows(net, axis, groups=None):
+    """Every row of devices along an axis, or every group of one."""
+    seen = {}
+    for place in net.devices:
+        group = next((g for g in groups or () if place[axis] in g), None)
+        row = tuple(line_of(net, place, axis, group))
+        seen[frozenset(row)] = row
+    return list(seen.values())
+
+
+def around(net, axis, groups, state, size, step):
+    """n - 1 rounds around a ring: `step(state, device, next device, round)` moves the numbers."""
+    lines = rows(net, axis, groups)
+    length = len(lines[0])
+    for number in range(length - 1):
+        messages = [(line[i], line[(i + 1) % length]) for line in lines for i in range(length)]
+        net.round(messages, size)
+        before = {place: np.copy(value) for place, value in state.items()}
+        for line in lines:
+            for i in range(length):
+                step(before, state, line, i, number)
+
+
+def reduce_scatter(net, axis, groups, state, size):
+    """Chunk c of a row, a sum over it, ends at the row's place c."""
+
+    def step(before, state, line, i, number):
+        length = len(line)
+        chunk = (i - number - 1) % length
+        width = len(before[line[i]]) // length
+        part = slice(chunk * width, (chunk + 1) * width)
+        state[line[(i + 1) % length]][part] += before[line[i]][part]
+
+    length = len(rows(net, axis, groups)[0])
+    around(net, axis, groups, state, size / length, step)
+    for line in rows(net, axis, groups):
+        for i, place in enumerate(line):
+            width = len(state[place]) // length
+            state[place] = state[place][i * width : (i + 1) * width]
+
+
+def all_gather(net, axis, groups, state, size):
+    def step(before, state, line, i, number):
+        length = len(line)
+        chunk = (i - number) % length
+        width = len(before[line[i]]) // length
+        part = slice(chunk * width, (chunk + 1) * width)
+        state[line[(i + 1) % length]][part] = before[line[i]][part]
+
+    for line in rows(net, axis, groups):
+        for i, place in enumerate(line):
+            wide = np.full(len(line) * len(state[place]), np.nan)
+            wide[i * len(state[place]) : (i + 1) * len(state[place])] = state[place]
+            state[place] = wide
+    around(net, axis, groups, state, size, step)
+
+
+def psum(net, axes, groups, state, size):
+    if not axes:
+        return
+    *outer, axis = axes
+    length = len(rows(net, axis, groups)[0])
+    reduce_scatter(net, axis, groups, state, size)
+    psum(net, outer, groups, state, size / length)
+    all_gather(net, axis, groups, state, size / length)
+
+
+def trace(sizes, axes, body, elements):
+    names = tuple("abc"[: len(sizes)])
+    mesh = AbstractMesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes))
+    run = jax.shard_map(body, mesh=mesh, in_specs=P(), out_specs=P(names), check_vma=False)
+    counts = cost.trace(run, shape(elements))
+    (transfer,) = counts.transfers
+    return counts, transfer
+
+
+def check(sizes, topology, counts, transfer, net):
+    found = links.load(transfer, counts.mesh, profile(topology))
+    total, worst, hops = net.found()
+    assert found.crossed == pytest.approx(total)
+    assert found.busiest == pytest.approx(worst)
+    assert found.hops == hops
+    # The same through an estimate, 16 pJ a byte and link.
+    (link,) = cost.estimate(counts, profile(topology)).links
+    assert link.energy.value == pytest.approx(16 * total)
+    assert link.crossed == pytest.approx(total)
+
+
+def subsets(sizes):
+    """Every choice of axes to run over, in the mesh's order."""
+    axes = range(len(sizes))
+    return [c for n in range(1, len(sizes) + 1) for c in itertools.combinations(axes, n)]
+
+
+CASES = [(sizes, axes, None) for sizes in MESHES for axes in subsets(sizes)]
+CASES += [((8,), (0,), groups) for groups in ALL_GROUPS]
+ids = lambda case: "-".join(map(str, case)).replace(" ", "")
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize("name", ["psum", "all_gather", "reduce_scatter"])
+def test_rounds_around_rings(name, case, topology):
+    sizes, axes, groups = case
+    names = tuple("abc"[a] for a in axes)
+    together = len(groups[0]) if groups else math.prod(sizes[a] for a in axes)
+    net = Network(sizes, topology)
+    rng = np.random.default_rng(0)
+    data = {place: rng.normal(size=together) for place in net.devices}
+    state = {place: np.copy(value) for place, value in data.items()}
+    group = {
+        place: [
+            other
+            for other in net.devices
+            if all(
+                a == b for i, (a, b) in enumerate(zip(place, other, strict=True)) if i not in axes
+            )
+            and (not groups or any({place[0], other[0]} <= set(g) for g in groups))
+        ]
+        for place in net.devices
+    }
+    size = 4 * together  # bytes of float32
+    options = {"axis_index_groups": [list(g) for g in groups]} if groups else {}
+    if name == "psum":
+        counts, transfer = trace(sizes, axes, lambda x: lax.psum(x, names, **options), together)
+        psum(net, list(axes), groups, state, size)
+        for place, value in state.items():
+            np.testing.assert_allclose(value, sum(data[other] for other in group[place]))
+    elif name == "all_gather":
+        body = lambda x: lax.all_gather(x, names, tiled=True, **options)
+        counts, transfer = trace(sizes, axes, body, together)
+        for axis in reversed(axes):
+            all_gather(net, axis, groups, state, size)
+            size *= len(groups[0]) if groups else sizes[axis]
+        for place, value in state.items():
+            assert sorted(value) == sorted(np.concatenate([data[o] for o in group[place]]))
+    else:
+        body = lambda x: lax.psum_scatter(x, names, tiled=True, **options)
+        counts, transfer = trace(sizes, axes, body, together)
+        for axis in reversed(axes):
+            reduce_scatter(net, axis, groups, state, size)
+            size /= len(groups[0]) if groups else sizes[axis]
+        for place, value in state.items():
+            assert np.isclose(value, sum(data[other] for other in group[place])).any()
+    check(sizes, topology, counts, transfer, net)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_all_to_all(case, topology):
+    sizes, axes, groups = case
+    names = tuple("abc"[a] for a in axes)
+    together = len(groups[0]) if groups else math.prod(sizes[a] for a in axes)
+    options = {"axis_index_groups": [list(g) for g in groups]} if groups else {}
+    body = lambda x: lax.all_to_all(
+        x, names if len(names) > 1 else names[0], 0, 0, tiled=True, **options
+    )
+    counts, transfer = trace(sizes, axes, body, together)
+    net, size = Network(sizes, topology), 4 * together
+    if topology == "switch":
+        # Straight to every device that differs along the axes, one after the other.
+        members = list(itertools.product(*(range(sizes[a]) for a in axes)))
+        groups_ = [[(m,) for m in g] for g in groups] if groups else [members]
+        rest = [i for i in range(len(sizes)) if i not in axes]
+        for k in range(1, together):
+            messages = []
+            for fixed in itertools.product(*(range(sizes[i]) for i in rest)):
+                for g in groups_:
+                    put = lambda m, fixed=fixed: tuple(
+                        m[axes.index(i)] if i in axes else fixed[rest.index(i)]
+                        for i in range(len(sizes))
+                    )
+                    messages += [(put(g[i]), put(g[(i + k) % together])) for i in range(together)]
+            net.round(messages, size / together)
+    else:
+        for axis in axes:
+            lines = rows(net, axis, groups)
+            length = len(lines[0])
+            for k in range(1, length):
+                messages = [
+                    (line[i], line[(i + k) % length]) for line in lines for i in range(length)
+                ]
+                net.round(messages, size / length, both=True)
+    check(sizes, topology, counts, transfer, net)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("sizes", "axes"), [c[:2] for c in CASES if c[2] is None], ids=ids)
+def test_ppermute(sizes, axes, seed, topology):
+    rng = np.random.default_rng(seed)
+    names = tuple("abc"[a] for a in axes)
+    together = math.prod(sizes[a] for a in axes)
+    pairs = list(enumerate(rng.permutation(together).tolist()))[: max(2, together - seed)]
+    if all(a == b for a, b in pairs):
+        pairs = [(0, 1)]
+    counts, transfer = trace(sizes, axes, lambda x: lax.ppermute(x, names, pairs), 3)
+    net = Network(sizes, topology)
+    places = list(itertools.product(*(range(sizes[a]) for a in axes)))
+    moving = [(places[a], places[b]) for a, b in pairs if a != b]
+    rest = [i for i in range(len(sizes)) if i not in axes]
+    put = lambda m, fixed: tuple(
+        m[axes.index(i)] if i in axes else fixed[rest.index(i)] for i in range(len(sizes))
+    )
+    fixed_places = list(itertools.product(*(range(sizes[i]) for i in rest)))
+    if topology == "switch":
+        net.round([(put(a, f), put(b, f)) for a, b in moving for f in fixed_places], 12)
+    else:
+        for number in range(len(axes)):  # all messages along the first axis, then along the next
+            here = [
+                ((*b[:number], *a[number:]), (*b[: number + 1], *a[number + 1 :]))
+                for a, b in moving
+            ]
+            messages = [(put(a, f), put(b, f)) for a, b in here if a != b for f in fixed_places]
+            net.round(messages, 12)
+    check(sizes, topology, counts, transfer, net)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(("sizes", "axes"), [c[:2] for c in CASES if c[2] is None], ids=ids)
+def test_broadcast(sizes, axes, topology):
+    names = tuple("abc"[a] for a in axes)
+    counts, transfer = trace(sizes, axes, lambda x: lax.pbroadcast(x, names, 0), 3)
+    net = Network(sizes, topology)
+    holders = {place for place in net.devices if all(place[a] == 0 for a in axes)}
+    for axis in reversed(axes):
+        for i in range(sizes[axis] - 1):
+            messages = [
+                (place, (*place[:axis], i + 1, *place[axis + 1 :]))
+                for place in sorted(holders)
+                if place[axis] == i
+            ]
+            net.round(messages, 12)
+            holders |= {there for _, there in messages}
+    assert holders == set(net.devices)
+    check(sizes, topology, counts, transfer, net)
+
+
+@pytest.mark.parametrize(
+    ("devices", "topology", "total", "worst"),
+    [
+        (8, "ring", 131_072, 8_192), (16, "ring", 1_048_576, 32_768),
+        (8, "line", 172_032, 16_384), (16, "line", 1_392_640, 65_536),
+        (8, "switch", 57_344, 7_168), (16, "switch", 245_760, 15_360),
+    ],
+)  # fmt: skip
+def test_the_textbook_all_to_all(devices, topology, total, worst):
+    """n^3/4 and n (n^2 - 1) / 3 messages' links, n^2/8 and n^2/4 on the busiest one."""
+    elements = 256 * devices  # 1,024 bytes for each destination
+    body = lambda x: lax.all_to_all(x, "a", 0, 0, tiled=True)
+    counts, transfer = trace((devices,), (0,), body, elements)
+    found = links.load(transfer, counts.mesh, profile(topology))
+    assert (found.crossed, found.busiest) == (total, worst)
+    (link,) = cost.estimate(counts, profile(topology)).links
+    assert link.bytes == 1_024 * devices * (devices - 1)
+
+
+def test_a_short_axis_of_a_torus_has_no_wrap_around():
+    """TPU slices: of v5e an axis of 16 closes, of v5p one of 4."""
+    for name, closes in (("tpu-v5e", 16), ("tpu-v6e", 16), ("tpu-v5p", 4)):
+        found = cost.load_profile(name)
+        assert [found.topology_of(n) for n in (2, closes - 1, closes)] == ["line", "line", "ring"]
+        for size, around in ((closes - 1, False), (closes, True)):
+            body = lambda x, size=size: lax.ppermute(x, "a", [(size - 1, 0)])
+            counts, transfer = trace((size,), (0,), body, 1)
+            assert links.load(transfer, counts.mesh, found).hops == (1 if around else size - 1)
+
+
+@pytest.mark.parametrize("groups", ALL_GROUPS[:2])
+def test_groups_of_an_axis_in_the_compiled_program(groups):
+    """XLA's replica groups are the same groups of the same axis."""
+    body = lambda x: lax.all_gather(x, "x", tiled=True, axis_index_groups=[list(g) for g in groups])
+    mesh = mesh_of({"x": 8})
+    run = jax.shard_map(body, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=False)
+    counts = cost.trace(run, shape(64))
+    found = hlo.counts(jax.jit(run).lower(shape(64)).compile(), mesh)
+    assert cost.compare(counts, found) == ()
+    ours, its = counts.transfers[0], found.transfers[0]
+    assert ours.groups == its.groups == groups
+    for topology in TOPOLOGIES:
+        loads = [links.load(t, counts.mesh, profile(topology)) for t in (ours, its)]
+        assert loads[0] == loads[1]
+
+
+def test_groups_over_several_axes_have_no_price():
+    options = {"axis_index_groups": [[0, 1], [2, 3]]}
+    names, mesh = ("a", "b"), AbstractMesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    body = lambda x: lax.psum(x, names, **options)
+    run = jax.shard_map(body, mesh=mesh, in_specs=P(), out_specs=P(names), check_vma=False)
+    counts = cost.trace(run, shape(4))
+    assert counts.transfers == ()
+    assert counts.unpriced[0].reason == "no rule for groups of devices over several axes, a, b"
