@@ -41,27 +41,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from rich.console import Console
-
-    from zoo.evaluation.cut import cut
+    from zoo.evaluation.cut import cut, measure_of
     from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.own_data import check_source
     from zoo.models import calibration
     from zoo.models.registry import spike_boundary
     from zoo.pretrained import single_file
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.files import check_out
+    from zoo.utils.progress import Progress, plain_console
 
     check_out(args.out, ".safetensors")
+    check_source(args.model, args.data)
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
     width = loaded.model.config.width
-    with Console(stderr=True).status("") as status:
+    with Progress(plain_console(stderr=True)) as progress:
         made = cut(
             loaded, spec, stages=args.stages,
             boundary=spike_boundary(width, args.code, args.steps, args.bits),
             methods=args.method or calibration.DEFAULT, choose_by=args.choose,
             samples=args.samples, batch_size=args.batch_size, seed=args.seed,
-            progress=status.update,
+            progress=progress,
         )  # fmt: skip
     single_file.save(args.out, made.model, made.params, made.source, made.record, made.tokenizer)
     chosen = made.record["calibration"]
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> Answer:
         "model": made.model.config.name,
         "stages": args.stages,
         **chosen,
+        "error_is": measure_of(args.choose, loaded.model.config.task),
         "bits_per_token": 8 * made.model.boundary.bytes_per_token,
         "out": str(args.out),
     }
@@ -76,8 +78,9 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _show(result: Mapping[str, Any]) -> None:
+    print(f"error: {result['error_is']}")
     for method, error in sorted(result["errors"].items(), key=lambda item: item[1]):
-        print(f"{method:20} error {error:.4f}")
+        print(f"  {method:22} {error:.3g}")
     bits = result["bits_per_token"]
     print(f"{result['out']}: {result['method']}, {bits} bits a token and hop")
 

@@ -29,20 +29,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from rich.console import Console
-
     from zoo.embedding.encoder import Encoder
     from zoo.embedding.files import read_lines, write
     from zoo.pretrained.load import load_pretrained
-    from zoo.train.logbook import progress_bar
+    from zoo.utils.progress import Progress, plain_console
 
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
-    console = Console(stderr=True)
     opened = args.input.open("rb") if args.input else nullcontext(sys.stdin.buffer)
-    with opened as source, progress_bar(console) as bar:
-        task = bar.add_task("lines", total=None, shown="")
+    with opened as source, Progress(plain_console(stderr=True)) as progress:
         rows = write(args.out, encoder, read_lines(source, str(args.input or "stdin")),
-                     lambda done: bar.update(task, completed=done))  # fmt: skip
+                     progress("lines"))  # fmt: skip
     width = encoder.model.config.width
     return Answer(
         {"out": str(args.out), "rows": rows, "width": width},

@@ -44,14 +44,13 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     import numpy as np
-    from rich.console import Console
 
     from zoo.embedding import mining
     from zoo.embedding.encoder import Encoder
     from zoo.embedding.texts import read_texts, texts_spec
     from zoo.pretrained.load import load_pretrained
-    from zoo.train.logbook import progress_bar
     from zoo.utils.files import check_out
+    from zoo.utils.progress import Progress, plain_console
 
     check_out(args.out, ".csv")
     for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
@@ -64,14 +63,9 @@ def run(args: argparse.Namespace) -> Answer:
     args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
     texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
-    with progress_bar(Console(stderr=True)) as bar:
-
-        def shown(what: str, total: int):
-            task = bar.add_task(what, total=total, shown="")
-            return lambda done: bar.update(task, completed=done)
-
+    with Progress(plain_console(stderr=True)) as progress:
         texts, pairs = mining.mine(
-            encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=shown
+            encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=progress
         )
     mining.write(args.out, texts, pairs)
     low, middle, high = np.quantile([pair.cosine for pair in pairs], (0.1, 0.5, 0.9))

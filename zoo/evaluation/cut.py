@@ -1,6 +1,7 @@
 """A trained model cut without training: samples of a data source, a method, and by what it won."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -15,6 +16,7 @@ from zoo.models import calibration
 from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import partition
+from zoo.utils.progress import Begin, silent
 
 CRITERIA = ("output", "stsb")
 
@@ -30,7 +32,7 @@ def cut(
     samples: int = 1024,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Begin = silent,
 ) -> Pretrained:
     """The model in pieces, every boundary fitted by the best of some methods to unlabelled samples.
 
@@ -47,7 +49,7 @@ def cut(
       samples: how many are drawn.
       batch_size: samples a batch.
       seed: of the draw, and of the random projections of the output.
-      progress: called with what is about to be done.
+      progress: told how many boundaries are fitted, over all methods, and how much is scored.
 
     Returns:
       the model, with "calibration" in its record: the "method", what it was "chosen_by", and the
@@ -65,14 +67,31 @@ def cut(
 
         def error(model: Model, params: Params) -> float:
             encoder = Encoder.of(replace(whole, model=model, params=params))
-            return 1 - similarity.score(encoder, spec)["spearman"]
+            return 1 - similarity.score(encoder, spec, progress)["spearman"]
 
+    total, count = len(methods) * (stages - 1), itertools.count()
+    done = progress("boundaries fitted", total)
     fitted, held_out = calibration.hold_out(inputs.batches(whole, spec, samples, batch_size, seed))
     model, params, errors = calibration.choose(
         whole.model, whole.params, fitted, held_out, methods,
-        key=jax.random.key(seed), error=error, progress=progress,
+        key=jax.random.key(seed), error=error, progress=lambda step: done(next(count), step),
     )  # fmt: skip
+    done(total)
     best = min(errors, key=lambda method: errors[method])
     chosen = {"method": best, "chosen_by": choose_by, "errors": errors}
     record = {**loaded.record, "calibration": chosen}
     return replace(loaded, model=model, params=params, record=record)
+
+
+def measure_of(choose_by: str, task: str) -> str:
+    """What the errors are that `cut` chooses a method by.
+
+    Args:
+      choose_by: one of `CRITERIA`.
+      task: of the model.
+    """
+    if choose_by == "stsb":
+        return "1 - Spearman's correlation with the scores of the data"
+    if task == "encode":
+        return "1 - CKA of the embeddings, cut and dense, on samples held out (0: the same)"
+    return "squared error of the output over the dense output's variance, on samples held out"

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zoo.config.specs import RunConfig
+from zoo.config.values import from_dict
 from zoo.models.model import Model, Params
 from zoo.pretrained.arrays import digest, digest_of, serialise, to_arrays, to_params
 from zoo.pretrained.hugging_face.tensors import Tensors
@@ -75,13 +77,30 @@ def load(path: str | Path) -> Pretrained:
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = to_params(model, arrays)
         source = PretrainedConfig(**{**whole["source"], "sha256": digests([path])})
-        return Pretrained(
-            model, params, None, check_types(whole["record"]), whole["tokenizer"], source
-        )
+        return Pretrained(model, params, _run(whole), whole["record"], whole["tokenizer"], source)
     except KeyError as error:
         raise ValueError(f"{path}: lacks {error} in its record; the file is damaged") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def described(path: Path) -> tuple[Model, RunConfig | None]:
+    """The model of a file and the config of the run that made it, without its weights.
+
+    Raises:
+      ValueError: the file is damaged, or of another format.
+    """
+    try:
+        whole = _record(Tensors([path]).metadata)
+        return rebuild_fields(whole), _run(whole)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _run(whole: Mapping[str, Any]) -> RunConfig | None:
+    """The config of the run that made a model; None for weights of others."""
+    record = check_types(whole["record"])
+    return from_dict(record["config"]) if "config" in record else None
 
 
 def _record(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl always, TensorBoard where it is installed, a progress bar.
+"""What a run reports: metrics.jsonl always, TensorBoard where it is installed.
 
 A line of training metrics is a mean over a window of steps. The window that is being filled is part
 of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would have.
@@ -11,15 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from zoo.utils.files import MetricsLog, write_atomic
 
@@ -32,6 +23,8 @@ TIMINGS = (
 # What a model is scored by besides its loss: an encoder by the cosine to its teacher's embeddings,
 # all others by the share of right predictions. A line has one of them.
 SCORES = ("accuracy", "cosine")
+
+KINDS = ("train", "evaluation")
 
 Row = dict[str, Any]
 
@@ -48,8 +41,8 @@ class Window:
         self._started, self._timed, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, row: Row) -> None:
-        """One step: "loss", one of `SCORES`, "gradient_norm", and of each boundary "spike_rate" and
-        "bits"."""
+        """One step: "loss", one of `SCORES`, "gradient_norm", and of each boundary "bits", and
+        "spike_rate" where they spike."""
         self.rows.append(row)
         self._timed += 1
 
@@ -71,12 +64,10 @@ class Window:
         now = time.perf_counter()
         seconds = max(now - self._started, 1e-9)
         mean = lambda name: np.mean([row[name] for row in self.rows], axis=0, dtype=np.float64)
+        # Version 0.1.0 counted a spike rate of dense boundaries too.
+        named = ("loss", *SCORES, "gradient_norm", "spike_rate", "bits")
         line = {
-            "loss": float(mean("loss")),
-            **{name: float(mean(name)) for name in SCORES if name in self.rows[0]},
-            "gradient_norm": float(mean("gradient_norm")),
-            "spike_rate": mean("spike_rate").tolist(),
-            "bits": mean("bits").tolist(),
+            **{name: mean(name).tolist() for name in named if all(name in r for r in self.rows)},
             "samples_per_second": samples * self._timed / seconds,
             "tokens_per_second": tokens * self._timed / seconds,
             "waiting_share": (waited - self._waited) / seconds,
@@ -136,16 +127,24 @@ def read_metrics(folder: Path) -> list[Row]:
     """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out.
 
     Raises:
-      ValueError: no such file, or a line that is not JSON.
+      ValueError: no such file, or a line that is not one of a run's metrics.
     """
     path = Path(folder) / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{folder}: no metrics.jsonl in it; give the folder of a run")
-    lines = path.read_text().split("\n")[:-1]  # what follows the last newline is incomplete
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is incomplete
+    return [_metrics(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _metrics(line: bytes, where: str) -> Row:
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; it is not a run's metrics") from error
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {error}; it is not a run's metrics") from error
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or row.get("kind") not in KINDS:
+        raise ValueError(f"{where}: has no kind and step; it is not a run's metrics")
+    return row
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -154,16 +153,3 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder))
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with count, time gone, time left, and the latest figures."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
-        console=console,
-    )
