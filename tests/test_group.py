@@ -154,6 +154,20 @@ def test_two_processes_of_one_number_are_refused_by_all(member):
                 joined.result()
 
 
+def test_a_process_0_that_goes_away_and_a_stranger_in_its_place_are_told(port, member):
+    """XLA's own service of another run, say, which answers in HTTP/2."""
+    for answer in (b"", b"\x00\x00\x18\x04\x00\n"):
+        listening = socket.create_server(("127.0.0.1", port))
+        with listening as stranger, ThreadPoolExecutor(1) as pool:
+            joining = pool.submit(member(1).join)
+            there, _ = stranger.accept()
+            with there, there.makefile("rb") as said:
+                assert said.readline() == b"snapjax-1 2 1\n"
+                there.sendall(answer)
+            with pytest.raises(ConnectionError, match=r"went away before all were there, or"):
+                joining.result()
+
+
 def test_strangers_are_no_processes(port, member):
     """A scan of the port, a browser, and silence."""
     first, second = member(0), member(1)

@@ -67,6 +67,17 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
     ]
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def pwrite(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    full = pytest.raises(OSError, match=r"nothing can be written there \(.*lock: No space left")
+    with full, locked(tmp_path / "a" / "b"):
+        raise AssertionError("held")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_written_through_a_link_or_below_a_file(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("x")

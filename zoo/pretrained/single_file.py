@@ -77,7 +77,8 @@ def load(path: str | Path) -> Pretrained:
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = to_params(model, arrays)
         source = PretrainedConfig(**{**whole["source"], "sha256": digests([path])})
-        return Pretrained(model, params, _run(whole), whole["record"], whole["tokenizer"], source)
+        config, record = _run(whole["record"]), check_types(whole["record"])
+        return Pretrained(model, params, config, record, whole["tokenizer"], source)
     except KeyError as error:
         raise ValueError(f"{path}: lacks {error} in its record; the file is damaged") from error
     except (TypeError, ValueError, RecursionError) as error:
@@ -92,15 +93,15 @@ def described(path: Path) -> tuple[Model, RunConfig | None]:
     """
     try:
         whole = _record(Tensors([path]).metadata)
-        return rebuild_fields(whole), _run(whole)
+        return rebuild_fields(whole), _run(whole["record"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _run(whole: Mapping[str, Any]) -> RunConfig | None:
+def _run(record: Any) -> RunConfig | None:
     """The config of the run that made a model; None for weights of others."""
-    record = check_types(whole["record"])
-    return from_dict(record["config"]) if "config" in record else None
+    has = isinstance(record, Mapping) and "config" in record
+    return from_dict(record["config"]) if has else None
 
 
 def _record(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -217,18 +217,20 @@ class Group:
                     )
                 await asyncio.sleep(0.2)
         await self._say((reader, writer), f"{GREETING} {self.processes} {self.process_id}")
+        what = "went away before all were there, or something else answers there"
         try:
             left = max(deadline - time.monotonic(), 1.0)
             answer = (await asyncio.wait_for(reader.readline(), left)).decode(errors="replace")
-        except (TimeoutError, OSError):
+        except TimeoutError:
+            answer, what = "", f"did not say within {self.timeout:g} s that all are there"
+        except OSError:
             answer = ""
         if answer.startswith("no "):
             raise ValueError(answer[3:].strip())
         if answer != "go\n":
             raise ConnectionError(
-                f"process 0 at {self.coordinator} did not say that all are there within "
-                f"{self.timeout:g} s, or something else answers there; look at its output, or "
-                "wait longer with --timeout"
+                f"process 0 at {self.coordinator} {what}; look at what it printed, and start all "
+                "of them again"
             )
         self._peers[0] = (reader, writer)
         self._watch(0, (reader, writer))

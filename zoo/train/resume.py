@@ -16,7 +16,7 @@ from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.config.values import differences
 from zoo.models.model import Model
-from zoo.pretrained.record import check_types, rebuild
+from zoo.pretrained.record import rebuild
 from zoo.train.logbook import SCORES, current_row
 from zoo.train.optimiser import make_optimiser, schedule
 from zoo.train.start import Inputs
@@ -101,7 +101,6 @@ def check_same(
       ValueError: the record is not of the run of this config and data, or is damaged.
     """
     try:
-        check_types(record)
         _, old = rebuild(record)
     except ValueError as error:
         raise ValueError(f"checkpoint {record['path']}: {error}") from error

@@ -69,8 +69,13 @@ def _take(path: Path, say: Callable[[str], object]) -> int:
         os.close(file)  # its holder has removed it in between
     if before := _text(file):
         say(f"{path.parent}: taken over from a run that ended without a word ({before})")
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except OSError as error:  # a full disk
+        path.unlink()
+        os.close(file)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return file
 
 
