@@ -237,7 +237,10 @@ def test_the_script_chooses_by_the_pairs(model, params, tmp_path):
         (["--out", "cut.npz"], "must end in .safetensors"),
         (["--bits", "0", "--data", "x.txt", "--out", "cut.safetensors"], "bits=0.0 a feature"),
         (["--bits", "99", "--data", "x.txt", "--out", "cut.safetensors"], "bits a token must be"),
-        (["--out", "cut.safetensors"], "the weights do not say on which data; give --data"),
+        (
+            ["--out", "cut.safetensors"],
+            "its weights do not say on which data; give --data FILE, a table",
+        ),
         (["--data", "absent.txt", "--out", "cut.safetensors"], "absent.txt"),
         (["--data", "x.txt", "--out", "cut.safetensors", "--seed", "-1"], "seed=-1 must be"),
         (["--out", "../folder.safetensors"], "folder.safetensors' is a folder"),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.checkpoint import DamagedCheckpoint, checkpoints, load, load_record, save
+from zoo.checkpoint import DamagedCheckpoint, checkpoints, folder, load, load_record, save
 
 
 def small(value: int = 0) -> dict:
@@ -113,3 +113,83 @@ def test_recorded_names_open_no_file(tmp_path):
     (path / "checksums.json").write_text(json.dumps(sums))
     with pytest.raises(DamagedCheckpoint, match=r"params/\.\..*secret: saved .*; found nothing"):
         load(path, abstract(small()))
+
+
+def resign(path: Path) -> None:
+    """Makes the checksums those of the files as they are now, as somebody would who edits them."""
+    sums = folder.checksums(path)
+    (path / "checksums.json").write_text(json.dumps({**sums, "together": folder.together(sums)}))
+
+
+def test_parts_of_two_saves_do_not_load_as_one(tmp_path):
+    """Each part with its own lines of checksums, as when files are copied from one to the other."""
+    old, new = (save(tmp_path, {**small(step), "optimiser": {"m": small(step)["params"]}},
+                     {"step": step}) for step in (1, 2))  # fmt: skip
+    sums = [json.loads((path / "checksums.json").read_text()) for path in (old, new)]
+    shutil.rmtree(new / "optimiser")
+    shutil.copytree(old / "optimiser", new / "optimiser")
+    mixed = {
+        **{name: line for name, line in sums[1].items() if not name.startswith("optimiser/")},
+        **{name: line for name, line in sums[0].items() if name.startswith("optimiser/")},
+    }
+    (new / "checksums.json").write_text(json.dumps(mixed))
+    asked = abstract(small())
+    # The part that is not asked for is not read, but that it is another's shows all the same.
+    with pytest.raises(DamagedCheckpoint, match="its lines are of more than one save"):
+        load(tmp_path, asked)
+    with pytest.raises(DamagedCheckpoint, match="its lines are of more than one save"):
+        load_record(tmp_path)
+    assert load(tmp_path, asked, fallback=True)[1]["step"] == 1
+
+
+def test_a_checkpoint_without_the_common_digest_loads_as_in_version_0_1_0(tmp_path):
+    path = save(tmp_path, small(), {"step": 1})
+    sums = json.loads((path / "checksums.json").read_text())
+    del sums["together"]
+    (path / "checksums.json").write_text(json.dumps(sums))
+    assert load(tmp_path, abstract(small()))[1]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "record.json is not a JSON object"),
+        ("null", "record.json is not a JSON object"),
+        ("[" * 100_000, "record.json: maximum recursion depth"),
+        ("\xff", "record.json: .*can't decode byte"),
+    ],
+)
+def test_a_record_that_is_none_is_damage_with_the_right_checksum_too(tmp_path, text, message):
+    path = save(tmp_path, small(), {"step": 1})
+    (path / "record.json").write_bytes(text.encode("latin-1"))
+    resign(path)
+    for read in (load_record, lambda where: load(where, abstract(small()))):
+        with pytest.raises(DamagedCheckpoint, match=message):
+            read(tmp_path)
+
+
+def test_what_orbax_cannot_read_is_damage_with_the_right_checksums_too(tmp_path):
+    good = save(tmp_path, small(), {"step": 1})
+    path = save(tmp_path, small(), {"step": 2})
+    for name in ("_METADATA", "manifest.ocdbt"):
+        whole = (path / "params" / name).read_bytes()
+        (path / "params" / name).write_bytes(b"{}" if name == "_METADATA" else whole[:7])
+        resign(path)
+        with pytest.raises(ValueError, match=f"checkpoint {path}"):
+            load(path, abstract(small()))
+        (path / "params" / name).write_bytes(whole)
+    assert load(good, abstract(small()))[1]["step"] == 1
+
+
+def test_a_check_of_the_caller_makes_damage_that_is_passed_over_on_request(tmp_path):
+    for step in (1, 2):
+        save(tmp_path, small(step), {"step": step})
+
+    def check(tree, record):
+        if record["step"] == 2:
+            assert bits(tree) == bits(small(2))
+            raise ValueError("step=2 is too far")
+
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoint-000002 .*(?s:.*)step=2 is too far"):
+        load(tmp_path, abstract(small()), check=check)
+    assert load(tmp_path, abstract(small()), check=check, fallback=True)[1]["step"] == 1

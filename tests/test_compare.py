@@ -87,6 +87,16 @@ def test_the_script(tmp_path):
     assert spikes["spike_rate"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_a_table_without_the_dense_model_is_refused(tmp_path):
+    """Before anything is loaded; --append has its rows in the table."""
+    out = tmp_path / "table.json"
+    for codes in ("", " , "):
+        done = cli("compare", "models", "absent", "absent", "--data", "x", "--codes", codes,
+                   "--out", out)  # fmt: skip
+        assert done.returncode == 2
+        assert "leaves the dense model out of the table; name at least one code" in done.stderr
+
+
 def test_rows_are_added_to_a_table_and_replace_those_of_their_name():
     row = lambda weights, score, code="int4", budget=96: compare.record(
         Boundary(96, code, budget=budget), weights, {"accuracy": score}, None

@@ -95,7 +95,8 @@ def test_a_name_that_only_the_hub_can_know_fails_at_once_without_a_network():
     assert first.endswith("did you mean 'digits'?")
     assert second.startswith("data.source='someone/something' is no embedded data set")
     assert "could not be loaded" in second
-    assert second.endswith("Without a network give the path of a file or folder")
+    assert second.endswith("give the path of a file or folder: --set data.source=FOLDER")
+    assert "HF_HUB_OFFLINE is set, and in its cache it is not whole" in second
 
 
 @pytest.mark.parametrize("source", ["digits", "topics"])

@@ -11,6 +11,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from command_lines import cli
 from compared import TOLERANCE, largest_gaps
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -669,3 +670,16 @@ def test_a_mean_pooled_vit_has_no_class_in_transformers(tmp_path):
         save(tmp_path, loaded.model, loaded.params)
     with pytest.raises(ValueError, match="this is none"):
         load_pretrained("vit_nano_patch2_8.ann_digits", task="encode")
+
+
+def test_convert_says_so_before_it_loads_and_names_what_can_be_written(tmp_path, monkeypatch):
+    def load(*arguments, **settings):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("zoo.pretrained.load.load_pretrained", load)
+    out = tmp_path / "out"
+    done = cli("convert", "vit_nano_patch2_8.ann_digits", out)
+    assert done.returncode == 2
+    assert f"out='{out}': vit_nano_patch2_8: pooling='mean' has no class" in done.stderr
+    assert "Name a file, out.safetensors: every command reads it" in done.stderr
+    assert not out.exists()

@@ -6,13 +6,15 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r"checkpoint-(\d{6,})")
 PARTIAL = ".partial-"
 RECORD, CHECKSUMS = "record.json", "checksums.json"
+# The line of checksums.json that is of its other lines; no file of a checkpoint has this name.
+TOGETHER = "together"
 
 PathLike = str | os.PathLike[str]
 
@@ -59,8 +61,23 @@ def load_record(folder: PathLike) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a verified checkpoint and, as "path", where it is."""
-    return {**json.loads((path / RECORD).read_text()), "path": str(path)}
+    """The record of a verified checkpoint and, as "path", where it is.
+
+    Raises:
+      DamagedCheckpoint: it is no JSON object, though it has its checksum.
+    """
+    return {**_object(path, RECORD), "path": str(path)}
+
+
+def _object(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint."""
+    try:
+        found = json.loads((path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, f"{name}: {error}") from error
+    if not isinstance(found, dict):
+        raise damaged(path, f"{name} is not a JSON object")
+    return found
 
 
 def by_metric(paths: list[Path]) -> list[Path]:
@@ -136,6 +153,12 @@ def checksums(path: Path, only: Callable[[str], bool] = lambda name: True) -> di
     return sums
 
 
+def together(sums: Mapping[str, str]) -> str:
+    """One digest over the lines of a checkpoint's files, which binds its parts to its record."""
+    lines = "".join(f"{name}: {sums[name]}\n" for name in sorted(sums))
+    return f"SHA-256 {hashlib.sha256(lines.encode()).hexdigest()}"
+
+
 def verify(path: Path, parts: Iterable[str]) -> set[str]:
     """Compares the record's and the parts' files with their recorded checksums.
 
@@ -150,12 +173,9 @@ def verify(path: Path, parts: Iterable[str]) -> set[str]:
     """
     wanted = {RECORD, *parts}
     only = lambda name: name.partition("/")[0] in wanted
-    try:
-        recorded = json.loads((path / CHECKSUMS).read_text())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"{CHECKSUMS}: {error}") from error
-    if not isinstance(recorded, dict):
-        raise _damaged(path, f"{CHECKSUMS} is not a JSON object")
+    recorded = _object(path, CHECKSUMS)
+    # Checkpoints of version 0.1.0 have no such line.
+    bound = recorded.pop(TOGETHER, None)
     asked = {name: value for name, value in recorded.items() if only(name)}
     asked.setdefault(RECORD, "a record")  # every checkpoint has one
     found = checksums(path, only)
@@ -165,11 +185,14 @@ def verify(path: Path, parts: Iterable[str]) -> set[str]:
         if asked.get(name) != found.get(name)
     ]
     if wrong:
-        raise _damaged(path, *wrong)
+        raise damaged(path, *wrong)
+    if bound is not None and bound != together(recorded):
+        raise damaged(path, f"{CHECKSUMS}: its lines are of more than one save")
     return {name.partition("/")[0] for name in recorded} - {RECORD}
 
 
-def _damaged(path: Path, *reasons: str) -> DamagedCheckpoint:
+def damaged(path: Path, *reasons: str) -> DamagedCheckpoint:
+    """The error for a checkpoint whose files are not to be trusted, with what to do."""
     others = [other.name for other in checkpoints(path.parent) if other != path]
     remedy = (
         f"; also there: {', '.join(others)}; load with fallback (--fallback) to take the newest "

@@ -11,15 +11,19 @@ from jax.sharding import AbstractMesh, NamedSharding
 
 from zoo.checkpoint.entries import Entries, differences, entries_of, without_empty
 from zoo.checkpoint.folder import (
+    RECORD,
     DamagedCheckpoint,
     PathLike,
     checkpoints,
+    damaged,
     find,
     is_checkpoint,
     read_record,
     verify,
 )
 from zoo.config.old_names import current_tree, saved_tree
+
+Check = Callable[[dict[str, dict], dict[str, Any]], None]
 
 
 def load(
@@ -28,6 +32,7 @@ def load(
     sharding: Any = None,
     *,
     model: str | None = None,
+    check: Check | None = None,
     fallback: bool = False,
     on_skip: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict], dict[str, Any]]:
@@ -48,6 +53,8 @@ def load(
         leaf's own (on the mesh of jax.set_mesh if it is abstract), else this process's first
         device.
       model: the name of the model asked for; a record of another one is refused.
+      check: called with the tree and the record; what it says in a ValueError makes the checkpoint
+        a damaged one.
       fallback: pass over damaged checkpoints, from the newest of a run's folder to the oldest. One
         that is whole but of another model is still an error.
       on_skip: called with the error message of every checkpoint passed over.
@@ -64,18 +71,21 @@ def load(
     newest = find(folder)
     several = fallback and not is_checkpoint(Path(folder).absolute())
     candidates = checkpoints(newest.parent)[::-1] if several else [newest]
-    damaged = []
+    passed = []
     for path in candidates:
         try:
-            return _load(path, abstract, sharding, model)
+            tree, record = _load(path, abstract, sharding, model)
+            if check is not None:
+                _checked(check, tree, record, path)
+            return tree, record
         except DamagedCheckpoint as error:
             if not fallback:
                 raise
-            damaged.append(str(error))
+            passed.append(str(error))
             if on_skip:
                 on_skip(str(error))
     raise DamagedCheckpoint(
-        f"folder={str(folder)!r} holds no checkpoint that is whole\n" + "\n".join(damaged)
+        f"folder={str(folder)!r} holds no checkpoint that is whole\n" + "\n".join(passed)
     )
 
 
@@ -104,6 +114,13 @@ def _load(
     return jax.tree.unflatten(jax.tree.structure(abstract), arrays), record
 
 
+def _checked(check: Check, tree: dict[str, dict], record: dict[str, Any], path: Path) -> None:
+    try:
+        check(tree, record)
+    except ValueError as error:
+        raise damaged(path, f"{RECORD}: {error}") from error
+
+
 def contents(folder: PathLike) -> Entries:
     """Dtype and shape of every array of a checkpoint by its path, "params/blocks/kernel".
 
@@ -119,14 +136,23 @@ def contents(folder: PathLike) -> Entries:
     return entries_of(str(path), {name: _apart(_metadata, path / name) for name in held})
 
 
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls the function in a thread of its own, and waits for it even when interrupted.
+def _apart(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+    """Calls a function of Orbax on a part of a checkpoint in a thread of its own, and waits for it
+    even when interrupted.
 
     KeyboardInterrupt comes to the main thread. Inside Orbax it is taken for a failed read, or it
     leaves threads behind that wait for ever, so that the process cannot end.
+
+    Raises:
+      DamagedCheckpoint: Orbax cannot read the part, though it has its checksums.
     """
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, path, *arguments).result()
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever Orbax meets in its files
+            raise damaged(path.parent, f"{path.name}: {type(error).__name__}: {error}") from error
 
 
 def _alone() -> Any:

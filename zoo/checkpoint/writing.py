@@ -12,11 +12,13 @@ from zoo.checkpoint.folder import (
     CHECKSUMS,
     PARTIAL,
     RECORD,
+    TOGETHER,
     by_metric,
     checkpoints,
     checksums,
     hidden,
     number,
+    together,
 )
 from zoo.utils.files import sync, write_json
 
@@ -65,7 +67,8 @@ def _write(folder: Path, tree: dict[str, dict], record: Any) -> Path:
             if full := without_empty(part):
                 write_part(partial / name, full)
         write_json(partial / RECORD, record)
-        write_json(partial / CHECKSUMS, checksums(partial))
+        sums = checksums(partial)
+        write_json(partial / CHECKSUMS, {**sums, TOGETHER: together(sums)})
         # Orbax leaves its files to the system's cache, which a machine that dies takes along, maybe
         # after the older checkpoints were removed.
         for entry in (*partial.rglob("*"), partial):

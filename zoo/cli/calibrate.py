@@ -61,28 +61,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from rich.console import Console
-
-    from zoo.evaluation.cut import cut
+    from zoo.evaluation.cut import cut, measure_of
     from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.own_data import check_source
     from zoo.models import calibration
     from zoo.models.registry import spike_boundary
     from zoo.pretrained import single_file
     from zoo.pretrained.load import load_pretrained
+    from zoo.utils.progress import Progress, plain_console
 
+    for source in args.data or [None]:
+        check_source(args.model, source)
     loaded = load_pretrained(args.model)
     specs, others = (
         [spec_for(loaded, source, args.assignments) for source in sources]
         for sources in (args.data or [None], args.other)
     )
     width = loaded.model.config.width
-    with Console(stderr=True).status("") as status:
+    with Progress(plain_console(stderr=True)) as progress:
         made = cut(
             loaded, specs, others=others, stages=args.stages,
             boundary=spike_boundary(width, args.code, args.steps, args.bits),
             methods=args.method or calibration.DEFAULT, choose_by=args.choose,
             samples=args.samples, batch_size=args.batch_size, seed=args.seed,
-            progress=status.update,
+            progress=progress,
         )  # fmt: skip
     single_file.save(args.out, made.model, made.params, made.source, made.record, made.tokenizer)
     chosen = made.record["calibration"]
@@ -90,6 +92,7 @@ def run(args: argparse.Namespace) -> Answer:
         "model": made.model.config.name,
         "stages": args.stages,
         **chosen,
+        "error_is": measure_of(args.choose, loaded.model.config.task),
         "bits_per_token": 8 * made.model.boundary.bytes_per_token,
         "out": str(args.out),
     }
@@ -97,11 +100,12 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _show(result: Mapping[str, Any]) -> None:
+    print(f"error: {result['error_is']}")
     for method, error in sorted(result["errors"].items(), key=lambda item: item[1]):
-        print(f"{method:20} error {error:.4f}")
+        print(f"  {method:22} {error:.3g}")
     for source, share in result["agreement"].items():
         seen = "held out" if source in result["fitted_to"] else "not fitted to"
-        print(f"{source:20} agreement {share:.4f} with the dense model, {seen}")
+        print(f"{source}: agreement {share:.4f} with the dense model, {seen}")
     bits = result["bits_per_token"]
     print(f"{result['out']}: {result['method']}, {bits} bits a token and hop")
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -167,7 +168,10 @@ def main(parser: argparse.ArgumentParser, run: Run, argv: Sequence[str] | None) 
       SystemExit: after `--help` (code 0), and on arguments that do not parse (code 2).
     """
     with closed_pipe_ends():
-        return exit_code(run, parser.parse_args(argv))
+        code = exit_code(run, parser.parse_args(argv))
+        if "zoo.train.processes" in sys.modules:
+            sys.modules["zoo.train.processes"].leave(code)
+        return code
 
 
 def exit_code(run: Run, args: argparse.Namespace) -> int:
@@ -197,6 +201,8 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
         raise
     except ValueError as error:
         return _told(error, USAGE)
+    except ConnectionError as error:
+        return _told(error, LOST)
     except (OSError, FloatingPointError) as error:
         return _told(error, COULD_NOT)
     except MemoryError as error:
@@ -206,6 +212,7 @@ def exit_code(run: Run, args: argparse.Namespace) -> int:
         return INTERRUPTED
     except Exception as error:
         if _lost_process(error):
+            time.sleep(2)  # `zoo.train.group` may know which one, and ends the program
             print(
                 f"error: lost contact with another process ({str(error).splitlines()[0]}). Start "
                 "all of them again with --resume",

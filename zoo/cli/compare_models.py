@@ -38,12 +38,21 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.evaluation import compare, plots, tables
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.files import write_json
+    from zoo.utils.progress import Progress, plain_console
 
-    table = tables.of_models(
-        load_pretrained(args.dense), [load_pretrained(name) for name in args.models], args.data,
-        args.assignments, task=args.task, codes=list(filter(None, args.codes.split(","))),
-        batch_size=args.batch_size, earlier=args.out if args.append else None,
-    )  # fmt: skip
+    codes = list(dict.fromkeys(filter(None, map(str.strip, args.codes.split(",")))))
+    if not (codes or args.append):
+        raise ValueError(
+            f"codes={args.codes!r} leaves the dense model out of the table; name at least one "
+            "code, or give --append to add to the rows that --out has"
+        )
+    models = [load_pretrained(name) for name in (args.dense, *args.models)]
+    with Progress(plain_console(stderr=True)) as progress:
+        table = tables.of_models(
+            models[0], models[1:], args.data, args.assignments, task=args.task, codes=codes,
+            batch_size=args.batch_size, earlier=args.out if args.append else None,
+            progress=progress,
+        )  # fmt: skip
     write_json(args.out, table)
     rows, picture = table["rows"], args.out.with_suffix(".png")
     plots.scores(picture, rows)

@@ -29,8 +29,10 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.evaluation import compare, tables
     from zoo.train import curves
     from zoo.utils.files import write_json
+    from zoo.utils.progress import Progress, plain_console
 
-    table = tables.of_runs(args.ann, args.hnn, args.hardware)
+    with Progress(plain_console(stderr=True)) as progress:
+        table = tables.of_runs(args.ann, args.hnn, args.hardware, progress)
     write_json(args.out, table)
     rows, picture = table["rows"], args.out.with_suffix(".png")
     curves.runs(picture, curves.of_runs([args.ann, args.hnn]))

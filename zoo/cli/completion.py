@@ -74,11 +74,24 @@ def _words(command: tuple[str, ...], module: str, first: tuple[str, ...]) -> Wor
     flags: dict[str, tuple[str, ...] | None] = {}
     for action in importlib.import_module(module).parser()._actions:
         names = tuple(map(str, action.choices or ()))
+        if action.dest == "assignments":
+            names = tuple(f"{key}=" for key in config_keys())
         for flag in () if action.help == argparse.SUPPRESS else action.option_strings:
             flags[flag] = None if action.nargs == 0 else names
         if not action.option_strings:
             first = names or first
     return Words(command, first, flags)
+
+
+def config_keys() -> dict[str, tuple[str, ...]]:
+    """Every key that --set takes, with the names that it may have; none for numbers and texts."""
+    from zoo.config.keys import describe
+    from zoo.config.specs import RunConfig
+
+    return {
+        key.name: ("true", "false") if key.kind == "bool" else key.allowed
+        for key in describe(RunConfig("defaults"))
+    }
 
 
 def bash(words: Sequence[Words], shell: str = "bash") -> str:
@@ -97,6 +110,11 @@ def bash(words: Sequence[Words], shell: str = "bash") -> str:
             f'        *) words="{" ".join(entry.first)}"; [[ $word == -* ]] && words="{flags}" ;;\n'
             "      esac ;;\n"
         )
+    allowed = "".join(
+        f'    {key}) words="{" ".join(names)}" ;;\n'
+        for key, names in config_keys().items()
+        if names
+    )
     emulated = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
     return f"""{emulated}_snapjax() {{
   local word=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} words= key=
@@ -104,7 +122,13 @@ def bash(words: Sequence[Words], shell: str = "bash") -> str:
   [[ $key == compare && $COMP_CWORD -gt 2 ]] && key="compare ${{COMP_WORDS[2]}}"
   case $key in
 {"".join(cases)}  esac
+  # The shell parts KEY=VALUE into three words.
+  [[ $word == = ]] && word= words= key=$previous
+  [[ $previous == = ]] && words= key=${{COMP_WORDS[COMP_CWORD-2]}}
+  case $key in
+{allowed}  esac
   COMPREPLY=($(compgen -W "$words" -- "$word"))
+  [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace 2> /dev/null
 }}
 complete -o default -F _snapjax snapjax"""
 
@@ -122,6 +146,8 @@ def fish(words: Sequence[Words]) -> str:
             lines.append(f"{start} -a '{' '.join(entry.first)}'")
         for flag, names in entry.flags.items():
             option = f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
+            if flag == "--set":
+                names = tuple(f"{key}={v}" for key, vs in config_keys().items() for v in vs or [""])
             value = "" if names is None else f" -r -a '{' '.join(names)}'" if names else " -r"
             lines.append(f"{start} {option}{value}")
     return "\n".join(lines)

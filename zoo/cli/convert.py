@@ -36,10 +36,14 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     from snapjax.codes.parameters import count_trainable
-    from zoo.pretrained.convert import check_target, convert
+    from zoo.pretrained.about import about
+    from zoo.pretrained.convert import check_model, check_target, convert
     from zoo.pretrained.load import load_pretrained
 
     check_target(args.out, cut=bool(args.variant or args.stages))
+    model = about(args.model).model
+    if model is not None:  # of weights of others the class is known
+        check_model(args.out, model)
     loaded = load_pretrained(
         args.model,
         variant=args.variant,

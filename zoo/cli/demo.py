@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -21,6 +22,8 @@ from zoo.train.placement import choose_mesh
 from zoo.train.run import train
 from zoo.train.stop import StopRequest
 from zoo.utils.files import write_atomic, write_json
+from zoo.utils.lock import locked
+from zoo.utils.progress import Progress, plain_console
 
 DENSE = "ann"
 CUTS = ("hnn", "hnn_half", "int2", "topk")
@@ -104,7 +107,7 @@ def run(
       the table's rows, or None after a stop.
     """
     stop = StopRequest() if stop is None else stop
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = plain_console(width=None if sys.stdout.isatty() else 140)
     if code not in SPIKE_CODES:
         raise unknown_name("spike code", code, SPIKE_CODES)
     runs = configs(
@@ -118,7 +121,31 @@ def run(
     )
     for config in runs.values():
         build_model(config.model)  # a wrong name is an error before anything is removed or written
-    clear(out)
+    with locked(out, console.print):
+        clear(out)
+        rows = train_and_score(runs, out, stop, console)
+        if rows is None:
+            return None
+        console.print(compare.table(rows, f"{model} on digits, {rows[0]['samples']} held out"))
+        about = {
+            "model": model,
+            "stages": stages,
+            "devices": choose_mesh(runs[DENSE]).size,
+            "platform": jax.devices()[0].platform,
+            "jax": jax.__version__,
+            "config": config_values.to_dict(runs["hnn"]),
+        }
+        write_json(out / "table.json", {**about, "rows": rows})
+        plots.scores(out / "demo.png", rows)
+    console.print(f"written to {out}: table.json, demo.png and the runs {', '.join(VARIANTS)}")
+    return rows
+
+
+def train_and_score(
+    runs: Mapping[str, RunConfig], out: Path, stop: StopRequest, console: Console
+) -> list[compare.Record] | None:
+    """The table's rows: every run trained one after the other, each cut calibrated before; None
+    after a stop."""
     data, cuts = load(runs[DENSE].data), []
     # Boundaries are fitted to the images as they are: noise is for training.
     clean = load(runs[DENSE].data.without_augmentation())
@@ -134,23 +161,8 @@ def run(
         if name != DENSE:
             cuts.append(load_pretrained(out / name))
     mesh = choose_mesh(runs[DENSE])
-    rows = baselines.rows(load_pretrained(out / DENSE), cuts, data, mesh)
-    console.print(compare.table(rows, f"{model} on digits, {rows[0]['samples']} held out"))
-    write_json(
-        out / "table.json",
-        {
-            "model": model,
-            "stages": stages,
-            "devices": mesh.size,
-            "platform": jax.devices()[0].platform,
-            "jax": jax.__version__,
-            "config": config_values.to_dict(runs["hnn"]),
-            "rows": rows,
-        },
-    )
-    plots.scores(out / "demo.png", rows)
-    console.print(f"written to {out}: table.json, demo.png and the runs {', '.join(VARIANTS)}")
-    return rows
+    with Progress(console) as progress:
+        return baselines.rows(load_pretrained(out / DENSE), cuts, data, mesh, progress)
 
 
 def clear(out: Path) -> None:
@@ -173,7 +185,8 @@ def clear(out: Path) -> None:
     for path in [out / "table.json", out / "demo.png"]:
         path.unlink(missing_ok=True)
     for variant in VARIANTS:
-        for name in OWN_FILES:
-            (out / variant / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "model", "tensorboard"):
-            shutil.rmtree(out / variant / name, ignore_errors=True)
+        with locked(out / variant):  # no run of `snapjax train` writes there
+            for name in OWN_FILES:
+                (out / variant / name).unlink(missing_ok=True)
+            for name in ("checkpoints", "model", "tensorboard"):
+                shutil.rmtree(out / variant / name, ignore_errors=True)

@@ -35,13 +35,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from rich.console import Console
-
     from zoo.embedding.encoder import Encoder
     from zoo.embedding.files import write
     from zoo.pretrained.load import load_pretrained
-    from zoo.train.logbook import progress_bar
     from zoo.utils.notes import note
+    from zoo.utils.progress import Progress, plain_console
 
     with _texts(args) as texts:
         loaded = load_pretrained(args.model)
@@ -52,9 +50,8 @@ def run(args: argparse.Namespace) -> Answer:
                 f"{args.model} has the prompts {', '.join(prompts)}, of which none is put before "
                 "the texts; --prompt NAME does"
             )
-        with progress_bar(Console(stderr=True)) as bar:
-            task = bar.add_task("texts", total=None, shown="")
-            rows = write(args.out, encoder, texts, lambda done: bar.update(task, completed=done))
+        with Progress(plain_console(stderr=True)) as progress:
+            rows = write(args.out, encoder, texts, progress("texts"))
     width = encoder.model.config.width
     return Answer(
         {"out": str(args.out), "rows": rows, "width": width},

@@ -48,35 +48,44 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     from zoo.evaluation.inputs import spec_for
+    from zoo.evaluation.own_data import check_source
     from zoo.evaluation.score import score_any
     from zoo.pretrained.load import load_pretrained
     from zoo.train.processes import fake_devices
+    from zoo.utils.progress import Progress, plain_console
 
     fake_devices(args.ranks, 1)
+    check_source(args.model, args.data)
     loaded = load_pretrained(args.model)
     spec = spec_for(loaded, args.data, args.assignments)
-    result = score_any(
-        loaded,
-        spec,
-        args.task,
-        batch_size=args.batch_size,
-        ranks=args.ranks,
-        train_split=args.split == "train",
-        dense=load_pretrained(args.against) if args.against else None,
-    )
+    dense = load_pretrained(args.against) if args.against else None
+    with Progress(plain_console(stderr=True)) as progress:
+        result = score_any(
+            loaded, spec, args.task, batch_size=args.batch_size, ranks=args.ranks,
+            train_split=args.split == "train", dense=dense, progress=progress,
+        )  # fmt: skip
     return Answer(result, lambda: _show(f"{args.model} on {spec.source}", result))
 
 
 def _show(title: str, result: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from zoo.utils.progress import plain_console
 
     table = Table(title=title)
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in result.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+        table.add_row(name, _figure(value))
+    plain_console().print(table)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_figure, value)) or "-"
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,13 +43,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Answer:
     import numpy as np
-    from rich.console import Console
 
     from zoo.embedding import mining
     from zoo.embedding.encoder import Encoder
     from zoo.embedding.texts import read_texts, texts_spec
     from zoo.pretrained.load import load_pretrained
-    from zoo.train.logbook import progress_bar
+    from zoo.utils.progress import Progress, plain_console
 
     for name, least in (("samples", 2), ("neighbours", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(args, name)
@@ -57,14 +56,9 @@ def run(args: argparse.Namespace) -> Answer:
             raise ValueError(f"{name}={value} must be at least {least}")
     texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
     encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
-    with progress_bar(Console(stderr=True)) as bar:
-
-        def shown(what: str, total: int):
-            task = bar.add_task(what, total=total, shown="")
-            return lambda done: bar.update(task, completed=done)
-
+    with Progress(plain_console(stderr=True)) as progress:
         texts, pairs = mining.mine(
-            encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=shown
+            encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=progress
         )
     mining.write(args.out, texts, pairs)
     low, middle, high = np.quantile([pair.cosine for pair in pairs], (0.1, 0.5, 0.9))

@@ -20,6 +20,14 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--processes", type=int, help="how many there are")
     group.add_argument("--process-id", type=int, help="which this is, from 0")
+    group.add_argument(
+        "--coordinator-bind", metavar="HOST",
+        help="address of this host that process 0 listens at; default: that of --coordinator",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout", type=float, default=300.0, metavar="SECONDS",
+        help="how long to wait for the others, and for a sign of life of each; default 300",
+    )  # fmt: skip
 
 
 def join_processes(args: argparse.Namespace, devices: int) -> None:
@@ -33,7 +41,10 @@ def join_processes(args: argparse.Namespace, devices: int) -> None:
     from zoo.train.memory import keep_freed_memory
 
     keep_freed_memory()
-    processes.initialise(args.coordinator, args.processes, args.process_id)
+    processes.initialise(
+        args.coordinator, args.processes, args.process_id,
+        bind=args.coordinator_bind, timeout=args.timeout,
+    )  # fmt: skip
     count = args.processes or int(os.environ.get("SLURM_NTASKS", "1"))
     processes.fake_devices(devices, count)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.data import hub
 from zoo.data.files import half_character, nearest, read_bytes, read_text, suffix
 from zoo.utils.files import parse_json
 from zoo.utils.notes import note
@@ -225,15 +226,17 @@ def read_hub(name: str, subset: str | None, near: Sequence[str]) -> dict[str, Ta
     import datasets
     from huggingface_hub import constants
 
-    try:
-        made = datasets.load_dataset(name, subset)
-    except Exception as error:  # from a wrong name to a proxy that answers in HTML
-        raise ValueError(
-            f"data.source={name!r} is no embedded data set and no path here, and from the Hub it "
-            f"could not be loaded: {_line(error)}. Where it has several subsets, name one in "
-            "data.subset. Without a network give the path of a file or "
-            f"folder{nearest(name, list(near))}"
-        ) from error
+    with hub.offline_where_unreachable(name) as reason:
+        try:
+            made = datasets.load_dataset(name, subset)
+        except Exception as error:  # from a wrong name to a proxy that answers in HTML
+            why = f"{reason}, and in its cache it is not whole" if reason else _line(error)
+            raise ValueError(
+                f"data.source={name!r} is no embedded data set and no path here, and from the Hub "
+                f"it could not be loaded: {why}. Where it has several subsets, name one in "
+                "data.subset. Without a network give the path of a file or folder: "
+                f"--set data.source=FOLDER{nearest(name, list(near))}"
+            ) from error
     # Pictures that are not in the tables themselves are in one of these.
     cached = Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)
     return {

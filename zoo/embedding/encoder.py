@@ -16,6 +16,7 @@ from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.source import ASSUMED
 from zoo.utils.notes import note
+from zoo.utils.progress import Begin, silent
 
 SHORTEST = 16  # tokens; longer batches have twice, four times, ... as many, so programs are few
 WINDOW = 32  # batches whose texts are sorted by length together
@@ -112,16 +113,23 @@ class Encoder:
             weight = (np.arange(self.batch_size) < len(places)).astype(np.float32)
             yield places, {"input_ids": token, "attention_mask": mask, "weight": weight}
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str], progress: Begin = silent) -> np.ndarray:
         """float32 (texts, width).
+
+        Args:
+          texts: to embed.
+          progress: told how many are embedded.
 
         Raises:
           ValueError: something else than texts, by its place.
         """
         texts = checked_texts(texts)
-        made = np.empty((len(texts), self.model.config.width), np.float32)
+        made, count = np.empty((len(texts), self.model.config.width), np.float32), 0
+        done = progress("texts embedded", len(texts))
         for places, batch in self.batches(texts):
             made[places] = np.asarray(self._apply(self.params, batch))[: len(places)]
+            count += len(places)
+            done(count)
         return made
 
     def _bucket(self, tokens: int) -> int:

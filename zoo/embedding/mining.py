@@ -16,6 +16,7 @@ from zoo.embedding.encoder import WINDOW, Encoder
 from zoo.embedding.similarity import COLUMNS, unit
 from zoo.embedding.texts import drawn
 from zoo.utils.files import write_atomic
+from zoo.utils.progress import Begin, silent
 
 
 class Matched(NamedTuple):
@@ -33,7 +34,7 @@ def mine(
     *,
     samples: int | None = None,
     seed: int = 0,
-    progress: Callable[[str, int], Callable[[int], None]] = lambda what, total: lambda done: None,
+    progress: Begin = silent,
 ) -> tuple[list[str], list[Matched]]:
     """Texts, and pairs of them by their indices; every text is in one pair at most.
 
@@ -43,8 +44,7 @@ def mine(
       neighbours: see `matched`.
       samples: how many of the texts are drawn at random; None for all.
       seed: of that draw, and of `matched`.
-      progress: called with what begins and the number of texts; gives a function of how many are
-        done.
+      progress: told how many texts are embedded, and then in pairs.
 
     Raises:
       ValueError: fewer than two texts with tokens, or as `matched`.

@@ -13,6 +13,7 @@ from zoo.data import DataSpec
 from zoo.data.sources import read_rows
 from zoo.embedding.encoder import Encoder
 from zoo.models.model import Model
+from zoo.utils.progress import Begin, silent
 
 COLUMNS = {
     "text_column": "sentence1",
@@ -58,9 +59,11 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
     return pair[0], pair[1], grades
 
 
-def cosines(encoder: Encoder, texts: list[str], others: list[str]) -> np.ndarray:
+def cosines(
+    encoder: Encoder, texts: list[str], others: list[str], progress: Begin = silent
+) -> np.ndarray:
     """The cosine of the embeddings of each pair, float64 (pairs,)."""
-    both = unit(encoder.embed([*texts, *others]).astype(np.float64))
+    both = unit(encoder.embed([*texts, *others], progress).astype(np.float64))
     return (both[: len(texts)] * both[len(texts) :]).sum(1)
 
 
@@ -69,10 +72,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def score(encoder: Encoder, spec: DataSpec) -> dict[str, Any]:
-    """One JSON-able object with "spearman", "samples" and "bits_per_token"."""
+def score(encoder: Encoder, spec: DataSpec, progress: Begin = silent) -> dict[str, Any]:
+    """One JSON-able object with "spearman", "samples" and "bits_per_token".
+
+    `progress` is told how many texts are embedded.
+    """
     texts, others, grades = read_pairs(spec)
-    ranked = cosines(encoder, texts, others)
+    ranked = cosines(encoder, texts, others, progress)
     return {
         "model": encoder.model.config.name,
         "task": "stsb",

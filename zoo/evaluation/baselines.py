@@ -16,6 +16,7 @@ from zoo.models.model import Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import calibrated
 from zoo.train.step import Trainer, evaluate
+from zoo.utils.progress import Begin, silent, within
 
 WIRES = ("bfloat16", "int8", "int4", "int2", "topk")  # tried with the ANN's weights as they are
 
@@ -38,7 +39,11 @@ def calibrate(ann: Pretrained, config: RunConfig, data: Data) -> Pretrained:
 
 
 def rows(
-    ann: Pretrained, cuts: Sequence[Pretrained], data: Data, mesh: Mesh
+    ann: Pretrained,
+    cuts: Sequence[Pretrained],
+    data: Data,
+    mesh: Mesh,
+    progress: Begin = silent,
 ) -> list[compare.Record]:
     """The table of a dense model and of what was made of it for other boundaries.
 
@@ -51,6 +56,7 @@ def rows(
         top-k its budget.
       data: that all are scored on.
       mesh: that they are scored on.
+      progress: told how many samples of each row are scored.
 
     Raises:
       ValueError: they do not belong together.
@@ -76,8 +82,10 @@ def rows(
         # One trainer for all of them, which compiles once.
         trainer = Trainer(ann.model.with_boundary(loose), ann.config.train, 1, mesh)
         for weights, boundary, params in group:
-            scores = evaluate(trainer, trainer.init_state(params), data.validation)
-            rate = float(np.mean(scores.spike_rate)) if boundary.spiking else None
+            begin = within(progress, f"{weights}, {boundary.code}")
+            state = trainer.init_state(params)
+            scores = evaluate(trainer, state, data.validation, progress=begin)
+            rate = None if scores.spike_rate is None else float(np.mean(scores.spike_rate))
             figures = {"accuracy": scores.accuracy, "loss": scores.loss}
             record = compare.record(boundary, weights, figures, rate)
             made.append({**record, "samples": scores.samples})

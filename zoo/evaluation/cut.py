@@ -1,6 +1,7 @@
 """A trained model cut without training: samples of some sources, a method, and by what it won."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from zoo.models import calibration
 from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import partition
+from zoo.utils.progress import Begin, silent
 
 CRITERIA = ("output", "stsb")
 
@@ -33,7 +35,7 @@ def cut(
     samples: int = 1024,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Begin = silent,
 ) -> Pretrained:
     """The model in pieces, every boundary fitted by the best of some methods to unlabelled samples.
 
@@ -53,7 +55,7 @@ def cut(
       samples: how many are drawn, of all sources together.
       batch_size: samples a batch.
       seed: of the draw, and of the random projections of the output.
-      progress: called with what is about to be done.
+      progress: told how many boundaries are fitted, over all methods, and how much is scored.
 
     Returns:
       the model, with "calibration" in its record: the "method", what it was "chosen_by", the
@@ -77,24 +79,26 @@ def cut(
 
         def error(model: Model, params: Params) -> float:
             encoder = Encoder.of(replace(whole, model=model, params=params))
-            return 1 - similarity.score(encoder, specs[0])["spearman"]
+            return 1 - similarity.score(encoder, specs[0], progress)["spearman"]
 
     share = -(-samples // len(specs))
     kinds = [
         calibration.hold_out(inputs.batches(whole, spec, share, batch_size, seed)) for spec in specs
     ]
     fitted, held_out = ([batch for kind in kinds for batch in kind[part]] for part in (0, 1))
+    total, count = len(methods) * (stages - 1), itertools.count()
+    done = progress("boundaries fitted", total)
     model, params, errors = calibration.choose(
         whole.model, whole.params, fitted, held_out, methods,
-        key=jax.random.key(seed), error=error, progress=progress,
+        key=jax.random.key(seed), error=error, progress=lambda step: done(next(count), step),
     )  # fmt: skip
-    progress("agreement")
+    done(total)
     unseen = [inputs.batches(whole, spec, share, batch_size, seed) for spec in others]
-    dense = whole.model.cut(1)
-    agreements = {
-        name: round(agreement.on(model, params, dense, whole.params, batches), 4)
-        for name, batches in zip(names, [*(kind[1] for kind in kinds), *unseen], strict=True)
-    }
+    dense, agreements = whole.model.cut(1), {}
+    done = progress("agreement with the dense model", len(names))
+    for name, batches in zip(names, [*(kind[1] for kind in kinds), *unseen], strict=True):
+        agreements[name] = round(agreement.on(model, params, dense, whole.params, batches), 4)
+        done(len(agreements))
     chosen = {
         "method": min(errors, key=lambda method: errors[method]),
         "chosen_by": choose_by,
@@ -114,3 +118,17 @@ def source_names(specs: Sequence[DataSpec]) -> list[str]:
         same = sum(each.partition(" #")[0] == name for each in names)
         names.append(f"{name} #{same + 1}" if same else name)
     return names
+
+
+def measure_of(choose_by: str, task: str) -> str:
+    """What the errors are that `cut` chooses a method by.
+
+    Args:
+      choose_by: one of `CRITERIA`.
+      task: of the model.
+    """
+    if choose_by == "stsb":
+        return "1 - Spearman's correlation with the scores of the data"
+    if task == "encode":
+        return "1 - CKA of the embeddings, cut and dense, on samples held out (0: the same)"
+    return "squared error of the output over the dense output's variance, on samples held out"

@@ -14,6 +14,7 @@ from zoo.evaluation.inputs import data_for
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.train.start import check_data
 from zoo.train.step import Trainer, evaluate
+from zoo.utils.progress import Begin, silent
 
 
 def score_any(
@@ -25,6 +26,7 @@ def score_any(
     ranks: int | None = None,
     train_split: bool = False,
     dense: Pretrained | None = None,
+    progress: Begin = silent,
 ) -> dict[str, Any]:
     """One JSON-able object: of task "agreement" `agreement.score`, of an encoder, as of task
     "stsb", `similarity.score`, else `score`.
@@ -36,6 +38,7 @@ def score_any(
       dense: to agree with, of task "agreement".
       batch_size: samples a batch.
       ranks, train_split: see `score`; an encoder has no use for them.
+      progress: told how much is scored.
 
     Raises:
       ValueError: the model is not for the task, or the data do not fit; see `data_for`.
@@ -50,9 +53,12 @@ def score_any(
             f"task={task!r}: this model makes embeddings; task='stsb' or 'agreement' scores those"
         )
     if task == "stsb" or encodes:
-        return similarity.score(Encoder.of(loaded, batch_size), spec)
+        return similarity.score(Encoder.of(loaded, batch_size), spec, progress)
     data = data_for(loaded, spec, task)
-    return score(loaded, data, batch_size=batch_size, ranks=ranks, train_split=train_split)
+    return score(
+        loaded, data, batch_size=batch_size, ranks=ranks, train_split=train_split,
+        progress=progress,
+    )  # fmt: skip
 
 
 def score(
@@ -62,6 +68,7 @@ def score(
     batch_size: int = 100,
     ranks: int | None = None,
     train_split: bool = False,
+    progress: Begin = silent,
 ) -> dict[str, Any]:
     """One JSON-able object with "accuracy", "loss", "samples" and "bits_per_token".
 
@@ -72,6 +79,7 @@ def score(
       ranks: devices in a row that the model's stages are spread over; None for as many as divide
         the stages.
       train_split: score the training split instead of the validation split.
+      progress: told how many samples are scored.
     """
     model, stages = loaded.model, loaded.model.config.stages
     check_data(model, data)
@@ -81,7 +89,7 @@ def score(
     spec = TrainSpec(epochs=1, batch_size=batch_size, microbatches=1)
     trainer = Trainer(model, spec, 1, make_mesh(stage=ranks))
     split = data.train if train_split else data.validation
-    scores = evaluate(trainer, trainer.init_state(loaded.params), split)
+    scores = evaluate(trainer, trainer.init_state(loaded.params), split, progress=progress)
     boundary = model.boundary
     return {
         "model": model.config.name,
@@ -93,7 +101,7 @@ def score(
         "code": boundary.code,
         "bits_per_token": 8 * boundary.bytes_per_token,
         "bits_per_feature": 8 * boundary.bytes_per_token / boundary.features,
-        "spike_rate": scores.spike_rate.tolist() if boundary.spiking else None,
+        "spike_rate": None if scores.spike_rate is None else scores.spike_rate.tolist(),
         "stages": stages,
         "ranks": ranks,
         "device": jax.devices()[0].device_kind,

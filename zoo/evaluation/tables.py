@@ -16,6 +16,7 @@ from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import partition
 from zoo.utils.files import read_json
+from zoo.utils.progress import Begin, silent, within
 from zoo.utils.schema import NUMBER, WHOLE, Object
 
 CODES = ("float32", *baselines.WIRES)
@@ -34,6 +35,7 @@ def of_models(
     codes: Sequence[str] = CODES,
     batch_size: int = 100,
     earlier: Path | None = None,
+    progress: Begin = silent,
 ) -> dict[str, Any]:
     """The dense model behind every code, and the cut ones as they are, scored on one data set.
 
@@ -47,6 +49,7 @@ def of_models(
       batch_size: samples a batch.
       earlier: a table whose other rows are kept, in a file of this function's results; one that is
         not there has none.
+      progress: told how much of each row is scored.
 
     Returns:
       "model", "stages", "task", "data", "jax" and "rows", JSON-able.
@@ -66,8 +69,9 @@ def of_models(
 
     def row(loaded: Pretrained, weights: str) -> compare.Record:
         result = score_any(
-            loaded, spec_for(loaded, source, assignments), task, batch_size=batch_size
-        )
+            loaded, spec_for(loaded, source, assignments), task, batch_size=batch_size,
+            progress=within(progress, f"{weights}, {loaded.model.boundary.code}"),
+        )  # fmt: skip
         scores = {name: result[name] for name in compare.SCORES if name in result}
         rates = result.get("spike_rate")
         rate = sum(rates) / len(rates) if rates else None
@@ -82,12 +86,13 @@ def of_models(
     return {**about, "rows": compare.added(before, rows)}
 
 
-def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
+def of_runs(ann: Path, hnn: Path, hardware: str, progress: Begin = silent) -> dict[str, Any]:
     """A dense and a spiking run of one model, with every other wire between; see `baselines.rows`.
 
     Args:
       ann, hnn: folders of the finished runs.
       hardware: what trained them, for the record.
+      progress: told how much of each row is scored.
 
     Returns:
       "rows", what the model and its data are, and the "commands" and "minutes" of the runs;
@@ -106,7 +111,7 @@ def of_runs(ann: Path, hnn: Path, hardware: str) -> dict[str, Any]:
     data = data_for(loaded["hnn"], config.data.without_augmentation())
     # On one device, whatever the mesh of the runs was: there may be no more here.
     cuts = [baselines.calibrate(loaded["ann"], config, data), loaded["hnn"]]
-    rows = baselines.rows(loaded["ann"], cuts, data, make_mesh(stage=1))
+    rows = baselines.rows(loaded["ann"], cuts, data, make_mesh(stage=1), progress)
     return {
         "model": model.name,
         "parameters": summaries["hnn"]["parameters"],

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from zoo.models.model import Params, without_boundaries
+from zoo.models.model import Model, Params, without_boundaries
+from zoo.models.registry import registered
 from zoo.pretrained import single_file
 from zoo.pretrained.hugging_face import export
 from zoo.pretrained.pretrained_model import Pretrained
@@ -26,6 +27,24 @@ def check_target(out: Path, cut: bool = False) -> None:
     check_place(out.parent, f"out={str(out)!r}")
 
 
+def check_model(out: Path, model: Model) -> None:
+    """Raises ValueError when `convert` would not write a model there.
+
+    Args:
+      out: of `convert`.
+      model: to be written.
+    """
+    if _is_file(out):
+        return
+    try:
+        registered(model).weights.fields(model.config)
+    except ValueError as error:
+        raise ValueError(
+            f"out={str(out)!r}: {error}. Name a file, {out.name}.safetensors: every command reads "
+            "it, and load_pretrained"
+        ) from error
+
+
 def convert(loaded: Pretrained, out: Path) -> Params:
     """Writes a model, and gives the parameters that were written.
 
@@ -35,9 +54,10 @@ def convert(loaded: Pretrained, out: Path) -> Params:
         dense part, see `hugging_face.export`.
 
     Raises:
-      ValueError: as `check_target`, or transformers has no class for the model.
+      ValueError: as `check_target` and `check_model`.
     """
     check_target(out)
+    check_model(out, loaded.model)
     model, params, source = loaded.model, loaded.params, loaded.source
     if _is_file(out):
         single_file.save(out, model, params, source, loaded.record, loaded.tokenizer)

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zoo.config.specs import RunConfig
+from zoo.config.values import from_dict
 from zoo.models.model import Model, Params
 from zoo.pretrained.arrays import digest, digest_of, serialise, to_arrays, to_params
 from zoo.pretrained.hugging_face.tensors import Tensors
@@ -93,7 +95,27 @@ def load(path: str | Path) -> Pretrained:
     source = PretrainedConfig(
         origin["source"], digests([path]), origin.get("licence"), origin.get("preprocessing", {})
     )
-    return Pretrained(model, params, None, whole["record"], whole["tokenizer"], source)
+    config = _run(whole["record"])
+    return Pretrained(model, params, config, whole["record"], whole["tokenizer"], source)
+
+
+def described(path: Path) -> tuple[Model, RunConfig | None]:
+    """The model of a file and the config of the run that made it, without its weights.
+
+    Raises:
+      ValueError: the file is damaged, or of another format.
+    """
+    try:
+        whole = _record(Tensors([path]).metadata)
+        return rebuild_fields(whole), _run(whole["record"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _run(record: Any) -> RunConfig | None:
+    """The config of the run that made a model; None for weights of others."""
+    has = isinstance(record, Mapping) and "config" in record
+    return from_dict(record["config"]) if has else None
 
 
 def _record(metadata: Mapping[str, str]) -> dict[str, Any]:

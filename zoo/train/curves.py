@@ -48,14 +48,15 @@ def runs(path: str | Path, metrics: Mapping[str, Sequence[Line]]) -> None:
             label=name,
         )
         score_names |= {key for key, _ in points}
-        cuts = len(train[0]["spike_rate"]) if train else 0
+        cuts = len(train[0]["bits"]) if train else 0
         for cut in range(cuts):
             steps = [line["step"] for line in train]
             # One colour a run when there are several, one a boundary when there is one.
             shade = COLOURS[cut % len(COLOURS)] if len(metrics) == 1 else colour
-            rates = [line["spike_rate"][cut] for line in train]
+            rates = [line["spike_rate"][cut] for line in train if "spike_rate" in line]
             label = f"{name}, " if len(metrics) > 1 else ""
-            if min(rates) < 1:  # a dense boundary reports 1
+            # A dense boundary has none; version 0.1.0 wrote 1 for it.
+            if len(rates) == len(steps) and min(rates) < 1:
                 rate.plot(steps, rates, color=shade, lw=1, label=f"{label}cut {cut + 1}")
             bits = [line["bits"][cut] for line in train]
             traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl always, TensorBoard where it is installed, a progress bar.
+"""What a run reports: metrics.jsonl always, TensorBoard where it is installed.
 
 A line of training metrics is a mean over a window of steps. The window that is being filled is part
 of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would have.
@@ -15,15 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from zoo.utils.files import MetricsLog, naming, parse_json, read_text, write_atomic
 from zoo.utils.schema import NUMBER, TEXT, WHOLE, ListOf, Maybe, Object, check
@@ -63,8 +54,8 @@ class Window:
         self._started, self._timed, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, row: Row) -> None:
-        """One step: "loss", one of `SCORES`, "gradient_norm", and of each boundary "spike_rate" and
-        "bits"."""
+        """One step: "loss", one of `SCORES`, "gradient_norm", and of each boundary "bits", and
+        "spike_rate" where they spike."""
         self.rows.append(row)
         self._timed += 1
 
@@ -86,12 +77,10 @@ class Window:
         now = time.perf_counter()
         seconds = max(now - self._started, 1e-9)
         mean = lambda name: np.mean([row[name] for row in self.rows], axis=0, dtype=np.float64)
+        # Version 0.1.0 counted a spike rate of dense boundaries too.
+        named = ("loss", *SCORES, "gradient_norm", "spike_rate", "bits")
         line = {
-            "loss": float(mean("loss")),
-            **{name: float(mean(name)) for name in SCORES if name in self.rows[0]},
-            "gradient_norm": float(mean("gradient_norm")),
-            "spike_rate": mean("spike_rate").tolist(),
-            "bits": mean("bits").tolist(),
+            **{name: mean(name).tolist() for name in named if all(name in r for r in self.rows)},
             "samples_per_second": samples * self._timed / seconds,
             "tokens_per_second": tokens * self._timed / seconds,
             "waiting_share": (waited - self._waited) / seconds,
@@ -208,16 +197,3 @@ class Board:
 
 def _tensorboard(folder: Path) -> Board | None:
     return Board(folder) if importlib.util.find_spec("tensorboardX") is not None else None
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with count, time gone, time left, and the latest figures."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
-        console=console,
-    )

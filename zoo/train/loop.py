@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
-from rich.progress import Progress
 
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, prefetch, train_batches
 from zoo.train import placement
 from zoo.train.diagnose import explain
-from zoo.train.logbook import SCORES, Logbook, Window, progress_bar
+from zoo.train.logbook import SCORES, Logbook, Window
 from zoo.train.state import State, to_parts
 from zoo.train.step import Metrics, Scores, Trainer, evaluate
 from zoo.train.stop import StopRequest
+from zoo.utils.progress import Done, Progress
 
 # Steps that may be under way before the host looks at one. On a CPU a second program that waits in
 # a collective can keep the first one's threads from ever finishing, so there it is one at a time.
@@ -103,9 +104,9 @@ class Loop:
             self.logbook = None
             if jax.process_index() == 0:
                 self.logbook = stack.enter_context(Logbook(run.out, run.step))
-            bar = stack.enter_context(progress_bar(self.console))
+            self.progress = stack.enter_context(Progress(self.console))
             with prefetch(self.batches(run.step), self.put) as source:
-                self._steps(source, bar)
+                self._steps(source)
             if self.scores is None and run.step == run.trainer.total_steps:
                 self._evaluate(log=False)  # resumed after its last step, whose line is there
             self.saver.wait()
@@ -127,12 +128,12 @@ class Loop:
                 pairs=run.config.data.pairs,
             )
 
-    def _steps(self, source: Any, bar: Progress) -> None:
+    def _steps(self, source: Any) -> None:
         run, spec, log = self.run, self.run.config.train, self.run.config.log
         total = run.trainer.total_steps
         in_flight = IN_FLIGHT.get(jax.devices()[0].platform, OTHERWISE_IN_FLIGHT)
         tokens = spec.batch_size * run.tokens_per_sample
-        task = bar.add_task(run.config.name, total=total, completed=run.step, shown="")
+        done = self.progress(run.config.name, total, start=run.step)
         for batch in source:
             if self._stop_asked():
                 self._settle(0)
@@ -142,7 +143,7 @@ class Loop:
             run.step += 1
             self.pending.append(metrics)
             self._settle(in_flight)
-            bar.advance(task)
+            self._show(done)
             if run.step % log.every == 0 or run.step == total:
                 self._settle(0)
                 line = self.window.close(spec.batch_size, tokens, source.waited)
@@ -152,14 +153,14 @@ class Loop:
                     line["model_flops_utilisation"] = used
                 line["learning_rate"] = float(run.trainer.learning_rate(run.step - 1))
                 self._log("train", line)
-                self._show(bar, task, loss=line["loss"])
+                self._show(done, loss=line["loss"])
             evaluating, saving = self._due(log.evaluate), self._due(log.save)
             if evaluating or saving:
                 self._settle(0)
                 paused = self.window.pause()
                 if evaluating:
                     self._evaluate()
-                    self._show(bar, task)
+                    self._show(done)
                 if saving:
                     self._save(evaluated=evaluating)
                 self.window.resume(paused)
@@ -192,15 +193,15 @@ class Loop:
                 raise self._not_finite(float(metrics.loss))
             cuts = self.run.config.model.stages - 1
             scores = {name: getattr(metrics, name) for name in SCORES}
-            self.window.add(
-                {
-                    "loss": float(metrics.loss),
-                    **{name: float(value) for name, value in scores.items() if value is not None},
-                    "gradient_norm": float(metrics.gradient_norm),
-                    "spike_rate": metrics.spike_rate[:cuts].tolist(),
-                    "bits": metrics.bits[:cuts].tolist(),
-                }
-            )
+            row = {
+                "loss": float(metrics.loss),
+                **{name: float(value) for name, value in scores.items() if value is not None},
+                "gradient_norm": float(metrics.gradient_norm),
+                "bits": metrics.bits[:cuts].tolist(),
+            }
+            if self.run.trainer.model.boundary.spiking:
+                row["spike_rate"] = metrics.spike_rate[:cuts].tolist()
+            self.window.add(row)
 
     def _not_finite(self, loss: float) -> FloatingPointError:
         run = self.run
@@ -216,7 +217,10 @@ class Loop:
 
     def _evaluate(self, log: bool = True) -> None:
         run = self.run
-        self.scores = evaluate(run.trainer, run.state, run.data.validation, averaged=True)
+        begin = partial(self.progress, passing=True)
+        self.scores = evaluate(
+            run.trainer, run.state, run.data.validation, averaged=True, progress=begin
+        )
         if log:
             self._log("evaluation", self.scores.record())
 
@@ -239,10 +243,10 @@ class Loop:
             epoch = (self.run.step - 1) // self.run.steps_per_epoch
             self.logbook.write(kind, self.run.step, epoch, metrics)
 
-    def _show(self, bar: Progress, task: Any, **figures: float) -> None:
-        """The newest figures beside the bar."""
+    def _show(self, done: Done, **figures: float) -> None:
+        """How far the run is, with the newest figures."""
         self._figures.update(figures)
         if self.scores is not None:
             self._figures[self.metric] = getattr(self.scores, self.metric)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in self._figures.items())
-        bar.update(task, shown=shown)
+        done(self.run.step, shown)

@@ -8,6 +8,7 @@ out/
   summary.json, curves.png
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from snapjax.codes.code import SPIKE_CODES
 from snapjax.codes.parameters import count_trainable, merge_plan, split_plan
 from zoo import checkpoint
 from zoo.config.specs import RunConfig
@@ -35,6 +35,8 @@ from zoo.train.state import State
 from zoo.train.step import Scores, Trainer
 from zoo.train.stop import StopRequest
 from zoo.utils.files import write_json
+from zoo.utils.lock import locked
+from zoo.utils.progress import plain_console
 
 
 def train(
@@ -61,24 +63,27 @@ def train(
 
     Raises:
       ValueError: anything about the config, the data, the folder or a checkpoint that does not fit,
-        before training starts.
+        or another run that writes into the folder; before training starts.
       FloatingPointError: loss or gradients that are not finite, naming step and module.
-      OSError: a checkpoint could not be written.
+      OSError: a checkpoint, or anything else, could not be written into the folder.
     """
     stop = StopRequest() if stop is None else stop
-    console = console or Console()
-    run = prepare(config, Path(out), resume=resume, fallback=fallback, console=console)
-    state, scores = Loop(run, stop, console).go()
-    # Not whether `stop` is set: a signal that comes later, to one process of several, must not have
-    # it leave while the others gather the parameters to export.
-    if run.step < run.trainer.total_steps:
-        newest = checkpoint.latest(run.out / "checkpoints")
-        console.print(
-            f"stopped on request at step {run.step:,}; go on with --resume. The newest checkpoint "
-            f"is {newest}"
-        )
-        return None
-    return finish(run, state, scores, console)
+    console, out = console or plain_console(), Path(out)
+    with contextlib.ExitStack() as stack:
+        hold = lambda: stack.enter_context(locked(out, console.print))
+        processes.first_alone(hold)
+        run = prepare(config, out, resume=resume, fallback=fallback, console=console)
+        state, scores = Loop(run, stop, console).go()
+        # Not whether `stop` is set: a signal that comes later, to one process of several, must not
+        # have it leave while the others gather the parameters to export.
+        if run.step < run.trainer.total_steps:
+            newest = checkpoint.latest(run.out / "checkpoints")
+            console.print(
+                f"stopped on request at step {run.step:,}; go on with --resume. The newest "
+                f"checkpoint is {newest}"
+            )
+            return None
+        return finish(run, state, scores, console)
 
 
 def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, console: Console) -> Run:
@@ -105,7 +110,7 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
     if resume and not found:
         console.print(f"no checkpoint in {folder}: starting from step 0")
     if found:
-        saved = restore(config, model, inputs, folder, fallback=fallback, console=console)
+        saved = restore(config, model, inputs, folder, steps, fallback=fallback, console=console)
     trainer, state = restore_or_init(config, model, inputs, mesh, steps, saved)
 
     if jax.process_index() == 0:
@@ -234,8 +239,7 @@ def finish(run: Run, state: State, scores: Scores, console: Console) -> dict[str
 def summary_table(summary: dict[str, Any]) -> Table:
     """The figures of a finished run for a terminal."""
     table = Table(title=f"{summary['name']}: {summary['model']}, {summary['variant']}")
-    rate, name = summary["spike_rate"], next(name for name in SCORES if name in summary)
-    spiking = summary["code"] in SPIKE_CODES
+    rate, name = summary.get("spike_rate"), next(name for name in SCORES if name in summary)
     shown = {
         "parameters": f"{summary['parameters']:,}",
         f"validation {name}": f"{summary[name]:.4f}",
@@ -243,7 +247,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "samples": f"{summary['samples']:,}",
         "code": summary["code"],
         "bytes a token and hop": str(summary["bytes_per_token_and_hop"]),
-        "spike rate": ", ".join(f"{value:.3f}" for value in rate) if rate and spiking else "-",
+        "spike rate": ", ".join(f"{value:.3f}" for value in rate) if rate else "-",
         "steps": f"{summary['steps']:,}",
         "minutes": f"{summary['seconds'] / 60:.1f}",
     }

@@ -18,6 +18,7 @@ from zoo.train import placement
 from zoo.train.distillation import Teacher
 from zoo.train.optimiser import make_optimiser, move_average, schedule
 from zoo.train.state import State, from_ranks, init_state, to_ranks
+from zoo.utils.progress import Begin, silent
 
 
 class Metrics(NamedTuple):
@@ -209,21 +210,24 @@ class Scores(NamedTuple):
       accuracy: share of right predictions; None for an encoder.
       cosine: of an encoder's embeddings and its teacher's; None for other models.
       samples: in the split.
-      spike_rate, bits: (stages - 1,), one entry a boundary.
+      spike_rate: (stages - 1,), one entry a boundary; None where none spikes.
+      bits: as spike_rate, of all boundaries.
     """
 
     loss: float
     accuracy: float | None
     cosine: float | None
     samples: int
-    spike_rate: np.ndarray
+    spike_rate: np.ndarray | None
     bits: np.ndarray
 
     def record(self) -> dict[str, Any]:
         """The scores that there are, as JSON's own types."""
-        figures = {name: value for name, value in self._asdict().items() if value is not None}
-        arrays = {"spike_rate": self.spike_rate.tolist(), "bits": self.bits.tolist()}
-        return figures | arrays
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in self._asdict().items()
+            if value is not None
+        }
 
 
 def _means(sums: Mapping[str, Any]) -> list[Any]:
@@ -231,7 +235,13 @@ def _means(sums: Mapping[str, Any]) -> list[Any]:
     return [sums[name] / sums["weight"] if name in sums else None for name in ("correct", "cosine")]
 
 
-def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = False) -> Scores:
+def evaluate(
+    trainer: Trainer,
+    state: State,
+    split: Split,
+    averaged: bool = False,
+    progress: Begin = silent,
+) -> Scores:
     """Scores of a whole split, each sample counted once.
 
     Args:
@@ -239,7 +249,9 @@ def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = Fals
       state: only its parameters are read.
       split: what to evaluate on.
       averaged: use the moving average of the weights where there is one.
+      progress: told how many samples are scored.
     """
+    done = progress("samples scored", split.samples)
     mesh, size = trainer.mesh, trainer.spec.batch_size
     put, rows = placement.batch_putter(mesh, size), placement.process_rows(mesh, size)
     totals, sent = [], []
@@ -248,6 +260,7 @@ def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = Fals
         sums, stats = placement.fetch((sums, stats), mesh)
         totals.append(sums)
         sent.append(stats)
+        done(min(len(sent) * size, split.samples))
     total = {name: float(np.sum([sums[name] for sums in totals])) for name in totals[0]}
     cuts = trainer.model.config.stages - 1
     mean = lambda name: np.mean([getattr(stats, name) for stats in sent], axis=0)[:cuts]
@@ -255,6 +268,6 @@ def evaluate(trainer: Trainer, state: State, split: Split, averaged: bool = Fals
         total["loss"] / total["weight"],
         *_means(total),
         split.samples,
-        mean("spike_rate"),
+        mean("spike_rate") if trainer.model.boundary.spiking else None,
         mean("bits"),
     )
