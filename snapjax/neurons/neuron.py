@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from snapjax.neurons.surrogate import Surrogate, spike
 from snapjax.varying import match_varying
 
@@ -53,6 +53,9 @@ class Neuron:
     surrogate: Surrogate = field(default_factory=Surrogate)
 
     def __post_init__(self) -> None:
+        check_types(
+            "Neuron", {"reset": (self.reset, str), "surrogate": (self.surrogate, Surrogate)}
+        )
         if self.reset not in RESETS:
             raise unknown_name("reset", self.reset, RESETS)
 
@@ -75,6 +78,7 @@ def step(
     Raises:
       ValueError: if shapes or dtypes do not fit. A Python number takes the membrane's dtype.
     """
+    check_types("step_neuron", {"neuron": (neuron, Neuron)})
     membrane, current = jnp.asarray(membrane), jnp.asarray(current)
     _check_like("current", current, membrane, membrane.shape)
     threshold = _parameter("threshold", threshold, membrane)
@@ -104,6 +108,7 @@ def run(
       ValueError: if T < 1, or shapes or dtypes do not fit. A Python number takes the membrane's
         dtype.
     """
+    check_types("run_neuron", {"neuron": (neuron, Neuron)})
     membrane, currents = jnp.asarray(membrane), jnp.asarray(currents)
     if currents.ndim < 1 or currents.shape[0] < 1:
         raise ValueError(
@@ -151,7 +156,25 @@ def _parameter(name: str, value: Any, membrane: jax.Array) -> jax.Array:
 
 
 def _reset(neuron: Neuron, charge: jax.Array, spikes: jax.Array, threshold: jax.Array) -> jax.Array:
-    return charge - threshold * spikes if neuron.reset == "soft" else charge * (1 - spikes)
+    return charge - threshold * spikes if neuron.reset == "soft" else _to_zero(charge, spikes)
+
+
+@jax.custom_jvp
+def _to_zero(charge: jax.Array, spikes: jax.Array) -> jax.Array:
+    """charge * (1 - spikes) for spikes of 0 and 1, also of an infinite charge."""
+    return jnp.where(spikes > 0, jnp.zeros_like(charge), charge)
+
+
+@_to_zero.defjvp
+def _to_zero_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (charge, spikes), (d_charge, d_spikes) = primals, tangents
+    made = (1 - spikes) * d_charge - _finite(charge) * d_spikes
+    return _to_zero(charge, spikes), made
+
+
+def _finite(charge: jax.Array) -> jax.Array:
+    """The charge, 0 where it is infinite: a surrogate's slope there is 0, and 0 * inf is NaN."""
+    return jnp.where(jnp.isinf(charge), jnp.zeros_like(charge), charge)
 
 
 def _fire(neuron: Neuron, charge: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -229,7 +252,7 @@ def _run_backward(neuron: Neuron, residuals: Any, cotangents: Any) -> Any:
             d_charge = d_over + d_membrane
             d_step = d_over.astype(wide) + (spikes * d_membrane).astype(wide)
         else:
-            d_over = (d_spike - charge * d_membrane) * neuron.surrogate.gradient(over)
+            d_over = (d_spike - _finite(charge) * d_membrane) * neuron.surrogate.gradient(over)
             d_charge = d_over + (1 - spikes) * d_membrane
             d_step = d_over.astype(wide)
         # Summed in every step: whole-sequence sums after the loop took 4 to 6 times as long.

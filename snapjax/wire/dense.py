@@ -11,11 +11,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
 from snapjax.errors import unknown_name
-from snapjax.wire.rows import check_buffer, check_rows, check_sizes, pack_codes, unpack_codes
+from snapjax.wire.rows import (
+    check_buffer,
+    check_rows,
+    check_sizes,
+    pack_codes,
+    saturate,
+    unpack_codes,
+)
 
 DENSE_FORMATS = ("float32", "bfloat16", "int8", "int4", "int2")
 """Number formats that send every feature."""
@@ -32,6 +40,17 @@ class _Levels(NamedTuple):
     reach: int
     mid_tread: bool
 
+    @property
+    def span(self) -> float:
+        """The largest |c - zero|."""
+        return self.reach if self.mid_tread else self.reach - 0.5
+
+    @property
+    def max_scale_bits(self) -> int:
+        """Of the largest scale whose levels are finite and whose reciprocal is not flushed."""
+        largest = np.float32(np.finfo(np.float32).max / self.span)
+        return min(int(largest.view(np.uint32)) >> 16, _MAX_SCALE_BITS)
+
 
 # int8 and int4 are mid-tread (zero is a level). int2 is mid-rise, with levels ±0.25 and ±0.75
 # absmax: its four cells tile [-absmax, absmax], so the error is at most absmax / 4. Mid-tread would
@@ -45,6 +64,7 @@ _LEVELS = {
 _SCALE_BYTES = 2  # one bfloat16 a token
 _MIN_SCALE_BITS = 0x0080  # bfloat16 2^-126: XLA:CPU flushes smaller numbers to zero
 _MAX_SCALE_BITS = 0x7E80  # bfloat16 2^126: the reciprocal of a larger one would be flushed
+_INFINITE_BITS = 0x7F80
 _NAN_BITS = 0x7FC0
 
 
@@ -78,11 +98,12 @@ def pack_dense(x: jax.Array, format: str, key: jax.Array | None = None) -> jax.A
 
     In the integer formats a token of zeros, or one whose scale would be below 2^-126, decodes to
     zeros; a token with a NaN or an infinity decodes to NaN in all its features, so that it is
-    noticed (magnitudes above 2^127 may decode to infinity, or NaN in int2). The float formats keep
-    such an element as it is. No other token is affected.
+    noticed. The float formats keep such an element as it is. No other token is affected. What is
+    finite decodes to finite numbers: bfloat16 clips to its largest, and int2 clips magnitudes above
+    2^127 to 0.75 * 2^127.
 
     Args:
-      x: (..., d) float32, bfloat16 or float16.
+      x: (..., d) of a floating dtype.
       format: one of DENSE_FORMATS.
       key: a jax PRNG key for stochastic rounding, or None to round to nearest. Devices that hold
         different tokens need different keys, or they round alike.
@@ -99,9 +120,9 @@ def pack_dense(x: jax.Array, format: str, key: jax.Array | None = None) -> jax.A
     if key is not None and not (levels and levels.mid_tread):
         raise ValueError(f"pack_dense: format {format!r} got a key; only int8 and int4 use one")
     if levels is None:
-        parts = lax.bitcast_convert_type(x.astype(format), jnp.uint8)
+        parts = lax.bitcast_convert_type(saturate(x, format), jnp.uint8)
         return parts.reshape(*x.shape[:-1], dense_bytes(1, x.shape[-1], format))
-    ratio, scale = _scale_tokens(x.astype(jnp.float32), levels.reach)
+    ratio, scale = _scale_tokens(saturate(x, jnp.float32), levels)
     low = jnp.floor(ratio)
     if not levels.mid_tread:
         rounded = low + 0.5
@@ -111,8 +132,7 @@ def pack_dense(x: jax.Array, format: str, key: jax.Array | None = None) -> jax.A
         # Not floor(ratio + uniform): that sum rounds, at worst to a level too high.
         up = _uniform(key, ratio.shape) < ratio - low
         rounded = low + up.astype(jnp.float32)
-    span = levels.reach if levels.mid_tread else levels.reach - 0.5
-    code = (jnp.clip(rounded, -span, span) + levels.zero).astype(jnp.uint8)
+    code = (jnp.clip(rounded, -levels.span, levels.span) + levels.zero).astype(jnp.uint8)
     return jnp.concatenate([scale, pack_codes(code, levels.bits)], axis=-1)
 
 
@@ -125,14 +145,14 @@ def unpack_dense(buffer: jax.Array, d: int, format: str, dtype: DTypeLike) -> ja
     check_buffer("unpack_dense: buffer", buffer, (*leading, dense_bytes(1, d, format)))
     if format not in _LEVELS:
         parts = buffer.reshape(*leading, d, jnp.dtype(format).itemsize)
-        return lax.bitcast_convert_type(parts, jnp.dtype(format)).astype(dtype)
+        return saturate(lax.bitcast_convert_type(parts, jnp.dtype(format)), dtype)
     levels = _LEVELS[format]
     scale = lax.bitcast_convert_type(buffer[..., :_SCALE_BYTES], jnp.bfloat16).astype(jnp.float32)
     code = unpack_codes(buffer[..., _SCALE_BYTES:], d, levels.bits).astype(jnp.float32)
-    return ((code - levels.zero) * scale[..., None]).astype(dtype)
+    return saturate((code - levels.zero) * scale[..., None], dtype)
 
 
-def _scale_tokens(x: jax.Array, reach: int) -> tuple[jax.Array, jax.Array]:
+def _scale_tokens(x: jax.Array, levels: _Levels) -> tuple[jax.Array, jax.Array]:
     """x / scale, (..., d) float32, and the bytes of its bfloat16 scale, (..., 2) uint8.
 
     The scale is handled as bits: XLA may drop a float32 -> bfloat16 -> float32 round trip (it
@@ -145,9 +165,10 @@ def _scale_tokens(x: jax.Array, reach: int) -> tuple[jax.Array, jax.Array]:
     absmax = jnp.max(jnp.abs(x), axis=-1)
     # Truncated, the quotient is the scale or one step below it. XLA may divide by multiplying with
     # a rounded reciprocal; the product that decides is exact in float32.
-    bits = lax.bitcast_convert_type(absmax / reach, jnp.uint32) >> 16
-    bits = bits + (as_float(bits) * reach < absmax).astype(jnp.uint32)
-    usable = (bits >= _MIN_SCALE_BITS) & (bits <= _MAX_SCALE_BITS)
+    bits = lax.bitcast_convert_type(absmax / levels.reach, jnp.uint32) >> 16
+    bits = bits + (as_float(bits) * levels.reach < absmax).astype(jnp.uint32)
+    bits = jnp.where(bits < _INFINITE_BITS, jnp.minimum(bits, levels.max_scale_bits), bits)
+    usable = (bits >= _MIN_SCALE_BITS) & (bits < _INFINITE_BITS)
     inverse = 1 / jnp.where(usable, as_float(bits), 1)
     stored = jnp.where(usable, bits, jnp.where(bits < _MIN_SCALE_BITS, 0, _NAN_BITS))
     ratio = jnp.where(usable[..., None], x * inverse[..., None], 0)
@@ -174,7 +195,7 @@ def pack_gradient(g: jax.Array, format: str, key: jax.Array | None) -> jax.Array
     bfloat16 to float32, twice the bytes, but leaves an integer as it is.
 
     Args:
-      g: (..., d) float32, bfloat16 or float16.
+      g: (..., d) of a floating dtype.
       format: one of GRADIENT_FORMATS.
       key: a jax PRNG key. int8 and int4 need it: they round stochastically, because gradients that
         are rounded to nearest are biased. float32 and bfloat16 do not use it.

@@ -1,4 +1,4 @@
-"""What all formats share: codes of a few bits packed into bytes, and checks of sizes and shapes."""
+"""What all formats share: codes of a few bits packed into bytes, a cast, checks of shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,23 @@ def unpack_codes(packed: jax.Array, n: int, width: int) -> jax.Array:
     return codes.reshape(*packed.shape[:-1], packed.shape[-1] * per_byte)[..., :n]
 
 
+def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """x in another floating dtype, where what is finite stays finite.
+
+    Numbers beyond the dtype's largest become that; a plain cast makes them infinite. Infinities and
+    NaN stay, so that they are noticed. Nothing is computed where the dtype holds all that x does.
+
+    Example:
+      >>> saturate(jnp.array([7e4, -7e4, jnp.inf]), jnp.float16).tolist()
+      [65504.0, -65504.0, inf]
+    """
+    largest = float(jnp.finfo(dtype).max)
+    if largest < float(jnp.finfo(x.dtype).max):
+        over = (jnp.abs(x) > largest) & jnp.isfinite(x)
+        x = jnp.where(over, jnp.where(x > 0, largest, -largest).astype(x.dtype), x)
+    return x.astype(dtype)
+
+
 def check_sizes(where: str, tokens: int, name: str, width: int) -> None:
     """Raises ValueError for a message of fewer than 0 tokens or rows of fewer than 1 entry."""
     if tokens < 0 or width < 1:
@@ -38,8 +55,8 @@ def check_rows(what: str, x: jax.Array, floats: bool = False) -> None:
     """Raises ValueError for rows x: (..., n) that are empty or, where floats are needed, none."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{what} has shape {x.shape}; its last dimension must be at least 1")
-    if floats and x.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
-        raise ValueError(f"{what} is {x.dtype}; cast it to float32, bfloat16 or float16")
+    if floats and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{what} is {x.dtype}; cast it to float32 or another floating type")
 
 
 def check_buffer(
