@@ -7,6 +7,7 @@
 them; the three compute the same function of the same parameters.
 """
 
+import reprlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +21,15 @@ from snapjax.codes.calibrate import check_metric, check_samples
 from snapjax.codes.code import Params
 from snapjax.codes.projection import Maps
 from snapjax.codes.spike_code import SpikeCode, per_feature
+from snapjax.errors import check_types
 from snapjax.settings import Settings
 from snapjax.stats import BoundaryStats
-from snapjax.transport import Gather, Hop, Link, Permute, Stay, transport
+from snapjax.transport import Gather, Hop, Link, Stay, axis_size, permute, transport
 from snapjax.varying import match_varying, vary_over
+from snapjax.wire.rows import saturate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Boundary(Settings):
     """A cut between devices: what is sent over it, and in which form.
 
@@ -44,8 +47,10 @@ class Boundary(Settings):
         `snapjax.wire.dense.GRADIENT_FORMATS`.
       kept_features: how many features may be kept by the plan, which is the width of the
         cotangent on the wire; None allows as many as the budget could reach. See `shrink_to_plan`.
-      debug: `apply` raises FloatingPointError when x is not finite. Over a link a device that
-        raised would leave the others waiting for it: look at `BoundaryStats.finite` on the host.
+      debug: `apply` raises FloatingPointError when what is encoded is not finite, and ValueError
+        when the two ends hold other plans or codes. Over a link a device that raised would leave
+        the others waiting for it: there NaN arrives from an encoder that is not of the decoder, and
+        `BoundaryStats.finite` tells of what was encoded.
 
     Raises:
       ValueError: for an unknown name or an argument out of range, when constructed.
@@ -63,10 +68,13 @@ class Boundary(Settings):
         """Parameters {"encoder", "decoder"} for activations of mean 0 and variance 1.
 
         Each end holds all it needs, its copy of the plan ("steps_per_feature", int32, not trained)
-        included, so the encoder can live on the sender and the decoder on the receiver. To
-        differentiate, part the plans from the rest with `snapjax.codes.parameters.split_plan`.
+        included, so the encoder can live on the sender and the decoder on the receiver. The plan
+        and the code's mark are integers, which `jax.grad` refuses: part them from the rest with
+        `snapjax.split_plan`, or give it `allow_int=True`. Reverse mode only: what goes back over
+        the link is a message of its own, so that `jax.jvp` through a boundary is an error.
         """
-        params = self.codec.init()
+        code = self.codec
+        params = code.init(self.gradient_features) if isinstance(code, SpikeCode) else code.init()
         if self.rank is not None:
             basis = jax.random.orthogonal(key, self.features, dtype=jnp.float32)[:, : self.rank]
             bias = jnp.zeros(self.features, jnp.float32)
@@ -102,8 +110,10 @@ class Boundary(Settings):
           ValueError: for samples of another shape, fewer than 2, or not finite; options that need
             another rank; or a new plan that keeps more features than `kept_features`.
         """
+        check_types("calibrate", {"axes": (axes, str), "refit": (refit, bool)})
         x = np.asarray(activations)
-        x = check_samples(x.reshape(-1, x.shape[-1]) if x.ndim else x, self.features)
+        x = check_samples(x.reshape(-1, x.shape[-1]) if x.size else x, self.features)
+        self._check_made_for_this(params)
         metric = check_metric(sensitivity, self.features)
         weight = sensitivity if metric is None else np.diagonal(metric)
         if self.rank is None:
@@ -120,24 +130,37 @@ class Boundary(Settings):
         return inner
 
     def check(self, params: dict[str, Params]) -> None:
-        """Raises ValueError where parameters are not of this boundary; needs concrete arrays.
+        """Raises ValueError where parameters are not of this boundary, or not finite, naming them.
 
         Args:
-          params: of one boundary, or of several stacked along a leading axis.
+          params: of one boundary, or of several stacked along a leading axis; concrete arrays.
         """
-        lead = (
-            params["encoder"]["steps_per_feature"].ndim - 1
-            if "steps_per_feature" in params["encoder"]
-            else 0
-        )
+        self._check_made_for_this(params)
+        code = self.codec
+        if isinstance(code, SpikeCode):
+            parameters.check_plan(code, params, self.gradient_features)
+        parameters.check_finite(params)
+
+    def _check_made_for_this(self, params: dict[str, Params]) -> None:
+        """Shapes and code; the plan may be one that a calibration is to replace."""
+        code = self.codec
+        lead = parameters.leading_axes(params) if isinstance(code, SpikeCode) else 0
         self._check_structure(params, lead)
-        if isinstance(self.codec, SpikeCode):
-            parameters.check_plan(self.codec, params, self.gradient_features)
+        if isinstance(code, SpikeCode):
+            parameters.check_code(self.code, code, params)
 
     def _check_structure(self, params: dict[str, Params], lead: int = 0) -> None:
         what = f"code={self.code!r}, features={self.features}, rank={self.rank}"
         expected = jax.eval_shape(self.init, jax.random.key(0))
         parameters.check_structure(what, expected, params, lead)
+
+    def _check_params(self, params: dict[str, Params]) -> None:
+        """Of one boundary; code and plan too where they are at hand, outside of `jax.jit`."""
+        self._check_structure(params)
+        code = self.codec
+        if isinstance(code, SpikeCode) and parameters.has_concrete_plan(params):
+            parameters.check_code(self.code, code, params)
+            parameters.check_plan(code, params, self.gradient_features)
 
     def shrink_to_plan(self, params: dict[str, Params]) -> "Boundary":
         """This boundary with `kept_features` as small as the plans in `params` allow.
@@ -164,6 +187,7 @@ class Boundary(Settings):
         Returns:
           (..., features) in x's dtype, and what was sent.
         """
+        x = _activation(x)
         value, sent = self._transmit(Stay(), params, x, key)
         return self.receive(params["decoder"], value, x.dtype), sent
 
@@ -186,10 +210,20 @@ class Boundary(Settings):
 
         Returns:
           what arrives here, (..., features), and what was sent from here. A device that no pair
-          sends to decodes zeros; a device that sends to none still reports the spikes it made.
+          sends to gets zeros, whatever the code; one that sends to none still reports the spikes
+          that it made.
+
+        Raises:
+          ValueError: an axis that is not of the mesh here, or pairs that name a device twice as
+            source or destination, or one that is not on the axis.
         """
-        value, sent = self.transmit(params, x, axis, pairs, key)
-        return self.receive(params["decoder"], value, x.dtype), sent
+        hop, size = permute("send", axis, pairs)
+        x = _activation(x)
+        value, sent = self._transmit(hop, params, x, key)
+        made = self.receive(params["decoder"], value, x.dtype)
+        if len(hop.pairs) < size:
+            made = jnp.where(hop.receives(), made, jnp.zeros_like(made))
+        return made, sent
 
     def transmit(
         self,
@@ -207,18 +241,17 @@ class Boundary(Settings):
         Returns:
           (..., width) in float32 or wider, and what was sent from here.
         """
-        if pairs is None:
-            pairs = tuple((i, i + 1) for i in range(jax.lax.axis_size(axis) - 1))
-        return self._transmit(Permute(axis, tuple(pairs)), params, x, key)
+        hop, _ = permute("transmit", axis, pairs)
+        return self._transmit(hop, params, _activation(x), key)
 
     @jax.named_scope("boundary")
     def receive(self, decoder: Params, value: jax.Array, dtype: Any) -> jax.Array:
         """The second half of `send`: values (..., width) -> (..., features) in `dtype`."""
         decoded = self.codec.decode(decoder, value)
         if self.rank is not None:
-            decoded = decoded @ decoder["projection"]
+            decoded = decoded @ decoder["projection"].astype(decoded.dtype)
             decoded = decoded + per_feature(decoder["bias"], decoded)
-        return decoded.astype(dtype)
+        return saturate(decoded, dtype)
 
     def all_gather(
         self,
@@ -240,11 +273,14 @@ class Boundary(Settings):
         Returns:
           x with `dimension` n times as long, varying over `axis`; and what was sent from here.
         """
+        check_types("all_gather", {"dimension": (dimension, int)})
+        x = _activation(x)
         if not 0 <= dimension < x.ndim - 1:
             raise ValueError(
                 f"all_gather: dimension={dimension} must be in [0, {x.ndim - 2}] for x of shape "
                 f"{x.shape}; the features cannot be joined"
             )
+        axis_size("all_gather", axis)
         value, sent = self._transmit(Gather(axis), params, x, key)
         gathered = self.receive(params["decoder"], value, x.dtype)
         shape = (*x.shape[:dimension], -1, *x.shape[dimension + 1 :])
@@ -255,17 +291,16 @@ class Boundary(Settings):
         self, hop: Hop, params: dict[str, Params], x: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, BoundaryStats]:
         self._check(x)
-        self._check_structure(params)
-        if self.debug and isinstance(hop, Stay):
-            jax.debug.callback(_raise_if_not_finite, jnp.isfinite(x).all())
+        self._check_params(params)
         encoder, decoder = params["encoder"], params["decoder"]
         code = self.codec
         # Spikes turn on small differences: the code works in float32 or wider.
         h = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
         h = vary_over(h, hop.axes)
         if self.rank is not None:
-            h = h @ encoder["projection"]
-        symbols, tokens = code.encode(encoder, h), x.size // self.features
+            h = h @ encoder["projection"].astype(h.dtype)
+        symbols, finite = code.encode_and_check(encoder, h)
+        tokens = x.size // self.features
         if key is not None:  # the same draw on two devices would add up their rounding errors
             for name in sorted(jax.typeof(h).mat.varying | hop.axes):
                 key = jax.random.fold_in(key, jax.lax.axis_index(name))
@@ -278,7 +313,9 @@ class Boundary(Settings):
         )
         symbols, encoder, decoder, key = match_varying(symbols, encoder, decoder, key)
         value = transport(link, symbols, encoder, decoder, key)
-        return value, stats.count(link, encoder, symbols, jnp.isfinite(h).all(), self.message_bytes)
+        if self.debug:
+            value = _debug(link, value, finite, encoder, decoder)
+        return value, stats.count(link, encoder, symbols, finite, self.message_bytes)
 
     def _check(self, x: jax.Array) -> None:
         if x.ndim < 2 or x.shape[-1] != self.features:
@@ -296,9 +333,39 @@ def _set_projection(params: dict[str, Params], maps: Maps) -> None:
     params["decoder"] = {**params["decoder"], "projection": decoder, "bias": bias}
 
 
-def _raise_if_not_finite(finite: np.ndarray) -> None:
+def _activation(x: Any) -> jax.Array:
+    """x as an array of jax; numbers in lists are none, because their dtype would be a guess."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise ValueError(
+            f"Boundary: x={reprlib.repr(x)} is a {type(x).__name__}; give an array of floats, such "
+            "as jnp.asarray(x, jnp.float32)"
+        )
+    return jnp.asarray(x)
+
+
+def _debug(
+    link: Link, value: jax.Array, finite: jax.Array, encoder: Params, decoder: Params
+) -> jax.Array:
+    """The value, after the checks of `Boundary.debug`."""
+    same: Any = True
+    if isinstance(link.code, SpikeCode):
+        theirs = link.hop.forward(parameters.plan_digest(encoder))
+        same = (theirs == parameters.plan_digest(decoder)) | (theirs == 0)  # 0: nobody sends here
+        same = same.reshape(same.shape + (1,) * (value.ndim - same.ndim))
+    if isinstance(link.hop, Stay):
+        jax.debug.callback(_raise_if_wrong, finite, same)
+        return value
+    return jnp.where(same, value, jnp.nan)
+
+
+def _raise_if_wrong(finite: np.ndarray, same: np.ndarray) -> None:
+    if not np.all(same):
+        raise ValueError(
+            "Boundary: encoder and decoder hold other plans or codes (debug=True made this check); "
+            "take both from one `init` or `calibrate`"
+        )
     if not finite:
         raise FloatingPointError(
-            "Boundary: the activation that reaches this boundary is not finite; look for a loss "
-            "that diverged or bad input data (debug=True made this check)"
+            "Boundary: what this boundary encodes is not finite; look for a loss that diverged or "
+            "bad input data (debug=True made this check)"
         )

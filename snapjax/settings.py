@@ -1,12 +1,12 @@
 """What a boundary sends, and in which form: the settings, their limits, and the bytes they cost."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from snapjax.codes.code import CODES, SPIKE_CODES, Code, make_code
 from snapjax.codes.spike_code import SpikeCode
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from snapjax.neurons.surrogate import Surrogate
 from snapjax.wire import dense, spikes
 
@@ -15,16 +15,22 @@ WIRES = ("planes", "events")
 
 _OLD_FIELDS = {"kept": "kept_features"}  # of files of version 0.1.0
 
-# Type, fields that have it, and whether they may be None too.
-_KINDS: tuple[tuple[type, tuple[str, ...], bool], ...] = (
-    (int, ("features", "steps", "event_capacity"), False),
-    (int, ("budget", "rank", "kept_features"), True),
-    (str, ("code", "wire", "gradient_wire"), False),
-    (bool, ("debug",), False),
-)
+_TYPES = {
+    "features": int,
+    "code": str,
+    "steps": int,
+    "budget": int | None,
+    "surrogate": Surrogate,
+    "rank": int | None,
+    "wire": str,
+    "event_capacity": int,
+    "gradient_wire": str,
+    "kept_features": int | None,
+    "debug": bool,
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """The settings of a `snapjax.Boundary`, which inherits them and says what each one means."""
 
@@ -41,6 +47,12 @@ class Settings:
     debug: bool = False
 
     def __post_init__(self) -> None:
+        check_types(
+            "Boundary", {name: (getattr(self, name), kind) for name, kind in _TYPES.items()}
+        )
+        for name, kind in _TYPES.items():  # numpy's integers are no JSON
+            if kind in (int, int | None) and getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
         if self.code not in CODES:
             raise unknown_name("code", self.code, CODES)
         if self.features < 1:
@@ -50,8 +62,6 @@ class Settings:
                 f"Boundary: rank={self.rank} must be between 1 and features={self.features}, "
                 "or None for no projection"
             )
-        if not isinstance(self.surrogate, Surrogate):
-            raise ValueError(f"Boundary: surrogate={self.surrogate!r} must be a snapjax.Surrogate")
         if self.wire not in WIRES:
             raise unknown_name("wire", self.wire, WIRES)
         if self.gradient_wire not in dense.GRADIENT_FORMATS:
@@ -72,6 +82,14 @@ class Settings:
                 f"Boundary: kept_features={self.kept_features} must be between 1 and "
                 f"{_reach(code)}, which is all that the width and the budget allow"
             )
+
+    def __repr__(self) -> str:
+        given = (
+            f"{entry.name}={getattr(self, entry.name)!r}"
+            for entry in fields(self)
+            if entry.name == "features" or getattr(self, entry.name) != _default(entry)
+        )
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON's own types, for `from_dict`."""
@@ -108,7 +126,6 @@ class Settings:
             raise ValueError("Boundary: 'features' is missing")
         if isinstance(surrogate := made.get("surrogate"), Mapping):
             made["surrogate"] = _surrogate(surrogate)
-        _check_types(made)
         return cls(**made)
 
     @property
@@ -138,6 +155,7 @@ class Settings:
 
     def message_bytes(self, tokens: int, wire: str | None = None) -> int:
         """Bytes of the uint8 buffer that carries `tokens` tokens over one hop."""
+        check_types("message_bytes", {"tokens": (tokens, int), "wire": (wire, str | None)})
         code = self.codec
         if not isinstance(code, SpikeCode):
             return tokens * code.bits // 8
@@ -150,6 +168,10 @@ class Settings:
         return dense.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
 
 
+def _default(entry: Field) -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
 def _surrogate(values: Mapping[str, Any]) -> Surrogate:
     known = [entry.name for entry in fields(Surrogate)]
     unknown = sorted(map(str, values.keys() - set(known)))
@@ -158,31 +180,10 @@ def _surrogate(values: Mapping[str, Any]) -> Surrogate:
             f"Boundary: surrogate has the fields {', '.join(unknown)}, which are not known; the "
             f"fields are {', '.join(known)}"
         )
-    name, alpha = values.get("name"), values.get("alpha")
-    if "name" in values and not isinstance(name, str):
-        raise ValueError(f"Boundary: surrogate.name={name!r} must be a text")
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
-        raise ValueError(f"Boundary: surrogate.alpha={alpha!r} must be a number or None")
-    if not isinstance(values.get("fires_at_zero", True), bool):
-        raise ValueError(
-            f"Boundary: surrogate.fires_at_zero={values['fires_at_zero']!r} must be true or false"
-        )
-    return Surrogate(**values)
-
-
-def _check_types(values: Mapping[str, Any]) -> None:
-    """Raises ValueError that names every field whose value is of another type than the field."""
-    wrong = []
-    for kind, names, optional in _KINDS:
-        for name in names:
-            value = values.get(name)
-            # A bool is an int to Python, but no number of features.
-            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-            if name in values and not fits and not (optional and value is None):
-                wanted = f"{kind.__name__}{' or None' if optional else ''}"
-                wrong.append(f"{name}={value!r} must be of type {wanted}")
-    if wrong:
-        raise ValueError(f"Boundary: {'; '.join(wrong)}")
+    try:
+        return Surrogate(**values)
+    except ValueError as error:
+        raise ValueError(f"Boundary: {error}") from error
 
 
 def _reach(code: Code) -> int:

@@ -19,8 +19,9 @@ class BoundaryStats(NamedTuple):
       spike_rate: spikes over planned planes and tokens, in [0, 1]; differentiable. 1 for the dense
         codes, which send every feature.
       bits: bits a token on the wire, padding and scales included.
-      finite: 1 where the activation was finite, else 0. A spike code turns NaN into "no spike",
-        which would hide a run that diverged.
+      finite: 1 where all that was encoded was finite, else 0: the activation after projection and
+        gain, and the thresholds and leaks. A spike code turns NaN into "no spike", which would hide
+        a run that diverged.
     """
 
     spike_rate: jax.Array
@@ -41,7 +42,7 @@ def count(
       link: how it was sent.
       encoder: the sender's parameters; only the plan is read.
       symbols: what the code made of the activation.
-      finite: bool scalar, whether the activation was finite.
+      finite: bool scalar, whether what was encoded was finite.
       message_bytes: (tokens, "planes" or "events") -> bytes of a message.
     """
     is_finite = finite.astype(jnp.float32)

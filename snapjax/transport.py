@@ -6,6 +6,7 @@ pass sends the cotangent of the decoded *values*, one number per kept feature an
 gradient wire's format, never one per spike; the sender applies the local derivative of its encoder.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -62,18 +63,25 @@ class Stay:
 
 @dataclass(frozen=True)
 class Permute:
-    """Each (source, destination) of `pairs` is a hop; devices without a source receive zeros."""
+    """Each (source, destination) of `pairs` is a hop; devices without a source receive zeros. Make
+    it with `permute`, which checks the pairs."""
 
     axis: str
     pairs: tuple[tuple[int, int], ...]
+
+    def receives(self) -> jax.Array:
+        """Whether any pair sends to this device, a bool scalar."""
+        return self._is_one_of([destination for _, destination in self.pairs])
+
+    def _is_one_of(self, devices: list[int]) -> jax.Array:
+        return (jax.lax.axis_index(self.axis) == jnp.asarray(devices, jnp.int32)).any()
 
     @property
     def axes(self) -> frozenset[str]:
         return frozenset({self.axis})
 
     def busiest(self, count: jax.Array) -> jax.Array:
-        sources = jnp.asarray([source for source, _ in self.pairs], jnp.int32)
-        sends = (jax.lax.axis_index(self.axis) == sources).any()
+        sends = self._is_one_of([source for source, _ in self.pairs])
         return _largest(jnp.where(sends, count, 0))
 
     def forward(self, buffer: jax.Array) -> jax.Array:
@@ -84,6 +92,57 @@ class Permute:
 
     def accumulate(self, cotangent: jax.Array) -> jax.Array:
         return cotangent
+
+
+def axis_size(where: str, axis: str) -> int:
+    """Devices along a mesh axis, inside `jax.shard_map`.
+
+    Raises:
+      ValueError: no such axis here.
+    """
+    try:
+        return jax.lax.axis_size(axis)
+    except (NameError, TypeError) as error:
+        raise ValueError(
+            f"{where}: axis={axis!r} is no mesh axis here; call it inside jax.shard_map, over "
+            "a mesh that has the axis"
+        ) from error
+
+
+def permute(where: str, axis: str, pairs: Any) -> tuple[Permute, int]:
+    """The hop of `pairs`, and the devices on the axis.
+
+    Args:
+      where: the function that was called, for errors.
+      axis: name of a mesh axis.
+      pairs: (source, destination) of each hop, positions on the axis; None for i -> i + 1.
+
+    Raises:
+      ValueError: no such axis here; a pair that names no device, or a device that sends or receives
+        twice, because a collective would wrap around, or wait for ever.
+    """
+    size = axis_size(where, axis)
+    if pairs is None:
+        pairs = tuple((i, i + 1) for i in range(size - 1))
+    try:
+        hops = tuple((operator.index(a), operator.index(b)) for a, b in pairs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: pairs={pairs!r} must be (source, destination) pairs of ints, such as "
+            "((0, 1), (1, 2))"
+        ) from error
+    if not all(0 <= device < size for pair in hops for device in pair):
+        raise ValueError(
+            f"{where}: pairs={hops} name a device that is not on axis {axis!r}, which has 0 to "
+            f"{size - 1}"
+        )
+    for what, devices in (("send", [a for a, _ in hops]), ("receive", [b for _, b in hops])):
+        if len(set(devices)) < len(devices):
+            raise ValueError(
+                f"{where}: pairs={hops} have a device {what} twice; a hop is from one device to "
+                "another. Use `all_gather` for more"
+            )
+    return Permute(axis, hops), size
 
 
 @dataclass(frozen=True)

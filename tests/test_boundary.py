@@ -70,8 +70,7 @@ def test_send_delivers_what_apply_computes(code, mesh):
     arrived = send_to_next(boundary, mesh)(params, x, None)
     expected, _ = apply(boundary, params, x)
     np.testing.assert_array_equal(arrived[1:], expected[:3])
-    nothing = boundary.receive(params["decoder"], jnp.zeros((BATCH, TOKENS, FEATURES)), x.dtype)
-    np.testing.assert_allclose(arrived[0], nothing, atol=1e-6)
+    np.testing.assert_array_equal(arrived[0], 0)  # nobody sends to it
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -181,10 +181,13 @@ def test_an_old_boundary_is_read_and_an_unknown_field_is_named():
     ("fields", "error"),
     [
         ({"surrogate": {"nme": "atan"}}, "surrogate has the fields nme, .* name, alpha, fires_at"),
-        ({"surrogate": {"name": 3}}, "surrogate.name=3 must be a text"),
-        ({"surrogate": {"alpha": "2"}}, "surrogate.alpha='2' must be a number or None"),
-        ({"surrogate": {"fires_at_zero": "no"}}, "surrogate.fires_at_zero='no' must be true"),
-        ({"surrogate": "atan"}, "surrogate='atan' must be a snapjax.Surrogate"),
+        ({"surrogate": {"name": 3}}, "Surrogate: name=3 must be of type str"),
+        ({"surrogate": {"alpha": "2"}}, "Surrogate: alpha='2' must be of type float or None"),
+        (
+            {"surrogate": {"fires_at_zero": "no"}},
+            "Surrogate: fires_at_zero='no' must be of type bool",
+        ),
+        ({"surrogate": "atan"}, "surrogate='atan' must be of type Surrogate"),
         ({"features": "16"}, "features='16' must be of type int"),
         ({"features": True}, "features=True must be of type int"),
         ({"steps": None, "kept": 2.5}, "steps=None .* int; kept_features=2.5 .* int or None"),

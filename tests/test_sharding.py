@@ -40,7 +40,8 @@ def test_place_and_unplace_are_inverse_and_put_things_where_the_table_says(ranks
     model = create_model("vit_nano_patch2_8", variant, stages)
     params = random_params(model)
     if stages > 1 and variant == "hnn":  # all boundaries alike would hide a slot that is wrong
-        mark = lambda leaf: leaf + jnp.arange(stages - 1).astype(leaf.dtype)[:, None]
+        number = jnp.arange(stages - 1)
+        mark = lambda leaf: leaf + number.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
         params["boundaries"] = jax.tree.map(mark, params["boundaries"])
     placed = place(params, ranks, stages)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(placed)} == {ranks}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from command_lines import cli
 from safetensors.numpy import load_file, save_file
 
 from snapjax.boundary import Boundary
-from zoo import checkpoint, load_pretrained
-from zoo.config.old_names import current_parameter
+from zoo import checkpoint, load_pretrained, partition
+from zoo.config.old_names import current_parameter, is_added
 from zoo.pretrained import single_file
 from zoo.pretrained.listing import contents
 
@@ -37,7 +38,7 @@ def saved(path: Path, loaded) -> Path:
     ],
 )
 def test_everything_comes_back(tmp_path, name, options):
-    loaded = load_pretrained(name, **options)
+    loaded = partition(load_pretrained(name), **options)
     again = load_pretrained(saved(tmp_path / "model.safetensors", loaded))
     assert again.model == loaded.model
     same = lambda a, b: (a.dtype, np.asarray(a).tobytes()) == (b.dtype, np.asarray(b).tobytes())
@@ -50,7 +51,7 @@ def test_everything_comes_back(tmp_path, name, options):
 
 def test_a_boundary_with_every_field_set_comes_back(tmp_path):
     boundary = Boundary(8, code="phase", steps=3, budget=12, kept_features=7, gradient_wire="int8")
-    loaded = load_pretrained(GOLDEN / "bert_5", stages=2, boundary=boundary)
+    loaded = partition(load_pretrained(GOLDEN / "bert_5"), stages=2, boundary=boundary)
     again = load_pretrained(saved(tmp_path / "model.safetensors", loaded))
     assert again.model.boundary == boundary
     other = load_pretrained(tmp_path / "model.safetensors", stages=1)
@@ -141,8 +142,10 @@ def test_contents_are_those_of_the_file(tmp_path):
     # The file that ships was written by version 0.1.0, and is listed in its own words.
     names = [current_parameter(f"params.{t.name}").replace(".", "/") for t in of_folder]
     assert [*zip(names, (t.shape for t in of_folder), strict=True)] == [
-        (t.name, t.shape) for t in of_run
+        (t.name, t.shape) for t in of_run if not is_added(t.name)
     ]
+    added = [t.name.removeprefix("params/boundaries/") for t in of_run if is_added(t.name)]
+    assert added == ["decoder/code", "encoder/code"]
     assert {t.dtype for t in of_run} <= {"float32", "int32"}
     with pytest.raises(ValueError, match="holds no checkpoint"):
         contents(tmp_path)
@@ -164,8 +167,12 @@ def test_names_of_a_runs_classes_are_exported(tmp_path):
 def test_the_scripts_convert_there_and_back(tmp_path):
     source = shutil.copytree(GOLDEN / "bert_mlm_5", tmp_path / "source")
     whole, folder = tmp_path / "whole.safetensors", tmp_path / "folder"
-    made = cli("convert", source, whole, "--variant", "hnn", "--stages", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        made = cli("convert", source, whole, "--variant", "hnn", "--stages", 2)
     assert made.returncode == 0, made.stderr
+    assert made.stderr.startswith(f"warning: load_pretrained('{source}'): its 1 spiking boundaries")
+    assert made.stderr.count("\n") == 1
     assert cli("convert", whole, folder).returncode == 0
     before, after = (load_file(at / "model.safetensors") for at in (source, folder))
     assert before.keys() == after.keys()

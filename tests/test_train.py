@@ -10,6 +10,7 @@ import optax
 import pytest
 from meshes import collectives
 
+from snapjax.codes.parameters import merge_plan, split_plan
 from snapjax.parallel.sharding import make_mesh
 from zoo.config.specs import TrainSpec
 from zoo.data import DataSpec, load, train_batches
@@ -150,7 +151,8 @@ def test_a_run_repeats_bit_for_bit():
 def test_only_kernels_decay():
     spec = TrainSpec(epochs=1, weight_decay=0.5, learning_rate=1.0, warmup=0.0)
     one = Trainer(create_model("vit_nano_patch2_8", "hnn"), spec, 10, make_mesh())
-    state = one.init_state(jax.tree.map(np.ones_like, params_of(one.model)))
+    trainable, plans = split_plan(params_of(one.model))
+    state = one.init_state(merge_plan(jax.tree.map(np.ones_like, trainable), plans))
     nothing = jax.tree.map(np.zeros_like, state.trainable)
     updates, _ = jax.jit(one.optimiser.update)(nothing, state.optimiser, state.trainable)
     names = lambda tree, holds: {

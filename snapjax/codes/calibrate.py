@@ -98,21 +98,39 @@ def fit_spike_code(
     gain, offset = _encoder_line(code, grid[chosen, 0], grid[chosen, 1])
     decoder_gain = np.asarray(fits.gain)[chosen, steps, feature]
     decoder_offset = np.asarray(fits.offset)[chosen, steps, feature]
-    as_param = lambda array: jnp.asarray(array, jnp.float32)
+    encoder = {"gain": gain / deviation, "offset": mean + offset * deviation}
+    decoder = {"gain": decoder_gain * deviation, "offset": decoder_offset * deviation + mean}
+    _check_representable(mean, deviation, encoder, decoder)
+    lines = [
+        {name: jnp.asarray(array, jnp.float32) for name, array in end.items()}
+        for end in (encoder, decoder)
+    ]
+    plan_of_both = {"steps_per_feature": jnp.asarray(steps)}
     return {
-        "encoder": {
-            **params["encoder"],
-            "gain": as_param(gain / deviation),
-            "offset": as_param(mean + offset * deviation),
-            "steps_per_feature": jnp.asarray(steps),
-        },
-        "decoder": {
-            **params["decoder"],
-            "gain": as_param(decoder_gain * deviation),
-            "offset": as_param(decoder_offset * deviation + mean),
-            "steps_per_feature": jnp.asarray(steps),
-        },
+        "encoder": {**params["encoder"], **lines[0], **plan_of_both},
+        "decoder": {**params["decoder"], **lines[1], **plan_of_both},
     }
+
+
+def _check_representable(
+    mean: np.ndarray, deviation: np.ndarray, encoder: Params, decoder: Params
+) -> None:
+    """Raises ValueError where float32 has no number for a gain or an offset.
+
+    XLA flushes numbers below the smallest normal one to 0, and with the gain the whole feature.
+    """
+    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    wrong = encoder["gain"] < smallest
+    for line in (encoder, decoder):
+        for array in line.values():
+            wrong = wrong | ~(np.abs(array) <= largest)
+    if wrong.any():
+        feature = int(wrong.argmax())
+        raise ValueError(
+            f"activations: feature {feature} has mean {mean[feature]:.3g} and deviation "
+            f"{deviation[feature]:.3g}, for which float32 has no gain; divide the activations by a "
+            "constant, such as in a normalisation before the boundary"
+        )
 
 
 def _encoder_line(code: SpikeCode, coverage: Any, shift: Any) -> tuple[Any, Any]:
@@ -169,7 +187,8 @@ def check_samples(x: jax.Array | np.ndarray, features: int) -> np.ndarray:
     Raises:
       ValueError: for another shape, fewer than 2 samples, or values that are not finite.
     """
-    rows = np.asarray(x, np.float32)
+    with np.errstate(over="ignore"):  # said below
+        rows = np.asarray(x, np.float32)
     if rows.ndim != 2 or rows.shape[1] != features or rows.shape[0] < 2:
         raise ValueError(
             f"activations: need (samples >= 2, features={features}), got shape {rows.shape}"

@@ -6,7 +6,7 @@ import jax
 
 from snapjax.codes.dense_code import DenseCode, TopKCode, top_k_bytes
 from snapjax.codes.spike_code import LatencyCode, PhaseCode, RateCode, SpikeCode, TernaryCode
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from snapjax.neurons.surrogate import Surrogate
 from snapjax.wire import dense
 
@@ -31,6 +31,9 @@ class Code(Protocol):
 
     def encode(self, encoder: Params, x: jax.Array) -> jax.Array:
         """Symbols of x, differentiable: spikes (..., planes, features), or x for dense codes."""
+
+    def encode_and_check(self, encoder: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The symbols, and whether all that they were made of was finite, a bool scalar."""
 
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:
         """Symbols as uint8 (..., bytes): exactly what is sent for each token."""
@@ -79,6 +82,11 @@ def make_code(
     Raises:
       ValueError: for an unknown name, or an argument out of range.
     """
+    check_types(
+        "make_code",
+        {"name": (name, str), "features": (features, int), "steps": (steps, int),
+         "budget": (budget, int | None), "surrogate": (surrogate, Surrogate | None)},
+    )  # fmt: skip
     if name not in CODES:
         raise unknown_name("code", name, CODES)
     if features < 1:

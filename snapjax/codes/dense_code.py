@@ -35,6 +35,9 @@ class DenseCode:
     def encode(self, encoder: Params, x: jax.Array) -> jax.Array:
         return x
 
+    def encode_and_check(self, encoder: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.encode(encoder, x), jnp.isfinite(x).all()
+
     def to_wire(self, encoder: Params, symbols: jax.Array) -> jax.Array:
         return dense.pack_dense(symbols, self.format)
 

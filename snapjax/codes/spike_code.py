@@ -32,11 +32,12 @@ Params = dict[str, Any]
 
 # Before calibration a code covers inputs of mean 0 and standard deviation 1 up to two deviations.
 INITIAL_COVERAGE = 2.0
+STEPS_IN_MARK = 100  # above `MAX_STEPS`
 
 
 def per_feature(vector: jax.Array, like: jax.Array) -> jax.Array:
-    """`vector: (features,)` reshaped to broadcast against `like: (..., features)`."""
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+    """`vector: (features,)` in the dtype of `like: (..., features)`, to broadcast against it."""
+    return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,19 @@ class SpikeCode(ABC):
     budget: int
     surrogate: Surrogate = field(default_factory=Surrogate)
 
+    number: ClassVar[
+        int
+    ]  # of the code in the parameters; never another's, not even a removed one's
     planes_per_step: ClassVar[int] = 1
     input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    @property
+    def mark(self) -> int:
+        """Code and steps as one number, which goes with the parameters: 104 is phase in 4 steps.
+
+        The parameters of the codes have equal shapes, and mean something else.
+        """
+        return STEPS_IN_MARK * self.number + self.steps
 
     @property
     def planes(self) -> int:
@@ -87,8 +99,15 @@ class SpikeCode(ABC):
         """Initial values of what the firing rule learns, {name: scalar}."""
         return {"threshold": 1.0}
 
-    def init(self) -> dict[str, Params]:
-        steps = plan.uniform_steps(self.features, self.steps, self.budget // self.planes_per_step)
+    def init(self, kept: int | None = None) -> dict[str, Params]:
+        """Parameters whose plan shares the budget out evenly.
+
+        Args:
+          kept: how many features may be sent, the first ones; None for all.
+        """
+        kept = self.features if kept is None else kept
+        steps = plan.uniform_steps(kept, self.steps, self.budget // self.planes_per_step)
+        steps = np.pad(steps, (0, self.features - kept))
         low, high = self.input_range
         gain = (high - low) / (2 * INITIAL_COVERAGE)
         # The largest value that so many steps can express; half of it stands for the mean.
@@ -101,23 +120,31 @@ class SpikeCode(ABC):
                 "offset": full(-(low + high) / 2 / gain),
                 **{name: full(number) for name, number in self.neuron_params().items()},
                 "steps_per_feature": jnp.asarray(steps),
+                "code": jnp.int32(self.mark),
             },
             "decoder": {
                 "gain": full(1 / gain),
                 "offset": jnp.asarray(0 * reach if symmetric else -reach / 2 / gain, jnp.float32),
                 "steps_per_feature": jnp.asarray(steps),
+                "code": jnp.int32(self.mark),
             },
         }
 
     def encode(self, encoder: Params, x: jax.Array) -> jax.Array:
+        return self.encode_and_check(encoder, x)[0]
+
+    def encode_and_check(self, encoder: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Elementwise and cheap: the backward pass fires again instead of storing every plane.
         return jax.checkpoint(self._encode)(encoder, x)
 
-    def _encode(self, encoder: Params, x: jax.Array) -> jax.Array:
+    def _encode(self, encoder: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Subtracting first keeps small deviations from a large mean exact.
         v = per_feature(encoder["gain"], x) * (x - per_feature(encoder["offset"], x))
+        finite = jnp.isfinite(v).all()
+        for name in self.neuron_params():
+            finite = finite & jnp.isfinite(encoder[name]).all()
         # The name tells the cost model that these are spikes, however the code combined them.
-        return checkpoint_name(jnp.stack(self.fire(encoder, v), axis=-2), "spikes")
+        return checkpoint_name(jnp.stack(self.fire(encoder, v), axis=-2), "spikes"), finite
 
     def value(self, end: Params, symbols: jax.Array) -> jax.Array:
         """What `from_wire` makes of `to_wire`, to the last bit, without packing."""
@@ -191,6 +218,7 @@ class PhaseCode(SpikeCode):
     its step, at the last step as at the first; with a straight-through surrogate dvalue/dv = 1.
     """
 
+    number: ClassVar[int] = 1
     input_range: ClassVar[tuple[float, float]] = (0.0, 2.0)
 
     def step_amplitudes(self) -> np.ndarray:
@@ -213,6 +241,8 @@ class RateCode(SpikeCode):
     linear in v, and is learned.
     """
 
+    number: ClassVar[int] = 2
+
     def step_amplitudes(self) -> np.ndarray:
         return np.full(self.steps, 1 / self.steps, np.float32)
 
@@ -225,8 +255,8 @@ class RateCode(SpikeCode):
             neuron.Neuron(reset="soft", surrogate=self.surrogate),
             jnp.broadcast_to(threshold / 2, v.shape),
             jnp.broadcast_to(v[None], (self.steps, *v.shape)),
-            encoder["threshold"],
-            encoder["leak"],
+            encoder["threshold"].astype(v.dtype),
+            encoder["leak"].astype(v.dtype),
         )
         return list(spikes)
 
@@ -234,6 +264,8 @@ class RateCode(SpikeCode):
 @dataclass(frozen=True)
 class LatencyCode(SpikeCode):
     """One spike at the first step whose falling threshold (T - t) / T lies under v, or none."""
+
+    number: ClassVar[int] = 3
 
     def step_amplitudes(self) -> np.ndarray:
         return (self.steps - np.arange(self.steps, dtype=np.float32)) / self.steps
@@ -251,6 +283,7 @@ class LatencyCode(SpikeCode):
 class TernaryCode(SpikeCode):
     """Balanced ternary: step t sends the sign of what is left of v where it exceeds 3^-t / 2."""
 
+    number: ClassVar[int] = 4
     planes_per_step: ClassVar[int] = 2
     input_range: ClassVar[tuple[float, float]] = (-1.5, 1.5)
 

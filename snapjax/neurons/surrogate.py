@@ -31,7 +31,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 
 
 def _atan(v: jax.Array, alpha: float) -> jax.Array:
@@ -104,6 +104,11 @@ class Surrogate:
     fires_at_zero: bool = True
 
     def __post_init__(self) -> None:
+        check_types(
+            "Surrogate",
+            {"name": (self.name, str), "alpha": (self.alpha, float | None),
+             "fires_at_zero": (self.fires_at_zero, bool)},
+        )  # fmt: skip
         if self.name not in _SURROGATES:
             raise unknown_name("surrogate", self.name, _SURROGATES)
         default = _SURROGATES[self.name][1]

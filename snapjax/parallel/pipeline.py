@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from snapjax.boundary import Boundary, BoundaryStats
+from snapjax.errors import check_types
 from snapjax.parallel.keys import Key, PassKeys
 from snapjax.parallel.sharding import split_stages
 from snapjax.varying import vary_over
@@ -43,6 +44,10 @@ class Outputs(NamedTuple):
     sums: Any
     samples: Any
     stats: BoundaryStats
+
+    def __repr__(self) -> str:
+        shapes = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", self.samples)
+        return f"Outputs(sums={self.sums}, samples={shapes}, stats={self.stats})"
 
 
 class _Rank(NamedTuple):
@@ -94,7 +99,7 @@ class _Carry(NamedTuple):
     stats: BoundaryStats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pipeline:
     """A model cut into stages, as functions of one stage's parameters.
 
@@ -106,7 +111,7 @@ class Pipeline:
         activation of the same shape and dtype, run by all.
       head: (head params, activation, microbatch, key) -> (tree of scalar sums, tree of per-sample
         arrays), run by the last rank.
-      boundary: what lies between the stages. Its `debug` has no effect here: a device that raised
+      boundary: what lies between the stages. Its `debug` raises nothing here: a device that raised
         would leave the others waiting; look at `BoundaryStats.finite`.
       stages: S, of the model; the ranks on the mesh's "stage" axis must divide them.
       mesh: with axes "data" and "stage"; other axes replicate the work.
@@ -124,6 +129,11 @@ class Pipeline:
     remat: bool = False
 
     def __post_init__(self) -> None:
+        check_types(
+            "Pipeline",
+            {"boundary": (self.boundary, Boundary), "stages": (self.stages, int),
+             "microbatches": (self.microbatches, int), "remat": (self.remat, bool)},
+        )  # fmt: skip
         if self.microbatches < 1:
             raise ValueError(f"Pipeline: microbatches={self.microbatches} must be at least 1")
         if not {"data", "stage"} <= set(self.mesh.axis_names):
@@ -137,6 +147,12 @@ class Pipeline:
                 "make it with snapjax.parallel.sharding.make_mesh"
             )
         split_stages(self.stages, self.ranks)
+
+    def __repr__(self) -> str:
+        return (
+            f"Pipeline(stages={self.stages}, mesh={dict(self.mesh.shape)}, "
+            f"microbatches={self.microbatches}, remat={self.remat}, boundary={self.boundary})"
+        )
 
     @property
     def ranks(self) -> int:

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from snapjax.errors import check_types
+
 AXES = ("data", "stage", "model")
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -41,6 +43,7 @@ def make_mesh(
       ValueError: for a size below 1 or more ranks than devices.
     """
     sizes = {"data": data, "stage": stage, "model": model}
+    check_types("make_mesh", {name: (size, int) for name, size in sizes.items()})
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"make_mesh: {name}={size} must be at least 1")
@@ -63,6 +66,7 @@ def split_layers(layers: int, stages: int) -> int:
     Raises:
       ValueError: when `stages` does not divide `layers`, naming the numbers that do.
     """
+    check_types("split_layers", {"layers": (layers, int), "stages": (stages, int)})
     if stages < 1 or layers % stages:
         fits = [n for n in range(1, layers + 1) if layers % n == 0]
         raise ValueError(f"stages={stages} must divide layers={layers}; use one of {fits}")
@@ -75,6 +79,7 @@ def split_stages(stages: int, ranks: int) -> int:
     Raises:
       ValueError: when `ranks` does not divide `stages`, naming the numbers that do.
     """
+    check_types("split_stages", {"stages": (stages, int), "ranks": (ranks, int)})
     if stages < 1 or ranks < 1 or stages % ranks:
         fits = [n for n in range(1, stages + 1) if stages % n == 0]
         raise ValueError(

@@ -21,7 +21,7 @@ from zoo.checkpoint.folder import (
     read_record,
     verify,
 )
-from zoo.config.old_names import current_tree, saved_tree
+from zoo.config.old_names import current_tree, saved_tree, with_added, without_added
 
 Check = Callable[[dict[str, dict], dict[str, Any]], None]
 
@@ -92,12 +92,13 @@ def load(
 def _load(
     path: Path, abstract: dict[str, dict], sharding: Any, model: str | None
 ) -> tuple[dict[str, dict], dict[str, Any]]:
-    asked = entries_of("abstract", abstract)
+    entries_of("abstract", abstract)  # what is wrong with it is said first
     held = verify(path, abstract)
     record = read_record(path)
     here = sorted(held & abstract.keys())
     saved = {name: _apart(_metadata, path / name) for name in here}
     in_file = current_tree(saved)
+    asked = entries_of("abstract", without_added(abstract, in_file))
     _compare(path, record, in_file, asked, held - abstract.keys(), model)
 
     placed = _with_sharding(abstract, sharding)
@@ -106,8 +107,9 @@ def _load(
         # One part at a time, so that no more than one is held twice.
         full = without_empty(abstract[name])
         if full:
-            wanted = saved_tree(full, saved[name], name)
+            wanted = saved_tree(without_added(full, in_file[name], name), saved[name], name)
             read = current_tree(_apart(_read, path / name, wanted), name)
+            read = with_added(read, full, lambda leaf: np.zeros(leaf.shape, leaf.dtype), name)
             # In the order of the tree that is asked for, whatever the file calls its entries.
             host = jax.tree.leaves(jax.tree.map(lambda _, leaf: leaf, full, read))
             arrays += map(_place, host, jax.tree.leaves(placed[name]))

@@ -8,7 +8,7 @@ the cosine of an encoder, once called "accuracy", in `zoo/train/logbook.py` (`cu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 KEYS = {"train.trains": "train.trainable"}
@@ -25,6 +25,8 @@ VALUES = {
 """Key (new) -> its values, old -> new."""
 
 _PLAN = re.compile(r"(?P<path>(^|.*[./])boundaries(?P<mark>[./])(encoder|decoder)(?P=mark))steps")
+
+_ADDED = re.compile(r"(^|.*[./])boundaries[./](encoder|decoder)[./]code")
 
 
 def current_key(key: str) -> str:
@@ -114,4 +116,49 @@ def saved_tree(tree: Mapping[str, Any], saved: Mapping[str, Any], path: str = ""
         inner = f"{path}/{name}" if path else name
         deeper = isinstance(node, Mapping) and isinstance(below, Mapping)
         made[name] = saved_tree(node, below, inner) if deeper else node
+    return made
+
+
+def is_added(name: str) -> bool:
+    """Whether files of version 0.1.0 lack a parameter: what tells of which code it is.
+
+    Example:
+      >>> is_added("boundaries.encoder.code"), is_added("boundaries.encoder.gain")
+      (True, False)
+    """
+    return _ADDED.fullmatch(name) is not None
+
+
+def without_added(
+    tree: Mapping[str, Any], found: Mapping[str, Any], path: str = ""
+) -> dict[str, Any]:
+    """A tree but for the parameters that are newer than a file, with the names of now.
+
+    Args:
+      tree: what is wanted.
+      found: what the file has.
+      path: of both.
+    """
+    made: dict[str, Any] = {}
+    for key, node in tree.items():
+        inner = f"{path}/{key}" if path else key
+        if isinstance(node, Mapping):
+            below = found.get(key)
+            made[key] = without_added(node, below if isinstance(below, Mapping) else {}, inner)
+        elif key in found or not is_added(inner):
+            made[key] = node
+    return made
+
+
+def with_added(
+    tree: Mapping[str, Any], wanted: Mapping[str, Any], fill: Callable[[Any], Any], path: str = ""
+) -> dict[str, Any]:
+    """The inverse of `without_added`: what the file lacks is `fill` of the shape wanted."""
+    made = dict(tree)
+    for key, node in wanted.items():
+        inner = f"{path}/{key}" if path else key
+        if isinstance(node, Mapping):
+            made[key] = with_added(tree.get(key, {}), node, fill, inner)
+        elif key not in tree and is_added(inner):
+            made[key] = fill(node)
     return made

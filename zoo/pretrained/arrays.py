@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from zoo.config.old_names import current_parameter
+from zoo.config.old_names import current_parameter, is_added
 from zoo.models.model import Model, Params
 from zoo.utils.trees import flatten, unflatten
 
@@ -26,6 +26,9 @@ def to_params(model: Model, arrays: Arrays) -> Params:
       ValueError: one error that lists every array that is missing, unknown or of another shape.
     """
     current = {current_parameter(name): array for name, array in arrays.items()}
+    for name, leaf in flatten(model.param_shape).items():
+        if name not in current and is_added(name):
+            current[name] = np.zeros(leaf.shape, leaf.dtype)
     return unflatten(current, model.param_shape)
 
 
