@@ -9,7 +9,7 @@ import transformers as hf
 from compared import TOLERANCE, largest_gaps
 from safetensors.numpy import load_file
 
-from zoo import load_pretrained
+from zoo import load_pretrained, partition
 from zoo.data.tokenizer import train_tokenizer
 from zoo.pretrained.hugging_face.export import save
 
@@ -103,7 +103,8 @@ def test_a_cut_with_dense_boundaries(tmp_path):
 def test_transformers_loads_what_we_write(make, kind, more, tmp_path):
     model = make(kind, **more)
     batch = (reference.text if make is reference.bert else reference.pictures)(model.config)
-    loaded = load_pretrained(reference.saved(model, tmp_path / "theirs"), variant="hnn", stages=2)
+    dense = load_pretrained(reference.saved(model, tmp_path / "theirs"))
+    loaded = partition(dense, "hnn", stages=2)
     save(tmp_path / "ours", loaded.model, loaded.params, labels=loaded.record.get("labels"))
     again, info = kind.from_pretrained(
         tmp_path / "ours", output_loading_info=True, attn_implementation="eager"

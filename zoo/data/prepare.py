@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ class Data:
         prepared arrays of both parts, so that two runs with the same one see the same data.
     """
 
-    train: Split
-    validation: Split
+    train: Split = dataclasses.field(repr=False)
+    validation: Split = dataclasses.field(repr=False)
     task: str
     classes: int | None
     vocabulary: int | None
-    tokenizer: str | None
-    record: dict[str, Any]
+    tokenizer: str | None = dataclasses.field(repr=False)
+    record: dict[str, Any] = dataclasses.field(repr=False)
 
 
 def prepared(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +43,8 @@ class Vocabulary:
         see `require`.
     """
 
-    tokenizer: Tokenizer
-    text: str
+    tokenizer: Tokenizer = field(repr=False)
+    text: str = field(repr=False)
     origin: str
     size: int
     pad: int

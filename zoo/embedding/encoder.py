@@ -12,6 +12,7 @@ from snapjax.errors import unknown_name
 from zoo.config.data import DataSpec
 from zoo.data import Batch
 from zoo.data.tokenizer import Vocabulary, checked_texts, read_tokenizer
+from zoo.models.finite import check_finite
 from zoo.models.model import Model, Params
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.source import ASSUMED
@@ -22,7 +23,7 @@ SHORTEST = 16  # tokens; longer batches have twice, four times, ... as many, so 
 WINDOW = 32  # batches whose texts are sorted by length together
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Encoder:
     """A model of task "encode" with its tokenizer.
 
@@ -41,6 +42,9 @@ class Encoder:
     max_tokens: int
     batch_size: int = 64
     prompt: str = ""
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.model}, max_tokens={self.max_tokens}, batch_size={self.batch_size})"
 
     @classmethod
     def of(
@@ -122,12 +126,15 @@ class Encoder:
 
         Raises:
           ValueError: something else than texts, by its place.
+          FloatingPointError: a boundary or an embedding met NaN or infinity.
         """
         texts = checked_texts(texts)
         made, count = np.empty((len(texts), self.model.config.width), np.float32), 0
         done = progress("texts embedded", len(texts))
         for places, batch in self.batches(texts):
-            made[places] = np.asarray(self._apply(self.params, batch))[: len(places)]
+            embedding, finite = jax.device_get(self._apply(self.params, batch))
+            check_finite(self.model.config.name, finite, embedding)
+            made[places] = embedding[: len(places)]
             count += len(places)
             done(count)
         return made
@@ -140,7 +147,11 @@ class Encoder:
 
     @cached_property
     def _apply(self) -> Any:
-        return jax.jit(lambda params, batch: self.model.apply(params, batch)[0].embedding)
+        def embed(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            encoded, result = self.model.apply(params, batch)
+            return encoded.embedding, result.stats.finite
+
+        return jax.jit(embed)
 
 
 def _prompt(model: str, preprocessing: Mapping[str, Any], name: str | None) -> str:

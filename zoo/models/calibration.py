@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from snapjax.boundary import Boundary
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from zoo.data import Batch
+from zoo.models.finite import check_finite
 from zoo.models.layers import output
 from zoo.models.model import Model, Params, real_tokens, without_boundaries
 
@@ -190,15 +191,26 @@ class Target:
 
 
 def outputs(model: Model, params: Params, batches: Sequence[Batch]) -> list[np.ndarray]:
-    """Of every batch, float64 (samples, ...): embeddings or logits of samples of weight above 0."""
+    """Of every batch, float64 (samples, ...): embeddings or logits of samples of weight above 0.
+
+    Raises:
+      FloatingPointError: a boundary or the output met NaN or infinity.
+    """
+
     # Parameters are an argument: closed over, they would be constants of the compiled program.
-    apply = jax.jit(lambda params, batch: output(model.apply(params, batch)[0]))
+    @jax.jit
+    def apply(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        made, result = model.apply(params, batch)
+        return output(made), result.stats.finite
+
     made = []
     for batch in batches:
         rows: Any = slice(None)
         if "weight" in batch and np.ndim(batch["weight"]) == 1:
             rows = np.asarray(batch["weight"]) > 0
-        made.append(np.asarray(apply(params, batch), np.float64)[rows])
+        each, finite = jax.device_get(apply(params, batch))
+        check_finite(f"{model.config.name}, held-out samples", finite, each)
+        made.append(each.astype(np.float64)[rows])
     return made
 
 
@@ -253,6 +265,7 @@ def choose(
 
 def _check(model: Model, method: str) -> None:
     """Raises ValueError for an unknown method, a model in one piece, or dense boundaries."""
+    check_types("calibrate", {"model": (model, Model), "method": (method, str)})
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     config = model.config

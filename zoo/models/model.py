@@ -72,13 +72,25 @@ class Result(NamedTuple):
     stats: BoundaryStats
     cut: list[jax.Array]
 
+    def __repr__(self) -> str:
+        cut = ", ".join(f"{x.dtype}{list(x.shape)}" for x in self.cut)
+        return f"Result(stats={self.stats}, cut=[{cut}])"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Model:
     """A family's functions bound to one config; holds no parameters."""
 
     family: Family
     config: Any
+
+    def __repr__(self) -> str:
+        config = self.config
+        cut = f", boundary={config.boundary}" if config.stages > 1 else ""
+        return (
+            f"Model({config.name}, task={config.task!r}, layers={config.layers}, "
+            f"width={config.width}, stages={config.stages}{cut})"
+        )
 
     def __post_init__(self) -> None:
         split_layers(self.config.layers, self.config.stages)

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from snapjax.boundary import Boundary
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from snapjax.neurons.surrogate import Surrogate
 from zoo.models.bert import modeling as bert
 from zoo.models.bert import weights as bert_weights
@@ -58,6 +58,7 @@ def list_models(pattern: str = "*") -> list[str]:
       >>> list_models("vit_nano*")
       ['vit_nano_patch2_8']
     """
+    check_types("list_models", {"pattern": (pattern, str)})
     return sorted(
         name
         for family in FAMILIES.values()
@@ -161,6 +162,11 @@ def create_model(
       >>> create_model("bert_nano", task="classify", classes=3, layers=8).config.layers
       8
     """
+    check_types(
+        "create_model",
+        {"name": (name, str), "variant": (variant, str), "stages": (stages, int),
+         "boundary": (boundary, Boundary | str | None)},
+    )  # fmt: skip
     family, config = family_of(name), preset(name)
     known = [
         field.name for field in fields(config) if field.name not in ("name", "stages", "boundary")

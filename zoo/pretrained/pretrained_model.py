@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from zoo.config.data import DataSpec
 from zoo.config.specs import RunConfig
 from zoo.models.model import Model, Params
@@ -10,7 +12,7 @@ from zoo.models.registry import registered
 from zoo.pretrained.source import PretrainedConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pretrained:
     """A trained model.
 
@@ -29,6 +31,13 @@ class Pretrained:
     record: dict[str, Any]
     tokenizer: str | None
     source: PretrainedConfig
+
+    def __repr__(self) -> str:
+        arrays = jax.tree.leaves(self.params)
+        return (
+            f"Pretrained({self.model}, source={self.source.source!r}, "
+            f"{sum(array.size for array in arrays):,} numbers in {len(arrays)} arrays)"
+        )
 
     @property
     def class_names(self) -> list[str] | None:

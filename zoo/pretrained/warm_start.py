@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 
 from snapjax.boundary import Boundary
+from snapjax.errors import check_types
 from zoo.models.model import Model, Params, without_boundaries
 from zoo.models.registry import default_boundary
 from zoo.pretrained.pretrained_model import Pretrained
@@ -25,6 +26,12 @@ def partition(
     """
     if variant is None and stages is None and boundary is None:
         return loaded
+    check_types(
+        "partition",
+        {"loaded": (loaded, Pretrained), "variant": (variant, str | None),
+         "stages": (stages, int | None),
+         "boundary": (boundary, Boundary | str | None)},
+    )  # fmt: skip
     width = loaded.model.config.width
     if isinstance(boundary, str):
         boundary = Boundary(width, code=boundary)

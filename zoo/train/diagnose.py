@@ -1,20 +1,18 @@
 """Where a step stopped being finite: the first module forward, or the parameters backward."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from snapjax.parallel.sharding import path_name
 from zoo.data import Batch
 from zoo.models.model import Params
 from zoo.train import placement
 from zoo.train.processes import first_said
 from zoo.train.state import State
 from zoo.train.step import Trainer
-
-SHOWN = 4  # names in a message
+from zoo.utils.trees import listed, not_finite
 
 
 def explain(trainer: Trainer, state: State, batch: Batch, put: Callable[[Batch], Any]) -> str:
@@ -34,7 +32,7 @@ def explain(trainer: Trainer, state: State, batch: Batch, put: Callable[[Batch],
         return reason
     (_, _), gradients = jax.jit(trainer.loss_and_gradients)(state, trainer.add_targets(put(batch)))
     if names := not_finite(placement.fetch(gradients, trainer.mesh)):
-        return f"the forward pass is finite, the gradients of {_listed(names)} are not"
+        return f"the forward pass is finite, the gradients of {listed(names)} are not"
     return "run again without dropout it is finite"
 
 
@@ -42,25 +40,8 @@ def _forward(trainer: Trainer, params: Params, batch: Batch) -> str:
     """What is not finite on this process's rows before or in the forward pass; "" for nothing."""
     for what, tree in (("parameter", params), ("batch array", batch)):
         if names := not_finite(tree):
-            return f"{what} {_listed(names)} was not finite before the step"
+            return f"{what} {listed(names)} was not finite before the step"
     for name, output in trainer.model.walk(params, batch):
         if names := not_finite({name: output}):
-            return f"the first module whose output is not finite is {_listed(names)}"
+            return f"the first module whose output is not finite is {listed(names)}"
     return ""
-
-
-def not_finite(tree: Any) -> list[str]:
-    """Paths of the floating-point leaves that hold NaN or infinity, in the tree's order."""
-    return list(_not_finite(tree))
-
-
-def _not_finite(tree: Any) -> Iterator[str]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        if array.dtype.kind not in "biu" and not np.isfinite(array.astype(np.float64)).all():
-            yield path_name(path)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from snapjax.codes.parameters import merge_plan
 from zoo.config.specs import TrainSpec
 from zoo.data import Batch, Split, eval_batches
+from zoo.models.finite import check_finite
 from zoo.models.model import Model, Objective, Params
 from zoo.train import placement
 from zoo.train.distillation import Teacher
@@ -250,19 +251,23 @@ def evaluate(
       split: what to evaluate on.
       averaged: use the moving average of the weights where there is one.
       progress: told how many samples are scored.
+
+    Raises:
+      FloatingPointError: a boundary or the loss met NaN or infinity, naming boundary and batch.
     """
     done = progress("samples scored", split.samples)
     mesh, size = trainer.mesh, trainer.spec.batch_size
     put, rows = placement.batch_putter(mesh, size), placement.process_rows(mesh, size)
     totals, sent = [], []
-    for batch in eval_batches(split, size, rows=rows):
+    name, cuts = trainer.model.config.name, trainer.model.config.stages - 1
+    for number, batch in enumerate(eval_batches(split, size, rows=rows), 1):
         sums, stats = trainer.forward(state, put(batch), averaged)
         sums, stats = placement.fetch((sums, stats), mesh)
+        check_finite(f"{name}, batch {number} of the split", stats.finite[:cuts], sums["loss"])
         totals.append(sums)
         sent.append(stats)
         done(min(len(sent) * size, split.samples))
     total = {name: float(np.sum([sums[name] for sums in totals])) for name in totals[0]}
-    cuts = trainer.model.config.stages - 1
     mean = lambda name: np.mean([getattr(stats, name) for stats in sent], axis=0)[:cuts]
     return Scores(
         total["loss"] / total["weight"],

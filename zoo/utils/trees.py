@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+
+from snapjax.parallel.sharding import path_name
 
 Params = dict[str, Any]
 
@@ -46,3 +50,18 @@ def unflatten(flat: Mapping[str, Any], like: Params) -> Params:
         return {key: build(f"{prefix}.{key}" if prefix else key, node[key]) for key in node}
 
     return build("", like)
+
+
+def not_finite(tree: Any) -> list[str]:
+    """Paths of the floating-point leaves that hold NaN or infinity, in the tree's order."""
+    return [
+        path_name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if np.asarray(leaf).dtype.kind not in "biu" and not np.isfinite(np.asarray(leaf)).all()
+    ]
+
+
+def listed(names: list[str], shown: int = 4) -> str:
+    """Names for a message, the first few where there are many."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
