@@ -73,6 +73,18 @@ EXACT = {
         4,
     ),
     "a counter that a branch changes": (powers, 3),
+    "beside a rate that decays": (
+        lambda x: lax.fori_loop(
+            0, 10, lambda i, s: (s[0] * 0.5, when(i < 3, s[1])), (jnp.float32(1), x)
+        )[1],
+        3,
+    ),
+    "beside a sum of data": (
+        lambda x: lax.fori_loop(
+            0, 10, lambda i, s: (s[0] + s[1].sum(), when(i < 3, s[1])), (jnp.float32(0), x)
+        )[1],
+        3,
+    ),
     "after the loop": (lambda x: when(lax.fori_loop(0, 10, lambda i, n: n + 1, 0) == 10, x), 1),
     "jitted body": (
         fori(0, 10, jax.jit(lambda i, x: when(jnp.logical_and(i >= 2, i < 5), x))),
@@ -80,6 +92,11 @@ EXACT = {
     ),
     "while up to 7 by 2": (turns(lambda i: i < 7, lambda i: i + 2, 0), 4),
     "while that doubles": (turns(lambda i: i < 100, lambda i: i * 2, 1), 7),
+    "while of a million": (turns(lambda i: i < 1_000_000, lambda i: i + 1, 0), 1_000_000),
+    "while that overflows": (
+        turns(lambda i: i > 0, lambda i: i + jnp.int8(1), jnp.int8(100)),
+        28,
+    ),
     "while down": (turns(lambda i: i > 0, lambda i: i - 1, 6), 6),
     "while that never turns": (turns(lambda i: i < 0, lambda i: i + 1, 0), 0),
     "branch in a while": (
