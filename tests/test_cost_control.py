@@ -224,6 +224,46 @@ def test_blocks_whose_place_is_data_move_for_every_program():
     assert counts.stored_bytes == (4 + 1) * 256
 
 
+def test_the_last_block_ends_with_the_array():
+    """Rows of 10, of 32: three whole blocks of 320 bytes and one of 64, in and out."""
+
+    def body(x, out):
+        out[...] = x[...] * 2
+
+    spec = pl.BlockSpec((10, 8), lambda i: (i, 0))
+    double = pl.pallas_call(
+        body, grid=(4,), in_specs=[spec], out_specs=spec, out_shape=shape(32, 8), interpret=True
+    )
+    assert cost.trace(double, shape(32, 8)).stored_bytes == 2 * 32 * 8 * 4
+
+
+def test_a_kernels_own_references_and_copies():
+    """What is made in scratch is counted; a copy that the kernel starts itself has no price."""
+
+    def body(x, out, sem):
+        def scoped(rows):
+            copy = pltpu.make_async_copy(x.at[pl.ds(pl.program_id(0) * 8, 8)], rows, sem)
+            copy.start()
+            copy.wait()
+            out[...] = rows[...] @ rows[...]
+
+        pl.run_scoped(scoped, pltpu.VMEM((8, 8), jnp.float32))
+
+    spec = pl.BlockSpec((8, 8), lambda i: (i, 0))
+    product = pl.pallas_call(
+        body,
+        grid=(4,),
+        in_specs=[pl.BlockSpec(memory_space=pl.ANY)],
+        out_specs=spec,
+        out_shape=shape(32, 8),
+        scratch_shapes=[pltpu.SemaphoreType.DMA],
+    )
+    counts = cost.trace(product, shape(32, 8))
+    assert counts.macs == 4 * PRODUCT
+    assert {entry.primitive for entry in counts.unpriced} == {"dma_start", "dma_wait"}
+    assert {entry.executions for entry in counts.unpriced} == {4}
+
+
 class Layer(nn.Module):
     """A dense layer, and another product where it is trained."""
 
