@@ -73,6 +73,18 @@ EXACT = {
         4,
     ),
     "a counter that a branch changes": (powers, 3),
+    "beside a rate that decays": (
+        lambda x: lax.fori_loop(
+            0, 10, lambda i, s: (s[0] * 0.5, when(i < 3, s[1])), (jnp.float32(1), x)
+        )[1],
+        3,
+    ),
+    "beside a sum of data": (
+        lambda x: lax.fori_loop(
+            0, 10, lambda i, s: (s[0] + s[1].sum(), when(i < 3, s[1])), (jnp.float32(0), x)
+        )[1],
+        3,
+    ),
     "after the loop": (lambda x: when(lax.fori_loop(0, 10, lambda i, n: n + 1, 0) == 10, x), 1),
     "jitted body": (
         fori(0, 10, jax.jit(lambda i, x: when(jnp.logical_and(i >= 2, i < 5), x))),
@@ -80,6 +92,11 @@ EXACT = {
     ),
     "while up to 7 by 2": (turns(lambda i: i < 7, lambda i: i + 2, 0), 4),
     "while that doubles": (turns(lambda i: i < 100, lambda i: i * 2, 1), 7),
+    "while of a million": (turns(lambda i: i < 1_000_000, lambda i: i + 1, 0), 1_000_000),
+    "while that overflows": (
+        turns(lambda i: i > 0, lambda i: i + jnp.int8(1), jnp.int8(100)),
+        28,
+    ),
     "while down": (turns(lambda i: i > 0, lambda i: i - 1, 6), 6),
     "while that never turns": (turns(lambda i: i < 0, lambda i: i + 1, 0), 0),
     "branch in a while": (
@@ -205,6 +222,46 @@ def test_blocks_whose_place_is_data_move_for_every_program():
     function = pl.pallas_call(body, grid_spec=spec, out_shape=shape(8, 8), interpret=True)
     counts = cost.trace(function, shape(4, dtype=jnp.int32), shape(64, 8))
     assert counts.stored_bytes == (4 + 1) * 256
+
+
+def test_the_last_block_ends_with_the_array():
+    """Rows of 10, of 32: three whole blocks of 320 bytes and one of 64, in and out."""
+
+    def body(x, out):
+        out[...] = x[...] * 2
+
+    spec = pl.BlockSpec((10, 8), lambda i: (i, 0))
+    double = pl.pallas_call(
+        body, grid=(4,), in_specs=[spec], out_specs=spec, out_shape=shape(32, 8), interpret=True
+    )
+    assert cost.trace(double, shape(32, 8)).stored_bytes == 2 * 32 * 8 * 4
+
+
+def test_a_kernels_own_references_and_copies():
+    """What is made in scratch is counted; a copy that the kernel starts itself has no price."""
+
+    def body(x, out, sem):
+        def scoped(rows):
+            copy = pltpu.make_async_copy(x.at[pl.ds(pl.program_id(0) * 8, 8)], rows, sem)
+            copy.start()
+            copy.wait()
+            out[...] = rows[...] @ rows[...]
+
+        pl.run_scoped(scoped, pltpu.VMEM((8, 8), jnp.float32))
+
+    spec = pl.BlockSpec((8, 8), lambda i: (i, 0))
+    product = pl.pallas_call(
+        body,
+        grid=(4,),
+        in_specs=[pl.BlockSpec(memory_space=pl.ANY)],
+        out_specs=spec,
+        out_shape=shape(32, 8),
+        scratch_shapes=[pltpu.SemaphoreType.DMA],
+    )
+    counts = cost.trace(product, shape(32, 8))
+    assert counts.macs == 4 * PRODUCT
+    assert {entry.primitive for entry in counts.unpriced} == {"dma_start", "dma_wait"}
+    assert {entry.executions for entry in counts.unpriced} == {4}
 
 
 class Layer(nn.Module):

@@ -232,6 +232,27 @@ def test_a_devices_work_is_what_xla_gives_it(name):
     assert any("XLA" in note for note in counts.notes)
 
 
+MOVED = {
+    "a replicated matrix": (lambda w, x: x @ w, (None, line("x")), (w32, x)),
+    "columns of it": (lambda w, x: x @ w, (line(None, "x"), None), (w32, x)),
+    "what is summed": (lambda w, x: x @ w, (line("x"), line(None, "x")), (w32, x)),
+    "gathered": (lambda w, x: x @ w, (line("x"), line("x")), (w32, x)),
+    "two layers": (mlp, (None, line("x")), (two, x)),
+    "tensor parallel": (mlp, (columns_rows, None), (two, x)),
+    "a replicated operand": (lambda w, x: x * w + 1, (None, line("x")), (x, x)),
+    "a table": (lambda w, ids: w[ids], (None, line("x")), (shape(1000, 16), ids)),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_devices_memory_traffic_is_what_xla_gives_it(name):
+    """Every device reads a replicated matrix whole, and of what is cut its own part."""
+    function, shardings, args = MOVED[name]
+    jitted = jax.jit(function, in_shardings=shardings)
+    compiled = hlo.counts(jitted.lower(*args).compile(), LINE)
+    assert cost.trace(jitted, *args).stored_bytes == compiled.stored_bytes
+
+
 def test_six_layers_by_hand():
     """Rows of 8 a device: 17 products of (8, 64) @ (64, 64) or alike, 6 forward, 11 backward."""
     step = jax.jit(squared(mlp), in_shardings=(None, line("x", None)))

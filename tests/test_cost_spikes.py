@@ -243,3 +243,6 @@ def test_rates_name_a_site():
         counts.with_rates({"cortex": 0.1})
     with pytest.raises(ValueError, match=r"rate of 'spike' is 1.5, which is not in \[0, 1\]"):
         counts.with_rates({"spike": 1.5})
+    with pytest.raises(ValueError, match=r"rate of 'spike' is '0.5', which is not in \[0, 1\]"):
+        counts.with_rates({"spike": "0.5"})
+    assert counts.with_rates({"spike": jnp.float32(0.5)}).acs == 256

@@ -192,6 +192,19 @@ def test_bad_rules_are_named():
         cost.trace(either, square, square, cond="most")
     with pytest.raises(ValueError, match="has 3 weights; the cond at '' has 2 branches"):
         cost.trace(either, square, square, cond={"*": (1, 0, 0)})
+    for weights in ((-1, 2), (0, 0), (0.5, 0.6), (float("nan"), 1), ("1", "0")):
+        with pytest.raises(ValueError, match="at least 0 whose sum is 1"):
+            cost.trace(either, square, square, cond={"*": weights})
+    for trips in (-1, float("inf"), "5", True, {"": -1}):
+        with pytest.raises(ValueError, match="is no number of iterations; give one of at least 0"):
+            cost.trace(halve_until_small, square, while_trips=trips)
+
+
+def test_a_pattern_that_no_path_matches_is_named():
+    with pytest.raises(ValueError, match="while_trips: no path matches 'loop'; the paths are ''"):
+        cost.trace(halve_until_small, square, while_trips={"loop": 3})
+    with pytest.raises(ValueError, match=r"cond: no path matches 'a\*'; the paths are \(none\)"):
+        cost.trace(halve_until_small, square, cond={"a*": (1, 0)})
 
 
 def test_two_meshes_in_one_program_are_named():

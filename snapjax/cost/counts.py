@@ -322,9 +322,11 @@ class Counts:
                     f"rates: there are no spikes of site {site!r}; "
                     f"the sites are {', '.join(map(repr, self.sites)) or '(none)'}"
                 )
-            if not 0 <= rate <= 1:
-                raise ValueError(f"rates: the rate of {site!r} is {rate}, which is not in [0, 1]")
-        return replace(self, rates={**self.rates, **rates})
+            number = not isinstance(rate, str) and getattr(rate, "shape", ()) == ()
+            if not number or not 0 <= rate <= 1:
+                raise ValueError(f"rates: the rate of {site!r} is {rate!r}, which is not in [0, 1]")
+        known = {site: float(rate) for site, rate in rates.items()}
+        return replace(self, rates={**self.rates, **known})
 
     def by_kind(self) -> dict[str, float]:
         """kind -> count on a device, spikes counted as dense; kinds in the order of `KINDS`."""

@@ -121,6 +121,11 @@ def opened(jaxpr: Any) -> Any:
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
+def with_constants_first(jaxpr: Any) -> Any:
+    """An open jaxpr whose constants are its first arguments."""
+    return partial_eval.convert_constvars_jaxpr(opened(jaxpr))
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
@@ -210,16 +215,26 @@ def typed_spec(aval: Any) -> tuple[tuple[str, ...], ...] | None:
     return spec_axes(sharding.spec, len(aval.shape))
 
 
+class Side(NamedTuple):
+    """One dimension of a block: its size, how far a step of its index goes, the array's size."""
+
+    block: int
+    step: int
+    array: int
+
+
 class Block(NamedTuple):
     """How a kernel takes an operand or a result.
 
     Attributes:
-      bytes: of a block.
+      sides: its dimensions.
+      bits: of an element.
       index: jaxpr of the grid's place (and of what is prefetched) to the block's place.
       result: whether it is written.
     """
 
-    bytes: int
+    sides: tuple[Side, ...]
+    bits: int
     index: Any
     result: bool
 
@@ -245,11 +260,14 @@ def pallas_grid(params: dict[str, Any]) -> Grid | None:
         return None
     blocks = []
     for number, block in enumerate(mapping.block_mappings):
-        sizes = [getattr(size, "block_size", size) for size in block.block_shape]
-        elements = math.prod(size for size in sizes if isinstance(size, int))
-        bytes_ = -(-elements * bits_of(block.array_aval.dtype) // 8)
-        index = opened(block.index_map_jaxpr)
-        blocks.append(Block(bytes_, index, number >= mapping.num_inputs))
+        sides = []
+        for size, whole in zip(block.block_shape, block.array_aval.shape, strict=True):
+            each = getattr(size, "block_size", size)
+            each = each if isinstance(each, int) else 1  # a dimension that the kernel does not see
+            by_element = type(size).__name__ in ("Element", "BoundedSlice")
+            sides.append(Side(each, 1 if by_element else each, whole))
+        bits, index = bits_of(block.array_aval.dtype), opened(block.index_map_jaxpr)
+        blocks.append(Block(tuple(sides), bits, index, number >= mapping.num_inputs))
     own = tuple(i for i in range(len(mapping.grid)) if i not in mapping.vmapped_dims)
     return Grid(tuple(mapping.grid), own, tuple(blocks))
 
@@ -260,7 +278,9 @@ def bits_of(dtype: Any) -> int:
         return 1
     if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
         words = getattr(dtype, "_impl", None)
-        return 32 * math.prod(words.key_shape) if words is not None else 8 * dtype.itemsize
+        if words is None:  # a semaphore has no size
+            return 8 * getattr(dtype, "itemsize", 0)
+        return 32 * math.prod(words.key_shape)
     if dtype == jax.dtypes.float0:
         return 0
     return jax.dtypes.itemsize_bits(dtype)

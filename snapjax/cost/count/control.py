@@ -4,10 +4,9 @@ Each handler counts one such equation with the walker that met it, and returns w
 results.
 """
 
-import fnmatch
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jax.sharding import NamedSharding
@@ -42,9 +41,16 @@ def call(walker: Walker, visit: Visit) -> list[Value]:
     if inner is None or len(inner.invars) != len(visit.operands):
         walker.unpriced(visit, "what it calls could not be read")
         return [UNKNOWN] * len(visit.equation.outvars)
-    return walker.run(
+    results = walker.run(
         inner, visit.operands, visit.path, visit.weights, visit.plan, wanted=visit.wanted
     )
+    return _fitting(visit, results)
+
+
+def _fitting(visit: Visit, results: list[Value]) -> list[Value]:
+    """The results of a jaxpr on references, some of which are what is left in these."""
+    number = len(visit.equation.outvars)
+    return results if len(results) == number else [UNKNOWN] * number
 
 
 @HANDLERS.register(*_JIT)
@@ -118,12 +124,15 @@ def _taken(index: np.ndarray, values: Sequence[known.Known]) -> known.Known:
 
 def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | None:
     """Executions of each branch; None for the dearest one's."""
-    weights = visit.weights
-    if walker.cond != "max":
-        walker.note(f"{BRANCHES}{walker.cond!r}")
-    if walker.cond == "mean":
+    weights, rules = visit.weights, walker.rules
+    given = rules.weights(visit.where, branches)
+    if rules.name != repr("max"):
+        walker.note(f"{BRANCHES}{rules.name}")
+    if given is not None:
+        return [weights * float(share) for share in given]
+    if rules.cond == "mean":
         return [weights / branches] * branches
-    if walker.cond == "exact":
+    if rules.cond == "exact":
         index = visit.operands[0].known
         if index is not None:
             taken = np.clip(index.astype(int), 0, branches - 1)
@@ -132,15 +141,6 @@ def _shares(walker: Walker, visit: Visit, branches: int) -> list[np.ndarray] | N
             f"{visit.title}: which branch a cond takes depends on data, or on the counter of a "
             "loop too long to follow; the dearest is counted"
         )
-    if isinstance(walker.cond, Mapping):
-        for pattern, given in walker.cond.items():
-            if fnmatch.fnmatchcase(visit.where, pattern):
-                if len(given) != branches:
-                    raise ValueError(
-                        f"cond[{pattern!r}] has {len(given)} weights; the cond at "
-                        f"{visit.where!r} has {branches} branches"
-                    )
-                return [weights * float(share) for share in given]
     return None
 
 
@@ -203,6 +203,14 @@ def shard_map(walker: Walker, visit: Visit) -> list[Value]:
     return found
 
 
+@HANDLERS.register("run_scoped")
+def run_scoped(walker: Walker, visit: Visit) -> list[Value]:
+    """A part of a kernel with references of its own, after its operands."""
+    body = _jax.with_constants_first(visit.equation.params["jaxpr"])
+    values = [*visit.operands, *[UNKNOWN] * (len(body.invars) - len(visit.operands))]
+    return _fitting(visit, walker.run(body, values, visit.path, visit.weights))
+
+
 @HANDLERS.register("pallas_call")
 def pallas_call(walker: Walker, visit: Visit) -> list[Value]:
     """A kernel: its body, for every program of its grid, and the blocks that it brings on chip."""
@@ -221,7 +229,7 @@ def pallas_call(walker: Walker, visit: Visit) -> list[Value]:
     path = (*visit.path, f"pallas[{programs}]")
     with walker.kernel(place, index):  # references are a device's own
         walker.run(body, [UNKNOWN] * len(body.invars), path, weights)
-        bytes_ = [block.bytes * _copies(walker, block, places) for block in grid.blocks]
+        bytes_ = [_copied(walker, block, places, programs) for block in grid.blocks]
     moved = list(zip(grid.blocks, bytes_, strict=True))
     read, written = (sum(n for block, n in moved if block.result == out) for out in (False, True))
     stored = fusion.Stored(read, written, starts=1)
@@ -229,17 +237,23 @@ def pallas_call(walker: Walker, visit: Visit) -> list[Value]:
     return unknown
 
 
-def _copies(walker: Walker, block: _jax.Block, places: np.ndarray | None) -> int:
-    """How often a block is brought on chip or back: where its place is another than in the program
-    before. It is brought for every program where the place depends on data."""
-    if places is None:
-        return 1
-    programs = places.shape[1]
-    values = [Value(known=place) for place in places]
+def _copied(walker: Walker, block: _jax.Block, places: np.ndarray | None, programs: int) -> float:
+    """Bytes of a block that are brought on chip or back, in all programs: where its place is
+    another than in the program before, and without what lies beyond the array.
+
+    Where its place depends on data, it is brought whole for every program.
+    """
+    whole = math.prod(side.block for side in block.sides) * block.bits / 8
+    values = [] if places is None else [Value(known=place) for place in places]
     values += [UNKNOWN] * (len(block.index.invars) - len(values))
     with walker.uncounted():
-        at = [value.known for value in walker.run(block.index, values, (), np.ones(programs))]
-    if any(place is None for place in at):
-        return programs
-    changes = [np.diff(np.broadcast_to(place, programs)) != 0 for place in at if place is not None]
-    return 1 + int(np.logical_or.reduce(changes).sum()) if changes else 1
+        found = walker.run(block.index, values, (), np.ones(programs))
+    at = [np.broadcast_to(v.known, programs) for v in found if v.known is not None]
+    if len(at) < len(block.sides):
+        return whole * programs
+    moves = np.ones(programs, bool)
+    moves[1:] = np.any([np.diff(place) != 0 for place in at], 0) if at else False
+    elements = np.ones(programs)
+    for place, side in zip(at, block.sides, strict=True):
+        elements = elements * np.clip(side.array - place * side.step, 0, side.block)
+    return float((elements * moves).sum()) * block.bits / 8

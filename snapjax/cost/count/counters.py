@@ -4,13 +4,13 @@ They are computed step by step, by the walk itself over the few equations that m
 branch that depends on one is counted as often as it is taken, and a `while` as often as it turns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from snapjax.cost.count import _jax
-from snapjax.cost.count.known import LARGEST, Known
+from snapjax.cost.count.known import LARGEST, Known, enter_loop
 from snapjax.cost.count.value import Path, Value
 from snapjax.cost.count.walk import Walker
 
@@ -50,25 +50,31 @@ class _Body:
     ) -> None:  # fmt: skip
         self.walker, self.path, self.weights = walker, path, weights
         self.fixed, self.rows, self.carry = fixed, rows, len(state)
-        known = lambda value: value.known is not None
-        self.places = [number for number, value in enumerate(state) if known(value)]
-        first = len(fixed)
+        self.body = body
+        self.places = [number for number, value in enumerate(state) if value.known is not None]
         while self.places:
-            wanted = [number in self.places for number in range(len(body.outvars))]
-            self.jaxpr, self.used = _jax.outputs_of(body, wanted)
-            given = [
-                *map(known, fixed),
-                *(number in self.places for number in range(self.carry)),
-                *map(known, rows),
-            ]
-            if all(have for have, need in zip(given, self.used, strict=True) if need):
+            self.jaxpr, self.used = _jax.outputs_of(body, self._outputs(self.places))
+            left = [number for number in self.places if self._follows(number)]
+            if left == self.places:
+                # What is no small integer, such as a rate that decays, cannot be computed.
+                first = self.step([state[number].known for number in left], 0)
+                pairs = zip(left, first, strict=True)
+                left = [number for number, value in pairs if value is not None]
+            if left == self.places:
                 break
-            # Without those that a value of unknown origin comes into.
-            self.places = [n for n in self.places if self._follows(body, n, given, first)]
+            self.places = left
 
-    def _follows(self, body: Any, number: int, given: list[bool], first: int) -> bool:
-        wanted = [n == number for n in range(len(body.outvars))]
-        _, used = _jax.outputs_of(body, wanted)
+    def _outputs(self, places: Sequence[int]) -> list[bool]:
+        return [number in places for number in range(len(self.body.outvars))]
+
+    def _follows(self, number: int) -> bool:
+        """Whether a carried value comes from the counters and other known values alone."""
+        _, used = _jax.outputs_of(self.body, self._outputs([number]))
+        given = [
+            *(value.known is not None for value in self.fixed),
+            *(place in self.places for place in range(self.carry)),
+            *(row.known is not None for row in self.rows),
+        ]
         return all(have for have, need in zip(given, used, strict=True) if need)
 
     def increments(self) -> list[int] | None:
@@ -131,11 +137,7 @@ def _turn(part: _Body, counters: list[Known], length: int) -> tuple[list[Known],
     context = part.weights.ndim
     steady = part.increments()
     if steady is not None:
-        stacks: list[np.ndarray] = []
-        for first, change in zip(counters, steady, strict=True):
-            assert first is not None
-            turns = np.arange(length + 1).reshape(-1, *(1,) * first.ndim)
-            stacks.append(np.moveaxis((first + change * turns).astype(first.dtype), 0, context))
+        stacks = _steady(counters, steady, length + 1, context)
         within: list[Known] = [stack.take(range(length), context) for stack in stacks]
         after: list[Known] = [np.asarray(stack.take(length, context)) for stack in stacks]
         return within, after
@@ -149,6 +151,18 @@ def _turn(part: _Body, counters: list[Known], length: int) -> tuple[list[Known],
         if any(value is None for value in counters):
             return unknown, unknown
     return [np.stack(column, context) for column in zip(*made, strict=True)], counters
+
+
+def _steady(
+    counters: Sequence[Known], changes: Sequence[int], length: int, context: int
+) -> list[np.ndarray]:
+    """Counters to which every iteration adds the same, in so many iterations."""
+    stacks = []
+    for first, change in zip(counters, changes, strict=True):
+        assert first is not None
+        turns = np.arange(length).reshape(-1, *(1,) * first.ndim)
+        stacks.append(np.moveaxis((first + change * turns).astype(first.dtype), 0, context))
+    return stacks
 
 
 def of_while(
@@ -172,28 +186,63 @@ def of_while(
     if not all(have for have, need in zip(given, used, strict=True) if need):
         return found
     counters = [state[place].known for place in part.places]
-    alive, context = np.ones(weights.shape, bool), weights.ndim
-    made: list[list[Any]] = []
-    turns: list[np.ndarray] = []
-    while len(turns) <= MOST_STEPS:
+
+    def ask(counters: Sequence[Known], weights: np.ndarray, fixed: Sequence[Value]) -> Known:
         now = [Value()] * len(state)
         for place, counter in zip(part.places, counters, strict=True):
             now[place] = Value(known=counter)
-        values = [v for v, need in zip([*test_fixed, *now], used, strict=True) if need]
+        values = [v for v, need in zip([*fixed, *now], used, strict=True) if need]
         with walker.uncounted():
             (answer,) = walker.run(asked, values, path, weights)
-        if answer.known is None:
+        return None if answer.known is None else answer.known.astype(bool)
+
+    steady = part.increments() if part.places else None
+    if steady is None:
+        return _step_by_step(part, counters, lambda now: ask(now, weights, test_fixed), found)
+    context, most_turns = weights.ndim, LARGEST // weights.size
+    for length in sorted({min(64 * 8**power, most_turns) for power in range(6)}):
+        stacks = _steady(counters, steady, length, context)
+        enter = [
+            Value(known=enter_loop(value.known, weights.shape, length)) for value in test_fixed
+        ]
+        answer = ask(stacks, np.repeat(weights[..., None], length, -1), enter)
+        if answer is None:
             return found
-        alive = alive & answer.known.astype(bool)
+        alive = np.logical_and.accumulate(answer, context)
+        often = alive.sum(context)
+        if often.max() < length:
+            most = range(int(often.max()))
+            for place, stack in zip(part.places, stacks, strict=True):
+                last = often.reshape(often.shape + (1,) * (stack.ndim - context))
+                found.carried[place] = stack.take(most, context)
+                found.final[place] = np.take_along_axis(stack, last, context).squeeze(context)
+            return found._replace(alive=alive.take(most, context))
+    return found
+
+
+def _step_by_step(
+    part: _Body,
+    counters: list[Known],
+    ask: Callable[[Sequence[Known]], Known],
+    found: Turns,
+) -> Turns:
+    """The turns of a `while` whose body does more to its counters than add."""
+    weights, context = part.weights, part.weights.ndim
+    alive = np.ones(weights.shape, bool)
+    made: list[list[Any]] = []
+    turns: list[np.ndarray] = []
+    while len(turns) <= MOST_STEPS and weights.size * (len(turns) + 1) <= LARGEST:
+        answer = ask(counters)
+        if answer is None:
+            return found
+        alive = alive & answer
         if not alive.any():
-            stack = lambda column: np.stack(column, context) if column else None
             for number, (place, last) in enumerate(zip(part.places, counters, strict=True)):
-                found.carried[place] = stack([row[number] for row in made])
+                column = [row[number] for row in made]
+                found.carried[place] = np.stack(column, context) if column else None
                 found.final[place] = last
-            shape = (*weights.shape, 0)
-            return found._replace(alive=np.stack(turns, context) if turns else np.ones(shape))
-        if weights.size * (len(turns) + 1) > LARGEST:
-            return found
+            none_ = np.ones((*weights.shape, 0), bool)
+            return found._replace(alive=np.stack(turns, context) if turns else none_)
         turns.append(alive)
         made.append(counters)
         after = part.step(counters, 0) if part.places else []

@@ -260,13 +260,27 @@ def _family(name: str) -> Rule:
     return _first if name.startswith("scatter") else _elementwise
 
 
-def summed(equation: Any, specs: Sequence[Spec | None]) -> list[Spec | None]:
-    """The layouts of a matmul's operands on what it contracts alone."""
-    contracted, _ = equation.params["dimension_numbers"]
-    return [
-        spec and tuple(axes if i in at else () for i, axes in enumerate(spec))
-        for spec, at in zip(specs, contracted, strict=True)
-    ]
+def held(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> list[Spec | None]:
+    """What of each operand a device needs for its part of the result.
+
+    A matmul's operand is gathered along an axis that divides another dimension of its work, and is
+    cut where only the other one is divided.
+    """
+    name, rule = equation.primitive.name, _RULES.get(equation.primitive.name)
+    shapes = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    shape = getattr(equation.outvars[0].aval, "shape", ()) if equation.outvars else ()
+    if name == "dot_general":
+        spec = result or ((),) * len(shape)
+        used = axes_of(spec)
+        free = [
+            found and tuple(tuple(a for a in axes if a not in used) for axes in found)
+            for found in specs
+        ]
+        return _pulled_dot(equation.params["dimension_numbers"], shapes, free, spec, own=True)
+    if rule is None and _family(name) is _elementwise and result is not None:
+        pairs = zip(shapes, specs, strict=True)
+        return [result if operand == shape else spec for operand, spec in pairs]
+    return list(specs)
 
 
 def pulled(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> list[Spec | None]:
@@ -303,21 +317,26 @@ def pulled(equation: Any, specs: Sequence[Spec | None], result: Spec | None) -> 
 
 
 def _pulled_dot(
-    numbers: Any, shapes: list[tuple[int, ...]], specs: Sequence[Spec | None], spec: Spec
+    numbers: Any,
+    shapes: list[tuple[int, ...]],
+    specs: Sequence[Spec | None],
+    spec: Spec,
+    own: bool = False,
 ) -> list[Spec | None]:
+    """Of a matmul's operands; with `own`, what each is contracted over divides it too."""
     contracted, batch = numbers
     place = len(batch[0])
     asked: list[Spec | None] = []
-    for shape, summed, same, other in zip(shapes, contracted, batch, (1, 0), strict=True):
+    for number, (shape, summed, same) in enumerate(zip(shapes, contracted, batch, strict=True)):
         found: list[Axes] = [()] * len(shape)
-        beside = specs[other]
-        for mine, its in zip(summed, contracted[other], strict=True):
-            found[mine] = beside[its] if beside else ()
-        for axes, i in zip(spec, same, strict=False):
-            found[i] = axes
-        for i in range(len(shape)):
-            if i not in (*summed, *same):
-                found[i] = spec[place]
+        mine, beside = specs[number], specs[1 - number]
+        for at, its in zip(summed, contracted[1 - number], strict=True):
+            found[at] = (mine[at] if own and mine else ()) or (beside[its] if beside else ())
+        for axes, at in zip(spec, same, strict=False):
+            found[at] = axes
+        for at in range(len(shape)):
+            if at not in (*summed, *same):
+                found[at] = spec[place]
                 place += 1
         asked.append(_once(tuple(found)))
     return asked

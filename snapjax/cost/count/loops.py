@@ -1,8 +1,7 @@
 """Loops: a scan, and a `while` whose length its counters or the caller say."""
 
-import fnmatch
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -102,11 +101,11 @@ def while_loop(walker: Walker, visit: Visit) -> list[Value]:
         walker, test, body, test_fixed, fixed, state, (*visit.path, "while"), weights
     )
     counted = turns.alive is not None and turns.alive.shape[-1] > 0
+    stated = walker.rules.trips(visit.where)
     if turns.alive is not None:
         often = turns.alive.sum(-1)
         label = f"{often.max():g}" if often.size else "0"
     else:
-        stated = _trips(walker, visit.where)
         if stated is None:
             walker.unpriced(visit, UNKNOWN_TRIPS)
         label = "?" if stated is None else f"{stated:g}"
@@ -128,15 +127,6 @@ def while_loop(walker: Walker, visit: Visit) -> list[Value]:
     strip = lambda values: [value._replace(known=None, local=None) for value in values]
     walker.run(test, strip([*test_fixed, *found]), path, weights * (often + 1))
     return found
-
-
-def _trips(walker: Walker, where: str) -> float | None:
-    if isinstance(walker.while_trips, Mapping):
-        for pattern, trips in walker.while_trips.items():
-            if fnmatch.fnmatchcase(where, pattern):
-                return trips
-        return None
-    return walker.while_trips
 
 
 def _loop(

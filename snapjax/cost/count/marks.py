@@ -11,6 +11,7 @@ from snapjax.cost.counts import SITE_SEPARATOR
 from snapjax.cost.rates import Rate
 
 SPIKES, FIELDS, NUMBERS = "spikes", "fields", "numbers"
+# From what is most like spikes to what is least.
 _FORMS = (SPIKES, FIELDS, NUMBERS)
 
 # Whether any of several is 1: still spikes, but more often than at their site, so the site's name
@@ -97,21 +98,18 @@ def of_constant(value: Any) -> Mark | None:
         return None
 
 
-def combined(
-    marks: Marks, combine: Callable[[Sequence[Rate]], Rate], form: str | None = None
-) -> Mark | None:
+def combined(marks: Marks, combine: Callable[[Sequence[Rate]], Rate]) -> Mark | None:
     """The mark of an array that is made of several marked ones.
 
     Args:
       marks: None if any is unknown.
       combine: their rates, of the means and of the elements, to that of the result.
-      form: of the result, that of the least spike-like if it is None.
     """
     known = [mark for mark in marks if mark is not None]
     if not known or len(known) < len(marks):
         return None
     sites = tuple(sorted({site for mark in known for site in mark.sites}))
-    form = max((mark.form for mark in known), key=_FORMS.index) if form is None else form
+    form = max((mark.form for mark in known), key=_FORMS.index)
     mean, each = combine([mark.mean for mark in known]), combine([mark.each for mark in known])
     return Mark(sites, form, mean, each, any(mark.part for mark in known))
 

@@ -22,6 +22,7 @@ from snapjax.cost.count import (
     resharding,
     spike_marks,
 )
+from snapjax.cost.count.record import Share
 from snapjax.cost.count.value import Value
 from snapjax.cost.count.walk import Handlers, Visit, Walker
 from snapjax.cost.counts import Unpriced
@@ -42,17 +43,19 @@ EVEN = (
 
 def operation(walker: Walker, visit: Visit) -> list[Value]:
     """An equation whose work is in the table of `primitives.py`, or that has no price."""
+    results = _results(walker, visit)
     if walker.record.active:
-        _count(walker, visit, primitives.work(visit.equation))
-    return _results(walker, visit)
+        _count(walker, visit, primitives.work(visit.equation), results)
+    return results
 
 
 @HANDLERS.register("reduce", "reduce_window")
 def fold(walker: Walker, visit: Visit) -> list[Value]:
     """A reduction by a function of the user's: its body for every element folded away."""
+    results = _results(walker, visit)
     if walker.record.active:
-        _count(walker, visit, _folded(visit.equation))
-    return _results(walker, visit)
+        _count(walker, visit, _folded(visit.equation), results)
+    return results
 
 
 @HANDLERS.register(*primitives.HOST)
@@ -157,18 +160,20 @@ def reshard(
         walker.record.collective(moved, where, found, visit.executions, [value.mark])
 
 
-def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None) -> None:
+def _count(
+    walker: Walker,
+    visit: Visit,
+    found: Sequence[primitives.Work] | None,
+    results: Sequence[Value],
+) -> None:
     """Records an equation's work; None is work without a price."""
     if found is None:
         walker.unpriced(visit)
         return
     matmul = visit.name in primitives.MATMULS
-    specs = [*(value.spec for value in visit.operands), *visit.wanted]
-    if visit.constrained:
-        inner = layout.summed(visit.equation, specs[:2]) if visit.name == "dot_general" else []
-        specs = [*inner, *visit.wanted]
-    share = 1 / layout.shards(specs, walker.mesh)
-    if matmul and layout.axes_of(*specs):
+    specs = [value.spec for value in visit.operands]
+    share = _share(walker, visit, results)
+    if matmul and layout.axes_of(*specs, *visit.wanted):
         walker.note(AUTO)
     spikes: tuple[spike_marks.Mark, ...] = ()
     if matmul:
@@ -178,6 +183,27 @@ def _count(walker: Walker, visit: Visit, found: Sequence[primitives.Work] | None
     assert isinstance(visit.moved, fusion.Stored)  # only calls have plans
     equation, times = visit.equation, visit.executions
     walker.record.work(equation, visit.where, found, visit.moved, times, share, spikes)
+
+
+def _share(walker: Walker, visit: Visit, results: Sequence[Value]) -> Share | None:
+    """What one device does of an equation that XLA divides; None for all of it."""
+    given, made = [[value.spec for value in row] for row in (visit.operands, results)]
+    if not layout.axes_of(*given, *made):
+        return None
+    held = layout.held(visit.equation, given, made[0] if made else None)
+    work = layout.shards(held if visit.constrained else [*given, *made], walker.mesh)
+    sizes = [
+        0 if _jax.is_literal(operand) else _jax.bytes_of(operand.aval)
+        for operand in visit.equation.invars
+    ]
+    written = made[0] if made else None
+    if visit.name in primitives.READS_PART and made:  # as large as the result, and as divided
+        sizes[0], held[0] = _jax.bytes_of(visit.equation.outvars[0].aval), made[0]
+    elif visit.name in primitives.WRITES_PART:
+        sizes[0], written = 0, held[2 if visit.name.startswith("scatter") else 1]
+    parts = [layout.shards([spec], walker.mesh) for spec in (*held, written)]
+    read = sum(size / part for size, part in zip(sizes, parts[:-1], strict=True))
+    return Share(1 / work, read / (sum(sizes) or 1), 1 / parts[-1])
 
 
 def _folded(equation: Any) -> list[primitives.Work] | None:

@@ -130,7 +130,7 @@ CALLS = names(
 
 # They read a part of their first operand, as large as the result, or write as large an update.
 READS_PART = frozenset(["gather", "dynamic_slice", "slice", "get", "masked_load", "split"])
-_WRITES_PART = frozenset(
+WRITES_PART = frozenset(
     [*_SCATTERS, "scatter", "dynamic_update_slice", "swap", "masked_swap", "addupdate"]
 )
 
@@ -268,7 +268,7 @@ ENDS_GROUP = frozenset([*_REDUCTIONS, *_CUMULATIVE, *_WINDOWS, "reduce", "reduce
 SUMS = names("reduce_sum reduce_prod reduce_max reduce_min")
 EXPENSIVE = names(f"{_DIVIDES} {_TRANSCENDENTALS}")
 FUSES = (FREE | frozenset(_PER_RESULT) | names("clamp integer_pow one_minus_square")) - frozenset(
-    ["optimization_barrier", *_WRITES_PART]
+    ["optimization_barrier", *WRITES_PART]
 )
 
 
@@ -300,7 +300,7 @@ def traffic(equation: Any) -> tuple[int, int]:
     written = sum(bytes_of(result.aval) for result in equation.outvars)
     if name in READS_PART:
         return written + sum(read[1:]), written
-    if name in _WRITES_PART:
+    if name in WRITES_PART:
         # The rest of the operand stays where it is.
         update = 2 if name.startswith("scatter") else 1
         old = read[update] if name in _SCATTERS or name.endswith("swap") else 0
@@ -312,7 +312,7 @@ def operand_dtype(equation: Any) -> Any:
     """The widest dtype of the operands, the condition of a select left out; else the result's."""
     name = equation.primitive.name
     operands = equation.invars[1:] if name == "select_n" else equation.invars
-    if name in READS_PART or name in _WRITES_PART:
+    if name in READS_PART or name in WRITES_PART:
         operands = equation.invars[:1]
     avals = [getattr(v.aval, "inner_aval", v.aval) for v in (*operands, *equation.outvars)]
     dtypes = [aval.dtype for aval in avals if hasattr(aval, "dtype")]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapjax.cost.count import _jax, primitives
 from snapjax.cost.count import marks as marked
@@ -19,6 +19,14 @@ _AMOUNTS = (
     *("count", "bytes_read", "bytes_written", "stored_read", "stored_written"),
     *("executions", "starts"),
 )
+
+
+class Share(NamedTuple):
+    """The part of an equation's work, and of the bytes that it reads and writes, of one device."""
+
+    work: float
+    read: float
+    written: float
 
 
 class Record:
@@ -41,7 +49,7 @@ class Record:
         found: Sequence[primitives.Work],
         moved: Stored,
         executions: float,
-        share: float = 1.0,
+        share: Share | None = None,
         spikes: tuple[Mark, ...] = (),
     ) -> None:
         """An equation's work, this often.
@@ -50,7 +58,7 @@ class Record:
           found: of one execution.
           moved: by it, once fused.
           executions: on a device.
-          share: of the work and of the bytes that is a device's.
+          share: of it that is a device's; None for all of it.
           spikes: the marks of its spike operands.
         """
         if not self.active or not executions:
@@ -61,9 +69,10 @@ class Record:
         for kind, count in found or [primitives.Work("move", 0)]:
             if spikes:
                 kind = "ac" if len(spikes) == 1 else "spike_spike"
-            # Whole numbers stay whole.
-            times = executions if share == 1 else share * executions
-            amounts = [times * amount for amount in (count, *bytes_)]
+            amounts = [executions * amount for amount in (count, *bytes_)]
+            if share is not None:  # whole numbers stay whole without it
+                shares = (share.work, share.read, share.written, share.read, share.written)
+                amounts = [part * amount for part, amount in zip(shares, amounts, strict=True)]
             self._op(equation, path, kind, spikes, amounts, executions, executions * moved.starts)
             bytes_, moved = (0, 0, 0, 0), Stored()  # of several kinds, one moves the bytes
 

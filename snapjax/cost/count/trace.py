@@ -14,10 +14,9 @@ import jax
 import numpy as np
 
 from snapjax.cost.count import _jax, control, loops, operations
-from snapjax.cost.count.walk import Rule, Trips, Walker
+from snapjax.cost.count.rules import Rule, Rules, Trips
+from snapjax.cost.count.walk import Walker
 from snapjax.cost.counts import Counts
-
-COND_RULES = ("max", "mean", "exact")
 
 HANDLERS = {**operations.HANDLERS, **loops.HANDLERS, **control.HANDLERS}
 
@@ -46,7 +45,7 @@ def trace(
         multiply-accumulates, then bytes sent, then operations); "mean", every branch equally often;
         "exact", the branch that is taken, where it follows from loop counters and the device's
         place on the mesh, as in a pipeline (counts are then means over the devices), and "max"
-        where it does not; or {pattern of the cond's path: weight of each branch}, "max" elsewhere.
+        where it does not; or {pattern of the cond's path: share of each branch}, "max" elsewhere.
       rates: spike rate of each site; see `Counts.with_rates`.
       parameters: the model's parameters, a pytree whose elements are counted, or their number.
       kwargs: the function's keyword arguments; what is no array, such as `train=False`, is handed
@@ -56,7 +55,8 @@ def trace(
       counts of one device; see `snapjax.cost.counts`.
 
     Raises:
-      ValueError: for an unknown rule or site; under `strict` for anything without a price.
+      ValueError: for an unknown rule or site, or a pattern that no path matches; under `strict`
+        for anything without a price.
 
     Example:
       >>> import jax
@@ -66,16 +66,14 @@ def trace(
       >>> counts.macs, counts.by_kind()
       (16384, {'mac': 16384, 'compare': 256})
     """
-    if isinstance(cond, str) and cond not in COND_RULES:
-        raise ValueError(
-            f"cond={cond!r} must be one of {', '.join(COND_RULES)}, or {{path pattern: weights}}"
-        )
+    rules = Rules(while_trips, cond)
     call = _jax.make_jaxpr(function, args, kwargs)
-    walker = Walker(HANDLERS, operations.operation, while_trips, cond)
+    walker = Walker(HANDLERS, operations.operation, rules)
     values = list(map(walker.argument, call.jaxpr.invars, call.arguments))
     wanted = [value.spec for value in map(walker.argument, call.jaxpr.outvars, call.results)]
     constants = call.constants
     walker.run(call.jaxpr, values, (), np.ones(1), constants=constants, wanted=wanted)
+    rules.check_used()
     counts = walker.record.counts(walker.mesh, tuple(walker.notes), _elements(parameters))
     if strict and counts.unpriced:
         listed = "; ".join(

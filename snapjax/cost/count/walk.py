@@ -14,14 +14,12 @@ from jax.sharding import NamedSharding
 from snapjax.cost.count import _jax, demand, fusion, known, layout
 from snapjax.cost.count import marks as marked
 from snapjax.cost.count.record import Record
+from snapjax.cost.count.rules import Rules
 from snapjax.cost.count.value import UNKNOWN, Path, Value
 from snapjax.cost.counts import Unpriced
 
 # A constant, of which nothing else is known.
 CONSTANT = Value(static=True)
-
-Trips = int | Mapping[str, int] | None
-Rule = str | Mapping[str, Sequence[float]]
 
 
 class Visit(NamedTuple):
@@ -94,7 +92,7 @@ class Walker:
     """One walk over a program.
 
     Attributes:
-      while_trips, cond: as in `trace`.
+      rules: what `trace` was told of loops and branches.
       record: what it found.
       mesh: mesh axis -> size, of every mesh that it met.
       on_chip: whether it is inside of a kernel, whose operands were brought from memory before.
@@ -104,12 +102,10 @@ class Walker:
       notes: what a reader must know, an ordered set.
     """
 
-    def __init__(
-        self, handlers: Mapping[str, Handler], otherwise: Handler, while_trips: Trips, cond: Rule
-    ) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], otherwise: Handler, rules: Rules) -> None:
         """`otherwise` handles the primitives that have no handler of their own."""
         self._handlers, self._otherwise = handlers, otherwise
-        self.while_trips, self.cond = while_trips, cond
+        self.rules = rules
         self.record = Record()
         self.mesh: dict[str, int] = {}
         self.manual: frozenset[str] = frozenset()
