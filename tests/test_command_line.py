@@ -115,7 +115,7 @@ def test_models_lists_every_name_with_its_size_and_quality(tmp_path):
     names = {row["name"]: row for row in found["pretrained"]}
     assert list(names) == [*list_pretrained(), "minilm_l6"]
     hybrid = names["vit_nano_patch2_8.hnn_digits"]
-    wanted = {"parameters": 136_010 + 3 * 7 * 64, "task": "classify", "boundary": "phase",
+    wanted = {"parameters": 136_010 + 3 * 5 * 64, "task": "classify", "boundary": "phase",
               "bits_per_token": 64, "samples": 360, "at_hand": True}  # fmt: skip
     assert {key: hybrid[key] for key in wanted} == wanted
     assert hybrid["quality"]["accuracy"] == pytest.approx(0.9833, abs=1e-4)
