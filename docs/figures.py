@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zoo.cost import scaling
+from zoo.cost import quality, scaling
 from zoo.evaluation import compare
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -32,6 +32,32 @@ def lines(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> s
     """A Markdown table whose last `numbers` columns are aligned to the right."""
     rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def priced(name: str, rows: Sequence[Row] | None = None) -> Mapping[str, list[str]]:
+    """Columns of what the rows of a file of results/ cost, each its own boundary.
+
+    Args:
+      name: of the file.
+      rows: of it, None for all.
+    """
+    every, costs = result(name)["rows"], result("cost_quality")["tables"][name]
+    picked = [costs[every.index(row)] for row in (every if rows is None else rows)]
+    return {
+        f"{profile}: energy, latency": quality.cells(picked, profile)
+        for profile in quality.PROFILES
+    }
+
+
+def with_costs(name: str) -> str:
+    """A table of boundaries side by side, with the cost of each."""
+    rows = result(name)["rows"]
+    columns = {
+        title: [show(row) for row in rows] for title, show in compare.columns_of(rows).items()
+    }
+    columns |= priced(name)
+    left = sum(title in compare.WHAT for title in columns)
+    return lines(list(columns), list(zip(*columns.values(), strict=True)), len(columns) - left)
 
 
 def spearman(code: str, sent: int, weights: str = PAIRS) -> float:
@@ -66,19 +92,29 @@ def readme_wires() -> str:
         ("**spikes, half a bit a feature**", "phase", 24, PAIRS),
         ("**spikes, a quarter of a bit**", "phase", 12, PAIRS),
     )
-    rows = [["dense model, not cut", "-", "-", f"{spearman('float32', 1536, 'dense'):.4f}"]]
-    rows += [
-        [name, str(sent), f"{768 / sent:.3g}x", f"{spearman(code, sent, weights):.4f}"]
-        for name, code, sent, weights in shown
+    every = result("minilm")["rows"]
+    found = [
+        next(
+            row
+            for row in every
+            if (compare.WHAT["boundary"](row), row["bytes_per_token_and_hop"], row["weights"])
+            == (code, sent, weights)
+        )
+        for _, code, sent, weights in shown
     ]
-    return lines(
-        ["wire", "bytes a token and hop", "fewer than bfloat16", "Spearman"], rows, numbers=3
-    )
+    ethernet = priced("minilm", found)["ethernet-1g: energy, latency"]
+    rows = [["dense model, not cut", "-", "-", f"{spearman('float32', 1536, 'dense'):.4f}", "-"]]
+    rows += [
+        [name, str(sent), f"{768 / sent:.3g}x", f"{row['spearman']:.4f}", less]
+        for (name, _, sent, _), row, less in zip(shown, found, ethernet, strict=True)
+    ]
+    head = ["wire", "bytes a token and hop", "fewer than bfloat16", "Spearman", "less energy, time"]
+    return lines(head, rows, numbers=4)
 
 
 def minilm_table() -> str:
     """Every row of results/minilm.json."""
-    return compare.markdown(result("minilm")["rows"])
+    return with_costs("minilm")
 
 
 def minilm_findings() -> str:
@@ -141,7 +177,11 @@ def calibrated_table() -> str:
         for row in result("calibrated")["rows"]
     ]  # fmt: skip
     head = ["model", "scored on", "cuts", "steps", "bits a feature", "score", "cut", "dense"]
-    return lines(head, rows, numbers=2)
+    for title, cells in priced("calibrated").items():
+        head.append(title)
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell)
+    return lines(head, rows, numbers=4)
 
 
 # ------------------------------------------------------------------------- runs of the trainer
@@ -149,7 +189,7 @@ def calibrated_table() -> str:
 
 def demo_table() -> str:
     """The demo's boundaries side by side."""
-    return compare.markdown(result("demo")["rows"])
+    return with_costs("demo")
 
 
 def demo_findings() -> str:
@@ -226,7 +266,7 @@ def demo_seeds() -> str:
 
 def longer_table(name: str) -> Callable[[], str]:
     """The table of one of the longer runs."""
-    return lambda: compare.markdown(result(name)["rows"])
+    return lambda: with_costs(name)
 
 
 def longer_commands(name: str) -> Callable[[], str]:
@@ -319,6 +359,37 @@ def cost_table() -> str:
     return scaling.markdown({name: result(file)["rows"] for name, file in studies.items()})
 
 
+def more(name: str, variant: str, figure: str) -> tuple[float, float]:
+    """The least and the most per cent that a variant of a study takes more than float32."""
+    found = [
+        100 * (1 / row["margin"][figure] - 1)
+        for row in result(name)["rows"]
+        if row["variant"] == variant
+    ]
+    return min(found), max(found)
+
+
+def change(name: str, variant: str, figure: str) -> str:
+    """What a variant takes more or less than float32, in per cent."""
+    low, high = (round(value) for value in more(name, variant, figure))
+    signed = lambda value: f"{value:+d}" if value else "0"
+    return f"{signed(low)} %" if low == high else f"{signed(low)} to {signed(high)} %"
+
+
+def cost_findings() -> str:
+    """What boundaries take more or less than float32, over all widths and devices."""
+    found = []
+    for step, suffix in (("a forward pass", ""), ("a whole training step", "_train")):
+        for profile, stem in (("snap-mesh", ""), ("ethernet-1g", "_ethernet_1g")):
+            said = "; ".join(
+                f"{label} {change(f'cost_scaling{stem}{suffix}', variant, 'energy_pj')} of energy "
+                f"and {change(f'cost_scaling{stem}{suffix}', variant, 'latency_s')} of time"
+                for variant, label in scaling.LABELS.items()
+            )
+            found.append(f"- In {step} on `{profile}`, against float32: {said}.")
+    return "\n".join(found)
+
+
 def latency_table() -> str:
     """Predicted against measured time."""
     rows = [
@@ -390,6 +461,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for made in (
         readme_wires, minilm_table, minilm_findings, minilm_bits, calibrated_table, demo_table,
         demo_findings, demo_seeds, longer_findings, bench_table, bench_findings, cost_table,
+        cost_findings,
         latency_table,
     )
 }  # fmt: skip

@@ -7,6 +7,8 @@ import pytest
 from cost_inputs import profile
 from cost_programs import shape
 from jax import lax
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 from snapjax import cost
 from snapjax.cost.hlo import counts as hlo
@@ -87,6 +89,18 @@ def test_work_of_complex_numbers_by_hand():
     assert work(lambda x: jnp.cumsum(x), x) == {"add": 198}
     assert work(lambda x: x**3, x) == {"multiply": 800, "add": 400}
     assert work(lambda x: x == x, x) == {"compare": 200}
+    # |z| is two squares, a sum and a root; its sign is both parts over it.
+    assert work(jnp.sign, x) == {
+        "multiply": 200, "add": 100, "transcendental": 100, "divide": 200,
+    }  # fmt: skip
+
+
+def test_a_sum_over_devices_adds_both_parts():
+    mesh = AbstractMesh((4,), ("a",), axis_types=(AxisType.Auto,))
+    run = jax.shard_map(lambda x: lax.psum(x, "a"), mesh=mesh, in_specs=P("a"), out_specs=P())
+    counts = cost.trace(run, shape(32, dtype=C64))
+    assert counts.total("add") == 2 * 8 * 3 / 4  # a ring adds 3 of 4 parts on each device
+    assert counts.transfers[0].payload_bytes == 8 * 8
 
 
 def test_bytes_are_those_of_both_parts():

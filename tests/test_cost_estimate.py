@@ -256,6 +256,11 @@ def test_the_slowest_stage_sets_the_pace():
     [
         ({"stages": 0, "microbatches": 1}, "stages=0 must be at least 1"),
         ({"stages": 2, "microbatches": 0}, "microbatches=0 must be"),
+        ({"stages": 2.5, "microbatches": 1}, "stages=2.5 must be at least 1 and whole"),
+        ({"stages": 2, "microbatches": math.nan}, "microbatches=nan must be"),
+        ({"stages": True, "microbatches": 1}, "stages=True must be"),
+        ({"stages": 2, "microbatches": 1, "busy": 3}, "busy=3 must be"),
+        ({"stages": 2, "microbatches": 1, "busy": {"a": "x"}}, "must be a share"),
         ({"stages": 2, "microbatches": 1, "imbalance": 0.5}, "imbalance=0.5 must be"),
         (
             {"stages": 2, "microbatches": 1, "imbalance": 2.0, "idle_counted": True},

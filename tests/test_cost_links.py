@@ -6,7 +6,9 @@ search over the links, and in the end every device must hold what the collective
 
 import itertools
 import math
+import re
 from collections import Counter, deque
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -392,3 +394,30 @@ def test_groups_over_several_axes_have_no_price():
     counts = cost.trace(run, shape(4))
     assert counts.transfers == ()
     assert counts.unpriced[0].reason == "no rule for groups of devices over several axes, a, b"
+
+
+def test_groups_of_unequal_sizes_have_no_price():
+    body = lambda x: lax.psum(x, "a", axis_index_groups=[[0, 1, 2], [3]])
+    mesh = AbstractMesh((4,), ("a",), axis_types=(AxisType.Auto,))
+    counts = cost.trace(
+        jax.shard_map(body, mesh=mesh, in_specs=P(), out_specs=P("a"), check_vma=False), shape(4)
+    )
+    assert counts.transfers == ()
+    assert "no rule for groups of unequal sizes" in counts.unpriced[0].reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"collective": "gossip"}, "no route for 'gossip' over a"),
+        ({"axes": ("z",)}, "no route for 'ppermute' over z on the mesh {'a': 4}"),
+        ({"pairs": None}, "pairs=None of a ppermute"),
+        ({"pairs": ((0, 9),)}, "are not all among 4 devices"),
+        ({"pairs": ((-1, 0),)}, "are not all among 4 devices"),
+    ],
+)
+def test_a_transfer_without_a_route_is_named(changed, message):
+    whole = cost.Transfer("p", "ppermute", ("a",), 8, (8.0,), 1, ((0, 1),), "f", (1,))
+    assert links.load(whole, {"a": 4}, profile()).crossed == 8
+    with pytest.raises(ValueError, match=re.escape(message)):
+        links.load(replace(whole, **changed), {"a": 4}, profile())

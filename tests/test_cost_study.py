@@ -1,6 +1,7 @@
 """The scaling study by hand counts, and the machine's own profile from fit to prediction."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from scripts import bench_latency, calibrate_profile, cost_scaling
 from snapjax import cost
+from snapjax.boundary import Boundary
 from zoo.bench import machine
-from zoo.cost import scaling
+from zoo.cost import models, quality, scaling
+from zoo.models.registry import create_model, spike_boundary
 from zoo.pretrained.locate import SHIPPED
 
 PRETRAINED = "vit_nano_patch2_8.hnn_digits"
@@ -156,3 +159,29 @@ def test_a_wrong_profile_is_an_error_before_anything_is_measured(capsys, tmp_pat
     extra = ["--out", str(tmp_path / "x.toml")] if command is calibrate_profile.main else []
     assert command([flag, "ethernet-2g", *extra]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+# Quality and cost of the same boundary
+
+
+def test_a_row_of_a_table_is_priced_with_its_own_boundary():
+    boundary = replace(spike_boundary(64, steps=8), rank=64, gradient_wire="bfloat16")
+    rows = [
+        {"boundary": boundary.to_dict(), "spike_rate": 0.25},
+        {"steps": 8, "bits_per_feature": 1, "method": "pca_refit"},
+        {"boundary": Boundary(64, "float32").to_dict(), "spike_rate": None},
+    ]
+    about = {"model": "vit_nano_patch2_8", "stages": 2, "rows": rows}
+    own, calibrated, dense = quality.price({"t": about})["t"]
+    model = create_model("vit_nano_patch2_8", "ann", 2, boundary)
+    for profile in quality.PROFILES:
+        found = models.estimate(model, quality.SETTING, profile, 0.25)
+        assert own[profile]["energy_pj"] == pytest.approx(found.energy.value)
+        assert own[profile]["latency_s"] == pytest.approx(found.latency.value)
+        less = dense[profile]["energy_pj"] / own[profile]["energy_pj"]
+        assert own[profile]["margin"]["energy_pj"] == less
+        assert calibrated[profile]["latency_s"] == own[profile]["latency_s"]  # no rate is in it
+    # Two matrices of 64 x 64 on 32 x 16 tokens.
+    assert own["macs"] - dense["macs"] == 32 * 16 * 2 * 64 * 64
+    assert (own["rate"], calibrated["rate"], dense["rate"]) == (0.25, 1.0, None)
+    assert own["hop_bytes"] == 32 * 16 * 8

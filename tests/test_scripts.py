@@ -18,7 +18,7 @@ SUBCOMMANDS = [
     *(["compare", name] for name in COMPARED),
 ]
 # Those that are no subcommand import what they measure; their tests call them in the process.
-DEVELOPERS = ("bench_", "calibrate_profile", "cost_scaling", "export_pretrained", "make_docs")
+DEVELOPERS = ("bench_", "calibrate_profile", "cost_", "export_pretrained", "make_docs")
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 HELP = f"""
 import sys

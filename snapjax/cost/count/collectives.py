@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from snapjax.cost.count import complex_numbers
 from snapjax.cost.count._jax import bytes_of, size_of
 from snapjax.cost.count.primitives import Work
 from snapjax.cost.count.resharding import Move
@@ -62,7 +63,7 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
 
     Raises:
       KeyError: for an axis that the mesh does not have.
-      NotImplementedError: for groups of devices over several axes.
+      NotImplementedError: for groups of devices over several axes, or of unequal sizes.
     """
     name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
     params = equation.params
@@ -74,6 +75,8 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
     if groups is not None and len(axes) == 1:
         groups = tuple(tuple(map(int, group)) for group in groups)
         sizes = [len(groups[0])]
+        if len({len(group) for group in groups}) > 1:
+            raise NotImplementedError(f"groups of unequal sizes, {groups}")
     elif groups is not None:
         raise NotImplementedError(f"groups of devices over several axes, {', '.join(axes)}")
     # Of a ragged all-to-all only the first operand travels; the rest says where to.
@@ -87,7 +90,11 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
     sent, messages = sends(name, payload, sizes, pairs)
     devices = math.prod(sizes)
     folded = elements * (devices - 1) / devices
-    local = [Work(_REDUCING[name], folded)] if name in _REDUCING and devices > 1 else []
+    kind = _REDUCING.get(name) if devices > 1 else None
+    if kind is not None and any(map(complex_numbers.is_complex, operands)):
+        local = [Work(part, n * folded) for part, n in complex_numbers.parts(name, kind).items()]
+    else:
+        local = [] if kind is None else [Work(kind, folded)]
     return Collective(name, axes, payload, sent, messages, pairs, elements, local, groups)
 
 

@@ -8,7 +8,7 @@
 | division | 6 multiplications, 3 additions, 2 divisions: by the conjugate |
 | comparison, selection | 2 of them |
 | exponential | an exponential, a sine, a cosine; 2 multiplications |
-| absolute value | 2 multiplications, an addition, a root |
+| absolute value | 2 multiplications, an addition, a root; the sign is 2 divisions by it |
 | another function | 4 real functions, 4 multiplications |
 
 A matmul with one real operand takes half. A real or imaginary part is a copy, and a conjugate one
@@ -31,6 +31,7 @@ _PARTS = {
 _OF_PRIMITIVE = {
     "exp": {"transcendental": 3, "multiply": 2},
     "abs": {"multiply": 2, "add": 1, "transcendental": 1},
+    "sign": {"multiply": 2, "add": 1, "transcendental": 1, "divide": 2},
     **{name: {"other": 1} for name in ("real", "imag", "complex", "conj")},
 }
 

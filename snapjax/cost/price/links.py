@@ -18,13 +18,16 @@ link; of an all_to_all, where every device has such a message, half goes either 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from snapjax.cost.counts import Transfer
-from snapjax.cost.price.profile import Profile
+from snapjax.cost.price.profile import Profile, topology_of
 
+_AROUND = ("psum", "pmax", "pmin", "all_gather", "reduce_scatter")
 _ALL_TO_ALL = ("all_to_all", "ragged_all_to_all")
 DIRECT = ("ppermute", *_ALL_TO_ALL)  # straight from one device to another, over any number of axes
 
@@ -70,14 +73,38 @@ class _Phase(NamedTuple):
 
 
 def load(transfer: Transfer, mesh: Mapping[str, int], profile: Profile) -> Load:
-    """The load of one execution, all of its axes together: phases follow each other."""
+    """The load of one execution, all of its axes together: phases follow each other.
+
+    Raises:
+      ValueError: for an axis that the mesh lacks, a collective without a rule, or a pair of devices
+        that the axes do not have.
+    """
+    missing = [axis for axis in transfer.axes if axis not in mesh]
+    if missing or transfer.collective not in (*DIRECT, *_AROUND, "broadcast"):
+        raise ValueError(
+            f"links: no route for {transfer.collective!r} over {', '.join(transfer.axes)} on the "
+            f"mesh {dict(mesh)}; it must be a known collective over axes of this mesh"
+        )
+    if transfer.collective == "ppermute" and transfer.pairs is None:
+        raise ValueError("links: pairs=None of a ppermute; it needs (source, destination) pairs")
+    places = math.prod(mesh[axis] for axis in transfer.axes)
+    if any(not 0 <= place < places for pair in transfer.pairs or () for place in pair):
+        raise ValueError(f"links: pairs={transfer.pairs} are not all among {places} devices")
+    once = replace(transfer, path="", executions=1, symbol="", sites=())
+    return _load(once, tuple(mesh.items()), profile.topology, profile.ring_from)
+
+
+@lru_cache(maxsize=512)
+def _load(
+    transfer: Transfer, mesh_sizes: tuple[tuple[str, int], ...], topology: str, ring_from: int
+) -> Load:
     crossed = busiest = rounds = hops = 0.0
-    for phase in _phases(transfer, mesh, profile):
-        topology = profile.topology_of(phase.size)
+    for phase in _phases(transfer, dict(mesh_sizes), topology):
+        shape = topology_of(topology, phase.size, ring_from)
         on_links = np.zeros(1)
         for each in phase.rounds:
             split = transfer.collective in _ALL_TO_ALL
-            links, distance = route(each.pairs, each.row, phase.size, topology, split)
+            links, distance = route(each.pairs, each.row, phase.size, shape, split)
             on_links = on_links + each.times * each.size * links
             rounds += each.times
             hops += each.times * float(distance.max(initial=0))
@@ -125,11 +152,11 @@ def route(
     return links, up * ahead + (1 - up) * back
 
 
-def _phases(transfer: Transfer, mesh: Mapping[str, int], profile: Profile) -> Iterator[_Phase]:
-    sizes = [mesh.get(axis, 1) for axis in transfer.axes]
+def _phases(transfer: Transfer, mesh: Mapping[str, int], topology: str) -> Iterator[_Phase]:
+    sizes = [mesh[axis] for axis in transfer.axes]
     together, devices = math.prod(sizes), math.prod(mesh.values())
     others = devices / together
-    if transfer.collective in DIRECT and profile.topology == "switch":
+    if transfer.collective in DIRECT and topology == "switch":
         if transfer.pairs is not None:
             rounds = [_round(transfer.pairs, transfer.payload_bytes)]
         else:

@@ -68,7 +68,7 @@ class Profile:
 
     def topology_of(self, size: int) -> str:
         """The topology of a mesh axis of so many devices."""
-        return "line" if self.topology == "ring" and size < self.ring_from else self.topology
+        return topology_of(self.topology, size, self.ring_from)
 
     def __getitem__(self, name: str) -> float:
         """The value of a constant, in its unit."""
@@ -110,6 +110,11 @@ class Profile:
             lines += ["", f"[{name}] # {MEANINGS[name]}"]
             lines += [f"{f.name} = {_text(getattr(constant, f.name))}" for f in fields(constant)]
         return "\n".join(lines) + "\n"
+
+
+def topology_of(topology: str, size: int, ring_from: int) -> str:
+    """The topology of a mesh axis of so many devices: a ring needs `ring_from` to close."""
+    return "line" if topology == "ring" and size < ring_from else topology
 
 
 def list_profiles() -> list[str]:

@@ -28,7 +28,7 @@ class Schedule:
         link carries M; those of other paths are all needed.
 
     Raises:
-      ValueError: for a size below 1, or a share that is not in [0, 1].
+      ValueError: for a size that is no whole number of 1 or more, or a share that is not in [0, 1].
     """
 
     stages: int
@@ -39,18 +39,22 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("stages", "microbatches", "imbalance"):
-            if not getattr(self, name) >= 1:
+            value, kind = getattr(self, name), float if name == "imbalance" else int
+            if not isinstance(value, int | kind) or isinstance(value, bool) or not value >= 1:
+                whole = "" if kind is float else " and whole"
                 raise ValueError(
-                    f"Schedule: {name}={getattr(self, name)} must be at least 1; see its docstring"
+                    f"Schedule: {name}={value!r} must be at least 1{whole}; see its docstring"
                 )
         if self.idle_counted and self.imbalance != 1:
             raise ValueError(
                 f"Schedule: imbalance={self.imbalance} goes with counts of the mean device; with "
                 "idle_counted=True the counts are of the busiest one: leave it at 1"
             )
+        if not isinstance(self.busy, Mapping):
+            raise ValueError(f"Schedule: busy={self.busy!r} must be {{pattern of a path: share}}")
         for pattern, share in self.busy.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"Schedule: busy[{pattern!r}]={share} must be a share in [0, 1]")
+            if not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise ValueError(f"Schedule: busy[{pattern!r}]={share!r} must be a share in [0, 1]")
 
     @property
     def ticks(self) -> int:
