@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -193,3 +194,12 @@ def test_a_check_of_the_caller_makes_damage_that_is_passed_over_on_request(tmp_p
     with pytest.raises(DamagedCheckpoint, match=r"checkpoint-000002 .*(?s:.*)step=2 is too far"):
         load(tmp_path, abstract(small()), check=check)
     assert load(tmp_path, abstract(small()), check=check, fallback=True)[1]["step"] == 1
+
+
+@pytest.mark.parametrize("name", ["checksums.json", "record.json"])
+def test_a_pipe_in_the_place_of_a_record_is_damage_and_not_waited_for(tmp_path, name):
+    path = save(tmp_path, small(), {"step": 1})
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(DamagedCheckpoint, match=f"{name}"):
+        load(tmp_path, abstract(small()))

@@ -3,15 +3,18 @@
 import argparse
 import json
 import subprocess
+import sys
 import warnings
 
 import pytest
 from command_lines import cli
 
 from snapjax import __version__
+from zoo.cli import evaluate
 from zoo.cli.command_line import Answer, exit_code
 from zoo.cli.commands import COMMANDS, COMPARED
 from zoo.cli.completion import SHELLS
+from zoo.cli.main import main
 from zoo.config.keys import ALLOWED, describe
 from zoo.config.presets import PRESETS
 from zoo.config.specs import RunConfig
@@ -50,6 +53,22 @@ def ends(what, **args):
 def test_exit_codes(capsys, what, code, message):
     assert ends(what) == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_what_a_closed_stream_would_get_is_dropped(closed, capsys, monkeypatch):
+    """Python has None for it, to which `print` would print on stdout."""
+    monkeypatch.setattr(sys, closed, None)
+    assert main(["train", "--list", "--json"]) == 0
+    assert main(["train", "nope"]) == 2
+    getattr(sys, closed).close()
+    printed = capsys.readouterr()
+    if closed == "stdout":
+        assert printed.out == ""
+        assert printed.err.startswith("error: unknown preset 'nope'")
+    else:
+        assert list(json.loads(printed.out)) == ["presets"]
+        assert printed.err == ""
 
 
 def test_a_defect_is_not_hidden():
@@ -210,3 +229,14 @@ def test_a_warning_of_another_kind_is_none_of_them():
 
     with pytest.raises(DeprecationWarning, match="of a library"):  # an error in tests
         exit_code(run, argparse.Namespace())
+
+
+def test_evaluate_rounds_every_figure(capsys):
+    evaluate._show("runs/[b]", {"accuracy": 0.97777777777, "spike_rate": [0.4969457983970642, 1.0],
+                                "samples": 360, "code": None, "bits": []})  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "runs/[b]" in shown
+    rows = [[cell.strip() for cell in line.split("│")[1:3]] for line in shown.splitlines()
+            if line.startswith("│")]  # fmt: skip
+    assert dict(rows) == {"accuracy": "0.9778", "spike_rate": "0.4969, 1.0000", "samples": "360",
+                          "code": "-", "bits": "-"}  # fmt: skip

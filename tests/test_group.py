@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
 import pytest
-from command_lines import cli
+from command_lines import ROOT, cli
 
 from zoo.train import group
 from zoo.train.group import Address, Group, parse
@@ -77,6 +80,8 @@ def test_an_address_is_read_and_written(text, host, number):
         ("host:0", r"port 0 is not in \[1, 65535\]"),
         ("host:65536", r"port 65536 is not in \[1, 65535\]"),
         ("host:99999999", r"port 99999999 is not in \[1, 65535\]"),
+        (" host:1", "begins or ends with a space"),
+        ("a" * 300 + ":1", r"host 'aaa.* cannot be looked up .*too long"),
     ],
 )
 def test_what_is_no_address_is_refused(text, message):
@@ -84,7 +89,25 @@ def test_what_is_no_address_is_refused(text, message):
         parse(text)
     done = cli("train", "digits_hnn", "--coordinator", text, "--processes", 2, "--process-id", 0)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: coordinator={text!r}")
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--coordinator-bind", "0.0.0.0"], "give --coordinator, --processes and --process-id too"),
+        (["--processes", 2], "go together"),
+        (["--coordinator", "h:1", "--processes", 2, "--process-id", 2], "process_id=2 must be in"),
+        (["--coordinator", "h:1", "--processes", 0, "--process-id", 0], "processes=0"),
+        (["--coordinator", "h:1", "--processes", 2, "--process-id", 0,
+          "--coordinator-bind", "a..b"], "host 'a..b' cannot be looked up"),
+    ],
+)  # fmt: skip
+def test_flags_that_do_not_fit_are_refused(flags, message):
+    done = cli("train", "digits_hnn", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "nan", "inf", 1e9])
@@ -234,6 +257,37 @@ def test_signs_of_life_keep_a_group_together(member):
     together(member, timeout=1.0, ended=ended)
     time.sleep(2.5)
     assert ended.empty()
+
+
+@pytest.mark.slow  # two processes, one of them killed while they compile
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_in_one_line(port, lost, tmp_path):
+    out = tmp_path / "run"
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-m", "zoo.cli.main", "train", "digits_hnn", "--set=mesh.stage=2",
+             "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", str(number),
+             "--out", str(out)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    try:
+        while not (out / ".lock").exists():  # they have met, and go on to data and model
+            assert [process.poll() for process in together] == [None, None]
+            time.sleep(0.05)
+        together[lost].kill()
+        killed = time.monotonic()
+        errors = together[1 - lost].communicate(timeout=60)[1]
+        assert time.monotonic() - killed < 30
+        assert together[1 - lost].returncode == 3
+        said = [line for line in errors.splitlines() if not line.startswith("waiting up to")]
+        assert said == [f"error: process {lost} has died. Start all of them again with --resume"]
+    finally:
+        for process in together:
+            process.kill()
+            process.communicate()
 
 
 def test_an_end_in_order_is_no_loss_and_a_failure_gives_time_for_an_own_end(member, monkeypatch):

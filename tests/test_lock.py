@@ -72,7 +72,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    full = pytest.raises(OSError, match=r"nothing can be written there \(.*lock: No space left")
+    full = pytest.raises(
+        OSError, match=r"nothing can be written there \(No space left on device: .*lock"
+    )
     with full, locked(tmp_path / "a" / "b"):
         raise AssertionError("held")
     assert list(tmp_path.iterdir()) == []
@@ -83,13 +85,32 @@ def test_nothing_is_written_through_a_link_or_below_a_file(tmp_path):
     precious.write_text("x")
     (tmp_path / NAME).symlink_to(precious)
     with (
-        pytest.raises(OSError, match=r"nothing can be written there .*symbolic links"),
+        pytest.raises(OSError, match=r"nothing can be written there \(.*symbolic links: .*lock"),
         locked(tmp_path),
     ):
         raise AssertionError("held")
     assert precious.read_text() == "x"
     below = precious / "run"
     with pytest.raises(OSError, match=r"nothing can be written there .*precious"), locked(below):
+        raise AssertionError("held")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("a\0b", ValueError, r"out='.*\\x00b' holds a NUL"),
+        ("x" * 300, OSError, "File name too long"),
+    ],
+)
+def test_a_name_that_no_folder_has_is_told(tmp_path, name, error, message):
+    with pytest.raises(error, match=message), locked(tmp_path / name):
+        raise AssertionError("held")
+
+
+def test_a_lock_that_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+    told = pytest.raises(OSError, match=r"nothing can be written there \(Illegal seek")
+    with told, locked(tmp_path):
         raise AssertionError("held")
 
 

@@ -15,6 +15,7 @@ from snapjax.boundary import Boundary
 from zoo import checkpoint, load_pretrained, partition
 from zoo.config.old_names import current_parameter, is_added
 from zoo.pretrained import single_file
+from zoo.pretrained.about import about
 from zoo.pretrained.listing import contents
 
 GOLDEN = Path(__file__).parent / "golden" / "hugging_face"
@@ -207,3 +208,67 @@ def test_the_converter_refuses(arguments, message):
     assert "Traceback" not in done.stderr
     assert not Path("new").exists()
     assert not Path("new.safetensors").exists()
+
+
+def test_a_file_knows_the_data_and_the_classes_of_the_run_that_made_the_model(tmp_path):
+    """So it is scored without --data, on what that run held out, and written with its names."""
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    names = [f"digit {number}" for number in range(10)]
+    data = {**loaded.record["data"], "class_names": names}
+    source = replace(loaded.source, preprocessing={**loaded.source.preprocessing, **data})
+    named = replace(loaded, source=source, record={**loaded.record, "data": data})
+    again = load_pretrained(saved(tmp_path / "model.safetensors", named))
+    assert again.config == loaded.config
+    assert again.config.data.source == "digits"
+    assert again.class_names == names
+    # Of others' weights there is no run.
+    other = load_pretrained(GOLDEN / "vit_classify_5")
+    assert load_pretrained(saved(tmp_path / "other.safetensors", other)).config is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "checkpoint", "hugging_face"])
+def test_what_a_model_is_shows_without_its_weights(tmp_path, kind, monkeypatch):
+    loaded = load_pretrained(SHIPPED)
+    if kind == "folder":
+        path, wanted = SHIPPED, loaded
+    elif kind == "file":
+        path, wanted = saved(tmp_path / "model.safetensors", loaded), loaded
+    elif kind == "checkpoint":
+        path = GOLDEN.parent / "v0.1.0" / "run" / "checkpoints"
+        wanted = load_pretrained(path)
+    else:
+        path, wanted = GOLDEN / "vit_classify_5", None
+    monkeypatch.setattr("zoo.pretrained.arrays.to_params", None)
+    monkeypatch.setattr("zoo.checkpoint.load", None)
+    found = about(path)
+    if wanted is None:
+        assert found == (None, None, False)
+    else:
+        assert found == (wanted.model, wanted.config, False)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "convert"])
+def test_a_damaged_file_is_named_once(tmp_path, command):
+    (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 100)
+    out = [] if command == "evaluate" else [tmp_path / "out"]
+    out = ["--out", tmp_path / "out.safetensors"] if command == "calibrate" else out
+    done = cli(command, tmp_path / "bad.safetensors", *out)
+    assert done.returncode == 2
+    assert done.stderr.count("bad.safetensors") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_what_lacks_its_data_is_told_before_it_is_loaded(tmp_path, command, monkeypatch):
+    def load(*arguments, **settings):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("zoo.pretrained.load.load_pretrained", load)
+    out = [] if command == "evaluate" else ["--out", tmp_path / "out.safetensors"]
+    for name, what in (
+        ("minilm_l6.hnn_1bit", "a table with the columns sentence1, sentence2, score"),
+        (GOLDEN / "vit_classify_5", "give --data FILE or a name on the Hub"),
+    ):
+        done = cli(command, name, *out)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {name}: its weights do not say on which data; give")
+        assert what in done.stderr

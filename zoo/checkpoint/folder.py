@@ -71,6 +71,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _object(path: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint."""
+    if not (path / name).is_file():  # a device or a pipe would be waited for
+        raise damaged(path, f"{name} is not there, or no file")
     try:
         found = json.loads((path / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -258,7 +258,11 @@ def told_notes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def closed_pipe_ends() -> Iterator[None]:
-    """Where the reader of stdout has gone, as `| head` does, the process ends without a word."""
+    """Where the reader of stdout has gone, as `| head` does, the process ends without a word; what
+    a closed stdout or stderr would get (`>&-`) is dropped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process)
     try:
         try:
             yield

@@ -38,13 +38,15 @@ def about(name: str | Path) -> About:
     kind, path = kind_of(find(name)[0])
     if kind is Kind.HUGGING_FACE:
         return About(None, None, (path / sentence.MODULES).is_file())
-    try:
-        if kind is Kind.SINGLE_FILE:
-            model, config = single_file.described(path)
-        elif kind is Kind.MODEL_FOLDER:
-            model, config = rebuild(read_json(path / CONFIG))
+    if kind is Kind.SINGLE_FILE:
+        model, config = single_file.described(path)
+    else:
+        if kind is Kind.MODEL_FOLDER:
+            record = read_json(path / CONFIG)
         else:
-            model, config = rebuild(checkpoint.load_record(checkpoints_in(path)))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+            record = checkpoint.load_record(checkpoints_in(path))
+        try:
+            model, config = rebuild(record)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return About(model, config, model.config.task == "encode")

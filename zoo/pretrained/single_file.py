@@ -105,8 +105,9 @@ def described(path: Path) -> tuple[Model, RunConfig | None]:
     Raises:
       ValueError: the file is damaged, or of another format.
     """
+    metadata = Tensors([path]).metadata
     try:
-        whole = _record(Tensors([path]).metadata)
+        whole = _record(metadata)
         return rebuild_fields(whole), _run(whole["record"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -55,9 +55,22 @@ def parse(text: str) -> Address:
     bare = host.removeprefix("[").removesuffix("]")
     if not (colon and bare and port.isascii() and port.isdigit()) or ":" in host == bare:
         raise ValueError(f"coordinator={text!r} must be HOST:PORT, such as 10.0.0.1:1234")
+    check_host(bare)
     if not 1 <= int(port) < 2**16:
         raise ValueError(f"coordinator={text!r}: port {port} is not in [1, 65535]")
     return Address(bare, int(port))
+
+
+def check_host(host: str) -> None:
+    """Raises ValueError for what can be no host's name or address."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(
+            f"host {host!r:.80} cannot be looked up ({error}); give its name"
+        ) from error
+    if host != host.strip() or not host:
+        raise ValueError(f"host {host!r} is empty or begins or ends with a space; give its name")
 
 
 class Group:

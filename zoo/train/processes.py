@@ -50,6 +50,13 @@ def initialise(
             f"coordinator={coordinator}, processes={processes} and process_id={process_id} go "
             "together: give all three, or none under SLURM and on a TPU pod"
         )
+    if bind is not None:
+        if not all(given):
+            raise ValueError(
+                f"coordinator_bind={bind!r} is where process 0 of --coordinator listens; give "
+                "--coordinator, --processes and --process-id too, or leave it out"
+            )
+        group.check_host(bind)
     if not 1 <= timeout < LONGEST:
         raise ValueError(f"timeout={timeout:g} must be at least 1 second and less than a day")
     seconds = {

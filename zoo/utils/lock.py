@@ -27,15 +27,18 @@ def locked(folder: Path, say: Callable[[str], object] = print) -> Iterator[None]
       ValueError: another process holds it.
       OSError: nothing can be written there.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    if "\0" in str(folder):
+        raise ValueError(f"out={str(folder)!r} holds a NUL; give another folder")
+    made: list[Path] = []
     try:
         try:
+            made = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             file = _take(folder / NAME, say)
         except OSError as error:
             raise OSError(
-                f"out={str(folder)!r}: nothing can be written there ({error.filename}: "
-                f"{error.strerror}); give another folder"
+                f"out={str(folder)!r}: nothing can be written there ({error.strerror}: "
+                f"{error.filename or folder}); give another folder"
             ) from error
         try:
             yield
