@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas
 import pytest
+from command_lines import cli
 from data_files import json_lines, letters, picture, pictures, refused, rows, table, write
 
 from zoo.data import DataSpec, load
@@ -92,3 +93,18 @@ def test_data_of_the_other_kind_than_the_model_reads(tmp_path):
     both = [{"text": "a", "image": "none.png", "label": label} for label in (0, 1)]
     spec = DataSpec(source=str(table(tmp_path / "both", both, both)))
     assert load(spec, letters(), inputs="text").train.samples == 2
+
+
+def test_a_run_on_own_data_says_what_of_its_preset_is_in_the_way(tmp_path, monkeypatch):
+    """Nothing is asked of the Hub for it."""
+    monkeypatch.setattr("zoo.pretrained.locate.fetch", None)
+    write(tmp_path / "notes.txt", "a b c\n" * 9)
+    done = cli("train", "topics_hnn", "--set", "data.source=notes.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    message = "distill.teacher='runs/topics_ann': the run of the preset topics_ann is not here."
+    assert message in done.stderr
+    assert "set distill.teacher=none" in done.stderr
+    write(tmp_path / "reviews.csv", "text,label\na,0\nb,1\n")
+    done = cli("train", "digits_hnn", "--set", "data.source=reviews.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "reviews.csv: the model reads images, and there is no column" in done.stderr

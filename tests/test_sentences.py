@@ -236,6 +236,12 @@ def test_bad_pairs_are_refused(encoder, tmp_path, content, message):
         similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
 
 
+def test_cosines_that_are_all_equal_rank_nothing(encoder, tmp_path):
+    path = write(tmp_path / "pairs.csv", "sentence1,sentence2,score\n" + "a,a,1\n" + "a,a,2\n")
+    with pytest.raises(ValueError, match="gives all 2 pairs the cosine 1"):
+        similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+
+
 def test_an_encoder_is_scored_on_nothing_but_pairs(loaded):
     for name in ("digits", "topics"):
         spec = DataSpec(source=name, **similarity.COLUMNS)
@@ -289,7 +295,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
             ("--input", "t.csv"),
             "t.csv: no column data.text_column='text'; it has label: set data.te",
         ),
-        (("--prompt", "query"), "unknown prompt of bert_nano 'query'. Known:"),
+        (("--prompt", "query"), "prompt='query': bert_nano names no prompts; leave it out"),
     ],
 )
 def test_embed_refuses_before_it_works(loaded, tmp_path, arguments, message):

@@ -73,6 +73,11 @@ def score(encoder: Encoder, spec: DataSpec) -> dict[str, Any]:
     texts, others, grades = read_pairs(spec)
     model, boundary = encoder.model, encoder.model.boundary
     ranked = cosines(encoder, texts, others)
+    if np.ptp(ranked) == 0:
+        raise ValueError(
+            f"{spec.source}: the model gives all {len(ranked)} pairs the cosine {ranked[0]:.4f}, "
+            "which ranks none of them; give other pairs, or look at the weights"
+        )
     cut = model.config.stages > 1
     return {
         "model": model.config.name,

@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 
 from snapjax.codes.parameters import count_trainable
 from zoo import checkpoint
+from zoo.config.presets import PRESETS
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
-from zoo.models.registry import registered
+from zoo.models.registry import inputs_of
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import start_from
@@ -87,19 +88,20 @@ def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Da
       teacher: that it learns from, if it has one.
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
+    inputs = inputs_of(config.model.name)
     if teacher is not None:
         return load(
             config.data.like(teacher.source.preprocessing), teacher.tokenizer,
-            class_names=teacher.class_names, inputs=registered(teacher.model).inputs,
+            class_names=teacher.class_names, inputs=inputs,
         )  # fmt: skip
     if config.model.init_from is None or config.data.mean is not None:
-        return load(config.data)
+        return load(config.data, inputs=inputs)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
-            return load(config.data.like(checkpoint.load_record(folder)["data"]))
-    begins = load_named("model.init_from", config.model.init_from)
-    inputs = registered(begins.model).inputs
-    return load(config.data.like(begins.source.preprocessing), inputs=inputs)
+            record = checkpoint.load_record(folder)["data"]
+            return load(config.data.like(record), inputs=inputs)
+    source = load_named("model.init_from", config.model.init_from).source
+    return load(config.data.like(source.preprocessing), inputs=inputs)
 
 
 def load_named(key: str, name: str) -> Pretrained:
@@ -108,6 +110,13 @@ def load_named(key: str, name: str) -> Pretrained:
     Raises:
       ValueError: it is not there, or damaged.
     """
+    preset = name.removeprefix("runs/")
+    if preset != name and preset in PRESETS and not Path(name).exists():
+        raise ValueError(
+            f"{key}={name!r}: the run of the preset {preset} is not here. Train it first, on the "
+            f"same data (snapjax train {preset} --set data.source=...), name another run, or set "
+            f"{key}=none"
+        )
     try:
         return load_pretrained(name)
     except ValueError as error:
