@@ -156,3 +156,11 @@ def test_a_class_that_only_the_validation_split_has_is_told_with_a_remedy(tmp_pa
 
 def test_records_are_json(tmp_path):
     json.dumps(read(table(tmp_path, ["a", "b"], ["a"]), class_names=["b", "a"]).record)
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NA", "null", "<NA>"])
+def test_a_word_for_nothing_among_numbers_makes_no_names(tmp_path, word):
+    """Beside words it is one, see tests/test_data_sources.py."""
+    with pytest.raises(ValueError, match=rf"row 2 \(line 4\) holds '{word}' .* number of a class"):
+        read(table(tmp_path, [0, 1, word, 1], [0]))
+    assert read(table(tmp_path, ["a", "b", word, "a"], ["a"])).classes == 3

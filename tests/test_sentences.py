@@ -13,8 +13,9 @@ from meshes import jit
 from pyarrow import parquet
 
 from zoo.data import DataSpec
+from zoo.data.tokenizer import train_tokenizer
 from zoo.embedding import files as embeddings
-from zoo.embedding import similarity
+from zoo.embedding import mining, similarity
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.texts import read_texts
 from zoo.evaluation.score import score_any
@@ -111,6 +112,18 @@ def test_an_encoder_says_what_it_lacks(loaded):
 def test_what_is_no_list_of_texts_is_refused(encoder, texts, message):
     with pytest.raises(ValueError, match=message):
         encoder.embed(texts)
+
+
+def test_one_text_is_nowhere_taken_for_its_letters(encoder, tmp_path):
+    for work in (
+        lambda: encoder.vocabulary.encode("a b"),
+        lambda: embeddings.write(tmp_path / "a.npy", encoder, "a b", print),
+        lambda: similarity.cosines(encoder, "a b", ["a", "b", "c"]),
+        lambda: mining.mine(encoder, "a b", 1),
+        lambda: train_tokenizer("bytes", "a b", 300),
+    ):
+        with pytest.raises(ValueError, match="texts='a b' is one text where several belong"):
+            work()
 
 
 def test_any_sequence_of_texts_will_do(encoder):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from snapjax.errors import unknown_name
+from zoo.config.fields import coerce
 
 TASKS = ("classify", "mlm", "unlabelled")
 EMBEDDED = {"digits": "classify", "topics": "mlm"}
@@ -129,6 +130,10 @@ class DataSpec:
         return replace(self, shift=0, flip=False, noise=0.0)
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            value = str(value) if isinstance(value, Path) else value
+            object.__setattr__(self, entry.name, coerce(DataSpec, entry.name, value, "data"))
         if self.task not in TASKS:
             raise unknown_name("data.task", self.task, TASKS)
         for name in ("source", "subset", "train", "validation", "image_column", "label_column",
@@ -167,9 +172,6 @@ class DataSpec:
             raise ValueError(
                 f"data.mean={self.mean} and data.std={self.std} go together; give both or neither"
             )
-        for name in ("mean", "std"):  # from JSON they come as lists, which are no values to hash
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 def is_path(source: str) -> bool:

@@ -22,6 +22,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?")
 """The ones of them that are the number of a class, as programs write it: "01" and "1" are two
 codes that would be one class, "2e3" would make 2,001."""
+NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "-", "?")
+"""What files hold, in any case, where a label is missing."""
 FEW = 10
 """Classes that may be without a row where most are: a number that is no class makes more."""
 
@@ -62,6 +64,8 @@ def read_labels(
             f"but {', '.join(stated)} in {parts[0].where}; save both with the same, in one order"
         )
     names, whose, written = stated, "the data's", any(map(_are_names, columns))
+    for column, part in zip(columns, parts, strict=True):
+        _check_not_missing(column, part, spec.label_column)
     if known is not None:
         names, whose = _by_name(known), "the model's"
         if stated and stated != names:
@@ -144,6 +148,26 @@ def _are_names(values: Column) -> bool:
     if isinstance(values, np.ndarray):
         return False
     return any(_is_word(value) and not _NUMBER.fullmatch(value.strip()) for value in values)
+
+
+def _check_not_missing(values: Column, part: Table, column: str) -> None:
+    """Raises ValueError where a word for nothing stands among numbers: it would make names of all."""
+    if isinstance(values, np.ndarray):
+        return
+    words = [
+        row
+        for row, value in enumerate(values)
+        if _is_word(value) and not _NUMBER.fullmatch(value.strip())
+    ]
+    if words and len(words) < len(values) and all(_nothing(values[row]) for row in words):
+        raise ValueError(
+            f"{part.place(words[0])} holds {values[words[0]]!r} in column {column!r}, where others "
+            "hold the number of a class; mend the data, or leave the row out"
+        )
+
+
+def _nothing(word: str) -> bool:
+    return word.strip().casefold() in NOTHING
 
 
 def _by_name(known: Sequence[str]) -> list[str]:

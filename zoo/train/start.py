@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,19 @@ def check_tokens(trained: str | None, given: str | None, name: str) -> None:
     """
     if trained is None or given is None or trained == given:
         return
-    first, second = (read_tokenizer(text, name).tokenizer.get_vocab() for text in (trained, given))
-    if first != second:
+    pair = [read_tokenizer(text, name).tokenizer for text in (trained, given)]
+    if pair[0].get_vocab() != pair[1].get_vocab():
         raise ValueError(
             f"model.init_from={name!r} has another tokenizer than the data, so that the same ids "
             "are other words to it; set data.tokenizer to the tokenizer.json beside its weights"
+        )
+    first, second = (json.loads(tokenizer.to_str()) for tokenizer in pair)
+    differ = [
+        part for part in ("normalizer", "pre_tokenizer", "model") if first[part] != second[part]
+    ]
+    if differ:
+        raise ValueError(
+            f"model.init_from={name!r} has the tokens of the data, but makes them of a text by "
+            f"other rules ({', '.join(differ)}), perhaps those of a tokenizer_config.json beside "
+            "its weights; set data.tokenizer to the tokenizer.json that `snapjax convert` writes"
         )

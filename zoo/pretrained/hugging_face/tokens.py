@@ -137,6 +137,7 @@ def _is_bert(made: Mapping[str, Any]) -> bool:
     return (
         model.get("type", "WordPiece") == "WordPiece"
         and model.get("continuing_subword_prefix", "##") == "##"
+        and model.get("unk_token", "[UNK]") == "[UNK]"
         and model.get("max_input_chars_per_word", 100) == 100
         and normaliser.get("type") == "BertNormalizer"
         and normaliser.get("clean_text", True) is True
