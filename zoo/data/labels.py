@@ -1,10 +1,12 @@
 """Labels of tables as numbers of classes: whole numbers as they are, and names by a list of them.
 
-Spaces around a name and the two Unicode spellings of an accent are no part of it; case is.
+Spaces around a name, of any width, and the two Unicode spellings of an accent are no part of it;
+case is.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -24,6 +26,7 @@ _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?")
 codes that would be one class, "2e3" would make 2,001."""
 NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "-", "?")
 """What files hold, in any case, where a label is missing."""
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 FEW = 10
 """Classes that may be without a row where most are: a number that is no class makes more."""
 
@@ -130,9 +133,9 @@ def _number(value: Any) -> float:
     """A label as a number; -1 of what is none, which is told when labels are read."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return -1.0
-    return number if number == number else -1.0
+    return number if math.isfinite(number) else -1.0
 
 
 def _is_word(value: Any) -> bool:
@@ -140,7 +143,7 @@ def _is_word(value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip())
+    return unicodedata.normalize("NFC", name.strip().strip(_INVISIBLE).strip())
 
 
 def _are_names(values: Column) -> bool:
@@ -151,7 +154,7 @@ def _are_names(values: Column) -> bool:
 
 
 def _check_not_missing(values: Column, part: Table, column: str) -> None:
-    """Raises ValueError where a word for nothing stands among numbers: it would make names of all."""
+    """Raises ValueError where a word for nothing stands among numbers: it would make all names."""
     if isinstance(values, np.ndarray):
         return
     words = [
@@ -237,7 +240,7 @@ def _whole(values: Column, part: Table, name: str) -> np.ndarray:
         whole = isinstance(number, int | float | np.number) and number == number // 1
         if not (whole and abs(number) < 2**31):
             raise ValueError(
-                f"{part.place(row)} holds {value!r} in column {name!r}, which is no class; "
+                f"{part.place(row)} holds {value!r:.40} in column {name!r}, which is no class; "
                 "data.task='classify' needs whole numbers from 0 on, written as 0, 1, 2, or names"
             )
         made[row] = number

@@ -147,10 +147,12 @@ def load_tokenizer(path: Path, split_special_tokens: bool = False) -> Vocabulary
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = nearest(path.name, [*TOKENIZERS, *there])
+        if path.is_dir():
+            hint = f"; in this folder that is {str(path / 'tokenizer.json')!r}"
         raise ValueError(
             f"data.tokenizer={str(path)!r} cannot be read: {error}; give the path of a "
-            f"tokenizer.json, or one of {', '.join(TOKENIZERS)}"
-            f"{nearest(path.name, [*TOKENIZERS, *there])}"
+            f"tokenizer.json, or one of {', '.join(TOKENIZERS)}{hint}"
         ) from error
     return read_tokenizer(text, str(path), split_special_tokens)
 
