@@ -69,6 +69,12 @@ def test_a_text_that_nothing_changes_is_kept_as_it_is(tmp_path):
             {"tokenizer_class": "BertJapaneseTokenizer"},
             "tokenizer_class='BertJapaneseTok",
         ),
+        ({**BERT, "added_tokens_decoder": 5}, "added_tokens_decoder=5 must be an object"),
+        ({**BERT, "added_tokens_decoder": {"2": None}}, "added_tokens_decoder['2']=None is not"),
+        ({**BERT, "model_input_names": 5}, "model_input_names=5 must be a list"),
+        ({**BERT, "split_special_tokens": "yes"}, "split_special_tokens='yes' must be true or"),
+        ({"tokenizer_class": 5}, "tokenizer_class=5 must be a name"),
+        ({**BERT, "cls_token": 5, "sep_token": [1]}, "cls_token=5 is not in tokenizer.json"),
         ({**BERT, "auto_map": {"AutoTokenizer": ["x.Y", None]}}, "auto_map="),
     ],
 )

@@ -90,7 +90,7 @@ def read_labels(
         _whole(column, part, spec.label_column) for column, part in zip(columns, parts, strict=True)
     ]
     classes = spec.classes or (len(names) if names else int(made[0].max()) + 1)
-    _check_range(spec, parts, made, classes)
+    _check_range(parts, made, classes, "Set data.classes or mend" if known is None else "Mend")
     if classes < 2:
         raise ValueError(
             f"{parts[0].where}: column {spec.label_column!r} holds one class alone; give data of "
@@ -186,7 +186,7 @@ def _by_name(known: Sequence[str]) -> list[str]:
 def _named(values: Column, names: list[str], part: Table, spec: DataSpec) -> list[str]:
     """Names for the numbers by which a data set that states its classes gives them."""
     numbers = _whole(values, part, spec.label_column)
-    _check_range(spec, (part,), [numbers], len(names))
+    _check_range((part,), [numbers], len(names), "Mend")
     return [names[number] for number in numbers.tolist()]
 
 
@@ -248,15 +248,14 @@ def _whole(values: Column, part: Table, name: str) -> np.ndarray:
 
 
 def _check_range(
-    spec: DataSpec, parts: Sequence[Table], made: Sequence[np.ndarray], classes: int
+    parts: Sequence[Table], made: Sequence[np.ndarray], classes: int, remedy: str
 ) -> None:
     for part, labels in zip(parts, made, strict=True):
         wrong = np.flatnonzero((labels < 0) | (labels >= classes))
         if wrong.size:
             raise ValueError(
                 f"{part.place(wrong[0])} has label {labels[wrong[0]]}, which is not in "
-                f"[0, classes={classes}); {wrong.size} rows are out of range. Set data.classes or "
-                "mend the data"
+                f"[0, classes={classes}); {wrong.size} rows are out of range. {remedy} the data"
             )
 
 
