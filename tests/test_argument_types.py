@@ -1,4 +1,4 @@
-"""Arguments of another type are one kind of error: it names the argument, its value and the type."""
+"""Arguments of another type are one kind of error: it names argument, value and type."""
 
 import json
 import re
@@ -76,7 +76,10 @@ CASES = [
     (lambda: pipeline(boundary="phase"), "Pipeline: boundary='phase' must be of type Boundary"),
     (lambda: create_model(["x"]), "create_model: name=['x'] must be of type str"),
     (lambda: create_model("bert_nano", stages=2.5), "create_model: stages=2.5 must be of type int"),
-    (lambda: create_model("bert_nano", boundary=3), "boundary=3 must be of type Boundary or str or"),
+    (
+        lambda: create_model("bert_nano", boundary=3),
+        "boundary=3 must be of type Boundary or str",
+    ),
     (lambda: list_models(3), "list_models: pattern=3 must be of type str"),
     (lambda: load_pretrained(None), "load_pretrained: name=None must be of type str or PathLike"),
     (lambda: load_pretrained("x", stages="3"), "stages='3' must be of type int or None"),

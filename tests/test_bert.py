@@ -223,5 +223,7 @@ def test_bad_dtypes_are_named(nano):
     model, params, batch, _ = nano
     with pytest.raises(ValueError, match=r"batch\['input_ids'\] has dtype float32, needs integers"):
         model.apply(params, {**batch, "input_ids": batch["input_ids"].astype(jnp.float32)})
+    with pytest.raises(ValueError, match=r"batch\['input_ids'\] is a list, needs an array"):
+        model.apply(params, {**batch, "input_ids": batch["input_ids"].tolist()})
     with pytest.raises(ValueError, match=r"batch\['attention_mask'\] has dtype int32, needs bool"):
         model.apply(params, {**batch, "attention_mask": batch["attention_mask"].astype(jnp.int32)})

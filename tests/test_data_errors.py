@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -46,12 +47,22 @@ from zoo.data import DataSpec, load, train_batches
         ({"noise": -0.1}, "data.noise=-0.1"),
         ({"noise": float("inf")}, "data.noise=inf"),
         ({"mean": (0.5,)}, r"data.mean=\(0.5,\) and data.std=None go together"),
+        ({"sequence": 8.5}, r"data.sequence='8.5' is not a value of type int"),
+        ({"sequence": True}, r"data.sequence='True' is not a value of type int"),
+        ({"text_column": 5}, r"data.text_column='5' is not a value of type str"),
+        ({"held_out": "a tenth"}, r"data.held_out='a tenth' is not a value of type float"),
+        ({"truncate": "perhaps"}, r"data.truncate='perhaps' is not a value of type bool"),
+        ({"mean": 0.5, "std": 0.5}, r"data.mean='0.5' is not a value of type"),
         ({"std": (0.5,)}, r"data.mean=None and data.std=\(0.5,\) go together"),
     ],
 )
 def test_a_spec_out_of_range(fields, match):
     with pytest.raises(ValueError, match=match):
         DataSpec(**fields)
+
+
+def test_a_spec_takes_a_path():
+    assert DataSpec(source=Path("a/b.csv")) == DataSpec(source="a/b.csv")
 
 
 # --- finding

@@ -33,12 +33,12 @@ def read(spec: DataSpec, **model) -> Data:
 def test_spaces_and_spellings_of_an_accent_make_no_class(tmp_path):
     composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     assert composed != apart
-    train = ["neg", " neg", "neg\u00a0", composed, apart, "Neg"]
+    train = ["neg", " neg", "neg\u00a0", composed, apart, "Neg", "\u200bneg \ufeff"]
     data = read(table(tmp_path, train, [f" {apart}", "neg"]))
     assert (
         data.record["class_names"] == ["Neg", composed, "neg"] == sorted({"Neg", composed, "neg"})
     )
-    assert labels_in(data.train) == [2, 2, 2, 1, 1, 0]
+    assert labels_in(data.train) == [2, 2, 2, 1, 1, 0, 2]
     assert labels_in(data.validation) == [1, 2]
 
 
@@ -156,3 +156,20 @@ def test_a_class_that_only_the_validation_split_has_is_told_with_a_remedy(tmp_pa
 
 def test_records_are_json(tmp_path):
     json.dumps(read(table(tmp_path, ["a", "b"], ["a"]), class_names=["b", "a"]).record)
+
+
+@pytest.mark.parametrize("label", ["9" * 400, "1e400", "-Infinity", "NaN"])
+def test_numbers_that_no_class_can_have_are_refused_by_their_row(tmp_path, label):
+    lines = ["0", "1"] * 9 + [label]
+    write(tmp_path / "d.jsonl", "".join(f'{{"text": "a", "label": {each}}}\n' for each in lines))
+    for share in (0.1, 0.9):  # whichever part the row is in
+        with pytest.raises(ValueError, match=r"row 18 \(line 19\) holds .* which is no class"):
+            read(DataSpec(source=str(tmp_path / "d.jsonl"), held_out=share))
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NA", "null", "<NA>"])
+def test_a_word_for_nothing_among_numbers_makes_no_names(tmp_path, word):
+    """Beside words it is one, see tests/test_data_sources.py."""
+    with pytest.raises(ValueError, match=rf"row 2 \(line 4\) holds '{word}' .* number of a class"):
+        read(table(tmp_path, [0, 1, word, 1], [0]))
+    assert read(table(tmp_path, ["a", "b", word, "a"], ["a"])).classes == 3

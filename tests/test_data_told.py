@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas
 import pytest
+from command_lines import cli
 from data_files import json_lines, letters, picture, pictures, refused, rows, table, write
 
 from zoo.data import DataSpec, load
@@ -92,3 +93,42 @@ def test_data_of_the_other_kind_than_the_model_reads(tmp_path):
     both = [{"text": "a", "image": "none.png", "label": label} for label in (0, 1)]
     spec = DataSpec(source=str(table(tmp_path / "both", both, both)))
     assert load(spec, letters(), inputs="text").train.samples == 2
+
+
+def test_a_run_on_own_data_says_what_of_its_preset_is_in_the_way(tmp_path, monkeypatch):
+    """Nothing is asked of the Hub for it."""
+    monkeypatch.setattr("zoo.pretrained.locate.fetch", None)
+    write(tmp_path / "notes.txt", "a b c\n" * 9)
+    done = cli("train", "topics_hnn", "--set", "data.source=notes.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    message = "distill.teacher='runs/topics_ann': the run of the preset topics_ann is not here."
+    assert message in done.stderr
+    assert "set distill.teacher=none" in done.stderr
+    write(tmp_path / "reviews.csv", "text,label\na,0\nb,1\n")
+    done = cli("train", "digits_hnn", "--set", "data.source=reviews.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "reviews.csv: the model reads images, and there is no column" in done.stderr
+
+
+def test_a_column_is_not_read_as_a_text_and_its_own_label(tmp_path):
+    """From which every class is easily told."""
+    folder = table(tmp_path, rows("a", "b"), rows("a"))
+    refused("data.text_column='label' and data.label_column='label' are one column", folder,
+            text_column="label")  # fmt: skip
+    refused("data.text_pair_column='label' and data.label_column='label' are one", folder,
+            text_pair_column="label")  # fmt: skip
+    refused("data.text_column='text' and data.text_pair_column='text' are one", folder,
+            text_pair_column="text")  # fmt: skip
+
+
+def test_the_part_of_a_file_that_is_too_short_is_named(tmp_path):
+    path = write(tmp_path / "t.txt", "a b c d e f g h\n" * 9 + "a b\n")
+    refused("t.txt, the rows held out: 2 tokens are less than one sample of data.sequence=8", path,
+            task="mlm")  # fmt: skip
+
+
+def test_the_tokenizer_of_a_folder_is_named(tmp_path):
+    write(tmp_path / "model" / "tokenizer.json", letters())
+    file = str(tmp_path / "model" / "tokenizer.json")
+    refused(f"Is a directory...; in this folder that is {file!r}", table(tmp_path, rows(0, 1)),
+            tokenizer=str(tmp_path / "model"))  # fmt: skip

@@ -641,6 +641,17 @@ def test_an_exported_tokenizer_is_not_taken_for_that_of_a_bert(tmp_path):
     assert load_pretrained(again).tokenizer == text
 
 
+@pytest.mark.parametrize("known", [{"split_special_tokens": True}, {"tokenizer_kind": "bytes"}])
+def test_an_exported_tokenizer_splits_special_tokens_as_the_model_did(tmp_path, known):
+    loaded = load_pretrained(GOLDEN / "bert_5", pooling="mean")
+    folder = save(tmp_path / "out", loaded.model, loaded.params, tokenizer=cased(),
+                  preprocessing=known)  # fmt: skip
+    assert (
+        json.loads((folder / "tokenizer_config.json").read_text())["split_special_tokens"] is True
+    )
+    assert load_pretrained(folder).source.preprocessing == {"split_special_tokens": True}
+
+
 def test_a_vit_of_a_run_is_written_with_its_images(tmp_path):
     """The record of a run has no "size", which the model knows."""
     loaded = load_pretrained(GOLDEN / "vit_classify_5")

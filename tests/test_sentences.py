@@ -13,8 +13,9 @@ from meshes import jit
 from pyarrow import parquet
 
 from zoo.data import DataSpec
+from zoo.data.tokenizer import train_tokenizer
 from zoo.embedding import files as embeddings
-from zoo.embedding import similarity
+from zoo.embedding import mining, similarity
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.texts import read_texts
 from zoo.evaluation.score import score_any
@@ -111,6 +112,18 @@ def test_an_encoder_says_what_it_lacks(loaded):
 def test_what_is_no_list_of_texts_is_refused(encoder, texts, message):
     with pytest.raises(ValueError, match=message):
         encoder.embed(texts)
+
+
+def test_one_text_is_nowhere_taken_for_its_letters(encoder, tmp_path):
+    for work in (
+        lambda: encoder.vocabulary.encode("a b"),
+        lambda: embeddings.write(tmp_path / "a.npy", encoder, "a b", print),
+        lambda: similarity.cosines(encoder, "a b", ["a", "b", "c"]),
+        lambda: mining.mine(encoder, "a b", 1),
+        lambda: train_tokenizer("bytes", "a b", 300),
+    ):
+        with pytest.raises(ValueError, match="texts='a b' is one text where several belong"):
+            work()
 
 
 def test_any_sequence_of_texts_will_do(encoder):
@@ -236,6 +249,12 @@ def test_bad_pairs_are_refused(encoder, tmp_path, content, message):
         similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
 
 
+def test_cosines_that_are_all_equal_rank_nothing(encoder, tmp_path):
+    path = write(tmp_path / "pairs.csv", "sentence1,sentence2,score\n" + "a,a,1\n" + "a,a,2\n")
+    with pytest.raises(ValueError, match="gives all 2 pairs the cosine 1"):
+        similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+
+
 def test_an_encoder_is_scored_on_nothing_but_pairs(loaded):
     for name in ("digits", "topics"):
         spec = DataSpec(source=name, **similarity.COLUMNS)
@@ -289,7 +308,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
             ("--input", "t.csv"),
             "t.csv: no column data.text_column='text'; it has label: set data.te",
         ),
-        (("--prompt", "query"), "unknown prompt of bert_nano 'query'. Known:"),
+        (("--prompt", "query"), "prompt='query': bert_nano names no prompts; leave it out"),
     ],
 )
 def test_embed_refuses_before_it_works(loaded, tmp_path, arguments, message):

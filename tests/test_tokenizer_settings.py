@@ -12,6 +12,7 @@ from tokenizers import processors
 from zoo.config.data import DataSpec
 from zoo.data.tokenizer import read_tokenizer
 from zoo.pretrained.hugging_face import tokens
+from zoo.train.start import check_tokens
 from zoo.utils.notes import Note
 
 # By tests/parity/make_tokenizer_golden.py; tests/parity/test_tokenizers.py makes them again.
@@ -68,6 +69,12 @@ def test_a_text_that_nothing_changes_is_kept_as_it_is(tmp_path):
             {"tokenizer_class": "BertJapaneseTokenizer"},
             "tokenizer_class='BertJapaneseTok",
         ),
+        ({**BERT, "added_tokens_decoder": 5}, "added_tokens_decoder=5 must be an object"),
+        ({**BERT, "added_tokens_decoder": {"2": None}}, "added_tokens_decoder['2']=None is not"),
+        ({**BERT, "model_input_names": 5}, "model_input_names=5 must be a list"),
+        ({**BERT, "split_special_tokens": "yes"}, "split_special_tokens='yes' must be true or"),
+        ({"tokenizer_class": 5}, "tokenizer_class=5 must be a name"),
+        ({**BERT, "cls_token": 5, "sep_token": [1]}, "cls_token=5 is not in tokenizer.json"),
         ({**BERT, "auto_map": {"AutoTokenizer": ["x.Y", None]}}, "auto_map="),
     ],
 )
@@ -135,3 +142,12 @@ def test_a_tokenizer_that_is_no_bert_loads_by_its_class(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(BERT))
     with pytest.raises(ValueError, match="transformers would make another tokenizer"):
         tokens.read(tmp_path / "tokenizer.json", letters(), {})
+
+
+def test_weights_of_other_rules_than_the_data_are_told():
+    """The same tokens, of which one makes lower case."""
+    lower, cased = (bert(lowercase=value).to_str() for value in (True, False))
+    check_tokens(lower, lower, "FOLDER")
+    check_tokens(lower, json.dumps(json.loads(lower), indent=1), "FOLDER")
+    with pytest.raises(ValueError, match=r"by other rules \(normalizer\), .* `snapjax convert`"):
+        check_tokens(lower, cased, "FOLDER")

@@ -16,7 +16,7 @@ COMMANDS = {
     "distill": Command("zoo.cli.distill", "cut a trained model and train it against itself"),
     "calibrate": Command("zoo.cli.calibrate", "cut a trained model without training"),
     "evaluate": Command("zoo.cli.evaluate", "score a model"),
-    "embed": Command("zoo.cli.embed", "turn lines of text into vectors"),
+    "embed": Command("zoo.cli.embed", "turn texts into vectors"),
     "mine": Command("zoo.cli.mine", "find pairs of like texts to distil on"),
     "compare": Command("zoo.cli.compare", "put models or runs side by side in one table"),
     "convert": Command("zoo.cli.convert", "write a model for transformers, or as one file"),

@@ -5,6 +5,7 @@
 | `sources.py`, `prepare.py` | a `DataSpec` is found, checked and becomes a `Data` |
 | `embedded.py`, `tables.py`, `idx.py`, `pictures.py`, `files.py` | where the bytes come from |
 | `images.py`, `augment.py` | splits of images |
+| `labels.py` | labels as numbers of classes |
 | `text.py`, `masking.py`, `tokenizer.py` | splits of text |
 | `order.py`, `lengths.py`, `batches.py`, `prefetch.py` | who sees which sample when |
 

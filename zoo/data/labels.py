@@ -1,10 +1,12 @@
 """Labels of tables as numbers of classes: whole numbers as they are, and names by a list of them.
 
-Spaces around a name and the two Unicode spellings of an accent are no part of it; case is.
+Spaces around a name, of any width, and the two Unicode spellings of an accent are no part of it;
+case is.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -22,6 +24,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?")
 """The ones of them that are the number of a class, as programs write it: "01" and "1" are two
 codes that would be one class, "2e3" would make 2,001."""
+NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "-", "?")
+"""What files hold, in any case, where a label is missing."""
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 FEW = 10
 """Classes that may be without a row where most are: a number that is no class makes more."""
 
@@ -62,6 +67,8 @@ def read_labels(
             f"but {', '.join(stated)} in {parts[0].where}; save both with the same, in one order"
         )
     names, whose, written = stated, "the data's", any(map(_are_names, columns))
+    for column, part in zip(columns, parts, strict=True):
+        _check_not_missing(column, part, spec.label_column)
     if known is not None:
         names, whose = _by_name(known), "the model's"
         if stated and stated != names:
@@ -83,7 +90,7 @@ def read_labels(
         _whole(column, part, spec.label_column) for column, part in zip(columns, parts, strict=True)
     ]
     classes = spec.classes or (len(names) if names else int(made[0].max()) + 1)
-    _check_range(spec, parts, made, classes)
+    _check_range(parts, made, classes, "Set data.classes or mend" if known is None else "Mend")
     if classes < 2:
         raise ValueError(
             f"{parts[0].where}: column {spec.label_column!r} holds one class alone; give data of "
@@ -126,9 +133,9 @@ def _number(value: Any) -> float:
     """A label as a number; -1 of what is none, which is told when labels are read."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return -1.0
-    return number if number == number else -1.0
+    return number if math.isfinite(number) else -1.0
 
 
 def _is_word(value: Any) -> bool:
@@ -136,7 +143,7 @@ def _is_word(value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip())
+    return unicodedata.normalize("NFC", name.strip().strip(_INVISIBLE).strip())
 
 
 def _are_names(values: Column) -> bool:
@@ -144,6 +151,26 @@ def _are_names(values: Column) -> bool:
     if isinstance(values, np.ndarray):
         return False
     return any(_is_word(value) and not _NUMBER.fullmatch(value.strip()) for value in values)
+
+
+def _check_not_missing(values: Column, part: Table, column: str) -> None:
+    """Raises ValueError where a word for nothing stands among numbers: it would make all names."""
+    if isinstance(values, np.ndarray):
+        return
+    words = [
+        row
+        for row, value in enumerate(values)
+        if _is_word(value) and not _NUMBER.fullmatch(value.strip())
+    ]
+    if words and len(words) < len(values) and all(_nothing(values[row]) for row in words):
+        raise ValueError(
+            f"{part.place(words[0])} holds {values[words[0]]!r} in column {column!r}, where others "
+            "hold the number of a class; mend the data, or leave the row out"
+        )
+
+
+def _nothing(word: str) -> bool:
+    return word.strip().casefold() in NOTHING
 
 
 def _by_name(known: Sequence[str]) -> list[str]:
@@ -159,7 +186,7 @@ def _by_name(known: Sequence[str]) -> list[str]:
 def _named(values: Column, names: list[str], part: Table, spec: DataSpec) -> list[str]:
     """Names for the numbers by which a data set that states its classes gives them."""
     numbers = _whole(values, part, spec.label_column)
-    _check_range(spec, (part,), [numbers], len(names))
+    _check_range((part,), [numbers], len(names), "Mend")
     return [names[number] for number in numbers.tolist()]
 
 
@@ -213,7 +240,7 @@ def _whole(values: Column, part: Table, name: str) -> np.ndarray:
         whole = isinstance(number, int | float | np.number) and number == number // 1
         if not (whole and abs(number) < 2**31):
             raise ValueError(
-                f"{part.place(row)} holds {value!r} in column {name!r}, which is no class; "
+                f"{part.place(row)} holds {value!r:.40} in column {name!r}, which is no class; "
                 "data.task='classify' needs whole numbers from 0 on, written as 0, 1, 2, or names"
             )
         made[row] = number
@@ -221,15 +248,14 @@ def _whole(values: Column, part: Table, name: str) -> np.ndarray:
 
 
 def _check_range(
-    spec: DataSpec, parts: Sequence[Table], made: Sequence[np.ndarray], classes: int
+    parts: Sequence[Table], made: Sequence[np.ndarray], classes: int, remedy: str
 ) -> None:
     for part, labels in zip(parts, made, strict=True):
         wrong = np.flatnonzero((labels < 0) | (labels >= classes))
         if wrong.size:
             raise ValueError(
                 f"{part.place(wrong[0])} has label {labels[wrong[0]]}, which is not in "
-                f"[0, classes={classes}); {wrong.size} rows are out of range. Set data.classes or "
-                "mend the data"
+                f"[0, classes={classes}); {wrong.size} rows are out of range. {remedy} the data"
             )
 
 

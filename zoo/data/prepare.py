@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -154,6 +155,7 @@ def _texts_or_pairs(
             places = [partial("{}: different text {}".format, part.where) for part in parts]
         seconds: list[list[str] | None] = [None, None]
     else:
+        _check_columns(spec)
         firsts = [part.texts(spec.text_column, "text_column") for part in parts]
         seconds = [pair and part.texts(pair, "text_pair_column") for part in parts]
     vocabulary = _vocabulary(spec, [*firsts[0], *(seconds[0] or [])], tokenizer)
@@ -169,6 +171,20 @@ def _texts_or_pairs(
     ]
     record = {**_record(spec, train, validation), **_words(spec, vocabulary, arrays)}
     return Data(train, validation, spec.task, classes, vocabulary.size, vocabulary.text, record)
+
+
+def _check_columns(spec: DataSpec) -> None:
+    """Raises ValueError where a column would be read as two things, a text and its own label."""
+    used = {
+        "text_column": spec.text_column,
+        "text_pair_column": spec.text_pair_column,
+        "label_column": spec.label_column,
+    }
+    for (one, name), (other, again) in itertools.combinations(used.items(), 2):
+        if name == again:
+            raise ValueError(
+                f"data.{one}={name!r} and data.{other}={again!r} are one column; name two"
+            )
 
 
 def _texts_apart(parts: list[list[str]]) -> list[list[str]]:
@@ -257,9 +273,12 @@ def _corpus(spec: DataSpec, parts: tuple[Table, Table], tokenizer: str | None) -
         )
     chunks = [text.chunks(part.texts(spec.text_column, "text_column")) for part in parts]
     vocabulary = _vocabulary(spec, chunks[0], tokenizer)
+    wheres = [part.where for part in parts]
+    if wheres[0] == wheres[1]:  # drawn from one table
+        wheres = [f"{wheres[0]}, the rows to train on", f"{wheres[0]}, the rows held out"]
     tokens = [
-        text.blocks(chunk, vocabulary, spec.sequence, part.where)
-        for chunk, part in zip(chunks, parts, strict=True)
+        text.blocks(chunk, vocabulary, spec.sequence, where)
+        for chunk, where in zip(chunks, wheres, strict=True)
     ]
     ordinary = vocabulary.ordinary()
     train, validation = (

@@ -104,6 +104,12 @@ class Vocabulary:
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
+def several(texts: Iterable[str]) -> None:
+    """Raises ValueError for one text where several belong: its letters would be taken for them."""
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"texts={texts!r:.60} is one text where several belong; put it in a list")
+
+
 def checked_texts(
     texts: Sequence[str], place: Callable[[int], str] = "text {}".format
 ) -> list[str]:
@@ -117,8 +123,7 @@ def checked_texts(
       ValueError: one text instead of several, no sequence, or an entry that is no text or holds
         half a character.
     """
-    if isinstance(texts, str | bytes):
-        raise ValueError(f"texts={texts!r:.60} is one text where several belong; put it in a list")
+    several(texts)
     if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise ValueError(
             f"texts must be a list of texts in an order, got {type(texts).__name__}; give list(...)"
@@ -142,10 +147,12 @@ def load_tokenizer(path: Path, split_special_tokens: bool = False) -> Vocabulary
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = nearest(path.name, [*TOKENIZERS, *there])
+        if path.is_dir():
+            hint = f"; in this folder that is {str(path / 'tokenizer.json')!r}"
         raise ValueError(
             f"data.tokenizer={str(path)!r} cannot be read: {error}; give the path of a "
-            f"tokenizer.json, or one of {', '.join(TOKENIZERS)}"
-            f"{nearest(path.name, [*TOKENIZERS, *there])}"
+            f"tokenizer.json, or one of {', '.join(TOKENIZERS)}{hint}"
         ) from error
     return read_tokenizer(text, str(path), split_special_tokens)
 
@@ -185,8 +192,9 @@ def train_tokenizer(kind: str, texts: Sequence[str], size: int) -> Vocabulary:
       size: tokens, special ones included; short texts give fewer.
 
     Raises:
-      ValueError: a size less than the tokens that single characters need.
+      ValueError: a size less than the tokens that single characters need, or what is no text.
     """
+    texts = checked_texts(texts)
     made = _train_bytes(texts, size) if kind == "bytes" else _train_wordpiece(texts, size)
     made.add_special_tokens(list(SPECIAL))
     return _vocabulary(made, made.to_str(), kind, True)

@@ -158,6 +158,8 @@ def _prompt(model: str, preprocessing: Mapping[str, Any], name: str | None) -> s
     if name is None:
         return ""
     known = preprocessing.get("prompts", {})
+    if not known:
+        raise ValueError(f"prompt={name!r}: {model} names no prompts; leave it out")
     if name not in known:
         raise unknown_name(f"prompt of {model}", name, known)
     if not preprocessing.get("include_prompt", True):

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from zoo.data.tokenizer import several
 from zoo.embedding.encoder import WINDOW, Encoder
 from zoo.utils.files import naming
 from zoo.utils.outputs import check_out
@@ -67,6 +68,7 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[str]:
 
 
 def _windows(encoder: Encoder, texts: Iterable[str]) -> Iterator[list[str]]:
+    several(texts)
     texts = iter(texts)
     while window := list(islice(texts, WINDOW * encoder.batch_size)):
         yield window

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from zoo.data import DataSpec
 from zoo.data.sources import read_rows
+from zoo.data.tokenizer import checked_texts
 from zoo.embedding.encoder import Encoder
 from zoo.models.model import Model
 from zoo.utils.progress import Begin, silent
@@ -36,12 +37,12 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
     if spec.text_pair_column is None:
         raise ValueError("data.text_pair_column=None: similarity is of two texts; name its column")
     pair = [
-        list(table.column(spec.text_column, "text_column")),
-        list(table.column(spec.text_pair_column, "text_pair_column")),
+        table.texts(spec.text_column, "text_column", missing=True),
+        table.texts(spec.text_pair_column, "text_pair_column", missing=True),
     ]
     for name, column in zip((spec.text_column, spec.text_pair_column), pair, strict=True):
         for row, text in enumerate(column):
-            if not isinstance(text, str) or not text.strip():
+            if text is None or not text.strip():
                 raise ValueError(f"{table.place(row)} has no text in column {name!r}; remove it")
     grades = np.empty(len(table))
     for row, value in enumerate(table.column(spec.label_column, "label_column")):
@@ -55,7 +56,10 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
                 "a finite number"
             )
     if len(grades) < 2 or np.ptp(grades) == 0:
-        raise ValueError(f"{table.where}: has {len(grades)} grades, none of which differ")
+        raise ValueError(
+            f"{table.where}: has {len(grades)} grades, none of which differ; give pairs with "
+            "different ones, which can be ranked"
+        )
     return pair[0], pair[1], grades
 
 
@@ -63,7 +67,8 @@ def cosines(
     encoder: Encoder, texts: list[str], others: list[str], progress: Begin = silent
 ) -> np.ndarray:
     """The cosine of the embeddings of each pair, float64 (pairs,)."""
-    both = unit(encoder.embed([*texts, *others], progress).astype(np.float64))
+    checked = [*checked_texts(texts), *checked_texts(others)]
+    both = unit(encoder.embed(checked, progress).astype(np.float64))
     return (both[: len(texts)] * both[len(texts) :]).sum(1)
 
 
@@ -79,6 +84,11 @@ def score(encoder: Encoder, spec: DataSpec, progress: Begin = silent) -> dict[st
     """
     texts, others, grades = read_pairs(spec)
     ranked = cosines(encoder, texts, others, progress)
+    if np.ptp(ranked) == 0:
+        raise ValueError(
+            f"{spec.source}: the model gives all {len(ranked)} pairs the cosine {ranked[0]:.4f}, "
+            "which ranks none of them; give other pairs, or look at the weights"
+        )
     return {
         "model": encoder.model.config.name,
         "task": "stsb",

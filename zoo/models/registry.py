@@ -84,6 +84,12 @@ def preset(name: str) -> Any:
     return family_of(name).PRESETS[name]()
 
 
+def inputs_of(name: str) -> str:
+    """What a model of this name reads, "text" or "images"; raises as `family_of`."""
+    functions = family_of(name)
+    return next(family.inputs for family in FAMILIES.values() if family.functions is functions)
+
+
 def default_boundary(features: int, variant: str) -> Boundary:
     """Float32 for an "ann"; for an "hnn" phase-coded spikes at 1 bit a feature.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from jax.sharding import Mesh
 
 from snapjax.codes.parameters import count_trainable
 from zoo import checkpoint
+from zoo.config.presets import PRESETS
 from zoo.config.specs import RunConfig
 from zoo.data import Batch, Data, load, train_batches
 from zoo.data.tokenizer import read_tokenizer
 from zoo.models import build, calibration
 from zoo.models.model import Model, Params
-from zoo.models.registry import preset, registered
+from zoo.models.registry import inputs_of, preset
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
 from zoo.pretrained.warm_start import start_from
@@ -87,21 +89,21 @@ def load_data(config: RunConfig, teacher: Pretrained | None, folder: Path) -> Da
       teacher: that it learns from, if it has one.
       folder: of its checkpoints: a run that has some needs the weights that it began with no more.
     """
+    inputs = inputs_of(config.model.name)
     if teacher is not None:
         spec = teacher.preprocessed(config.data)
         return load(
-            spec, teacher.tokenizer,
-            class_names=teacher.class_names, inputs=registered(teacher.model).inputs,
+            spec, teacher.tokenizer, class_names=teacher.class_names, inputs=inputs,
             channels=getattr(teacher.model.config, "channels", None),
         )  # fmt: skip
     channels = getattr(preset(config.model.name), "channels", None)
     if config.model.init_from is None or config.data.mean is not None:
-        return load(config.data, channels=channels)
+        return load(config.data, inputs=inputs, channels=channels)
     with contextlib.suppress(checkpoint.DamagedCheckpoint):
         if checkpoint.latest(folder) is not None:
-            return load(config.data.like(checkpoint.load_record(folder)["data"]), channels=channels)
+            record = checkpoint.load_record(folder)["data"]
+            return load(config.data.like(record), inputs=inputs, channels=channels)
     begins = load_named("model.init_from", config.model.init_from)
-    inputs = registered(begins.model).inputs
     return load(begins.preprocessed(config.data), inputs=inputs, channels=channels)
 
 
@@ -111,6 +113,13 @@ def load_named(key: str, name: str) -> Pretrained:
     Raises:
       ValueError: it is not there, or damaged.
     """
+    preset = name.removeprefix("runs/")
+    if preset != name and preset in PRESETS and not Path(name).exists():
+        raise ValueError(
+            f"{key}={name!r}: the run of the preset {preset} is not here. Train it first, on the "
+            f"same data (snapjax train {preset} --set data.source=...), name another run, or set "
+            f"{key}=none"
+        )
     try:
         return load_pretrained(name)
     except ValueError as error:
@@ -231,9 +240,19 @@ def check_tokens(trained: str | None, given: str | None, name: str) -> None:
     """
     if trained is None or given is None or trained == given:
         return
-    first, second = (read_tokenizer(text, name).tokenizer.get_vocab() for text in (trained, given))
-    if first != second:
+    pair = [read_tokenizer(text, name).tokenizer for text in (trained, given)]
+    if pair[0].get_vocab() != pair[1].get_vocab():
         raise ValueError(
             f"model.init_from={name!r} has another tokenizer than the data, so that the same ids "
             "are other words to it; set data.tokenizer to the tokenizer.json beside its weights"
+        )
+    first, second = (json.loads(tokenizer.to_str()) for tokenizer in pair)
+    differ = [
+        part for part in ("normalizer", "pre_tokenizer", "model") if first[part] != second[part]
+    ]
+    if differ:
+        raise ValueError(
+            f"model.init_from={name!r} has the tokens of the data, but makes them of a text by "
+            f"other rules ({', '.join(differ)}), perhaps those of a tokenizer_config.json beside "
+            "its weights; set data.tokenizer to the tokenizer.json that `snapjax convert` writes"
         )

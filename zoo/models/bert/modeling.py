@@ -212,6 +212,11 @@ def check_batch(config: BertConfig, batch: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{config.name}: the batch has {sorted(batch)}, task={config.task!r} needs {name!r}"
             )
+    for name in (*needed, "attention_mask", "token_type_ids"):
+        if name in batch and not hasattr(batch[name], "shape"):
+            raise ValueError(
+                f"{config.name}: batch[{name!r}] is a {type(batch[name]).__name__}, needs an array"
+            )
     shape = batch["input_ids"].shape
     if len(shape) != 2 or not 1 <= shape[1] <= config.positions:
         raise ValueError(

@@ -57,6 +57,15 @@ WITHOUT_EFFECT = frozenset(
     use_fast verbose vocab_file
     """.split()  # noqa: SIM905
 )
+TYPES: Mapping[str, tuple[Any, str]] = {
+    "tokenizer_class": (str, "a name"),
+    "model_input_names": (list, "a list"),
+    "split_special_tokens": (bool, "true or false"),
+    "added_tokens_decoder": (dict, "an object"),
+    "additional_special_tokens": ((list, dict), "a list"),
+    "extra_special_tokens": ((list, dict), "a list"),
+    "model_specific_special_tokens": (dict, "an object"),
+}
 ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -81,6 +90,12 @@ def read(path: Path, text: str, config: Mapping[str, Any]) -> tuple[str, dict[st
     if settings is None:
         _note_defaults(path, made)
         settings = {"tokenizer_class": GENERIC[0]}
+    if wrong := [
+        f"{name}={settings[name]!r} must be {what}"
+        for name, (kind, what) in TYPES.items()
+        if settings.get(name) is not None and not isinstance(settings[name], kind)
+    ]:
+        raise ValueError(f"{where}: " + "; ".join(wrong))
     problems = [
         f"{name}={value!r} is not handled"
         for name, value in settings.items()
@@ -106,7 +121,7 @@ def read(path: Path, text: str, config: Mapping[str, Any]) -> tuple[str, dict[st
     found: dict[str, Any] = {}
     if settings.get("split_special_tokens"):
         found["split_special_tokens"] = True
-    names = settings.get("model_input_names", ["token_type_ids"])
+    names = settings.get("model_input_names") or ["token_type_ids"]
     if "token_type_ids" not in names or (stated and not pairs):
         found["pairs"] = False
     return (text if made == json.loads(text) else json.dumps(made, ensure_ascii=False)), found
@@ -137,6 +152,7 @@ def _is_bert(made: Mapping[str, Any]) -> bool:
     return (
         model.get("type", "WordPiece") == "WordPiece"
         and model.get("continuing_subword_prefix", "##") == "##"
+        and model.get("unk_token", "[UNK]") == "[UNK]"
         and model.get("max_input_chars_per_word", 100) == 100
         and normaliser.get("type") == "BertNormalizer"
         and normaliser.get("clean_text", True) is True
@@ -185,6 +201,9 @@ def _add_special(
         content = value.get("content") if isinstance(value, dict) else value
         if content is None:
             continue
+        if not isinstance(content, str):
+            problems.append(f"{name}={content!r} is not in {TOKENIZER}")
+            continue
         ours = getattr(vocabulary, SPECIAL[name]) if name in SPECIAL else None
         if content not in known:
             problems.append(f"{name}={content!r} is not in {TOKENIZER}")
@@ -198,7 +217,9 @@ def _add_special(
     added.sort(key=lambda token: token["id"])
     decoder = settings.get("added_tokens_decoder")
     if decoder is not None:
-        flags = lambda token: {name: token.get(name, False) for name in ADDED}
+        flags = lambda token: (
+            {name: token.get(name, False) for name in ADDED} if isinstance(token, dict) else token
+        )
         ours_added = {str(token["id"]): flags(token) for token in added}
         theirs = {str(key): flags(token) for key, token in decoder.items()}
         problems += [
