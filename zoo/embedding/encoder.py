@@ -52,8 +52,8 @@ class Encoder:
             raise ValueError(
                 f"{config.name}: has no tokenizer.json; put it into the model's folder"
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if not 1 <= batch_size < 10**6:
+            raise ValueError(f"batch_size={batch_size} must be at least 1 and below 1000000")
         vocabulary = read_tokenizer(loaded.tokenizer, "of the model")
         vocabulary.require("[PAD]", "[CLS]", "[SEP]")
         if vocabulary.size > config.vocabulary:
