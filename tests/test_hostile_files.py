@@ -317,6 +317,14 @@ def test_a_picture_that_is_no_file_is_not_read(tmp_path, name):
     assert "is not a picture that can be read: " in refused(load, spec)
 
 
+def test_a_source_that_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        assert refused(load, DataSpec(source=str(path))) == (
+            f"data.source='{path}' is a device or pipe; give a file or a folder"
+        )
+
+
 def test_a_picture_made_to_fill_the_memory_is_refused(tmp_path):
     """Some bytes that unpack to 16 GB of pixels."""
     header = struct.pack(">IIBBBBB", 1 << 17, 1 << 17, 8, 0, 0, 0, 0)
