@@ -77,6 +77,11 @@ class Settings:
                 f"with wire='events' and 0 with wire='planes', got wire={self.wire!r}"
             )
         code = make_code(self.code, self.width, self.steps, self.budget, self.surrogate)
+        if isinstance(code, SpikeCode) and self.event_capacity > code.budget:
+            raise ValueError(
+                f"Boundary: event_capacity={self.event_capacity} spikes a token is more than the "
+                f"{code.budget} that the budget lets a token have; give at most that"
+            )
         if self.kept_features is not None and not 1 <= self.kept_features <= _reach(code):
             raise ValueError(
                 f"Boundary: kept_features={self.kept_features} must be between 1 and "

@@ -349,6 +349,14 @@ def test_stochastic_rounding_differs_between_devices(mesh):
         ({"wire": "event"}, "did you mean 'events'"),
         ({"wire": "events"}, "event_capacity=0"),
         ({"event_capacity": 3}, "event_capacity=3"),
+        (
+            {"wire": "events", "budget": 8, "event_capacity": 9},
+            "event_capacity=9 spikes a token is more than the 8 that",
+        ),
+        (
+            {"wire": "events", "event_capacity": 10**9},
+            "event_capacity=1000000000 spikes a token is",
+        ),
         ({"code": "int8", "wire": "events", "event_capacity": 3}, "needs a spike code"),
         ({"gradient_wire": "int7"}, "unknown gradient wire 'int7'; did you mean"),
         ({"kept_features": 12}, "kept_features=12"),

@@ -120,6 +120,7 @@ def test_the_cut_is_the_boundarys():
     ("setting", "message"),
     [
         ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"batch": 10**12}, "batch=1000000000000 must be at least 1 and below 1000000"),
         ({"batch": 8, "microbatches": 3}, "batch=8 must be a multiple of data=1 x microbatches=3"),
     ],
 )

@@ -303,7 +303,11 @@ JPEG = picture(np.asarray(Image.fromarray(GREY).resize((64, 64))), "JPEG")
     ("wrong", "match"),
     [
         (b"no picture", "cannot identify"),
-        (b"", "cannot identify"),
+        (b"", "cannot identify the format of its 0 bytes"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not run"),
+        (5, "whole numbers"),
+        ([1, 2], "whole numbers"),
+        ([], "whole numbers"),
         (picture(COLOUR)[:60], ""),
         (JPEG[:-90], "truncated"),
         ({"bytes": None, "path": None}, "NoneType"),
@@ -356,3 +360,10 @@ def test_pictures_are_upright_as_their_exif_says(orientation, form):
     made = pictures.stack([out.getvalue()], None, place)
     assert made.shape[1:3] == (2, 3)
     np.testing.assert_array_equal(made[0, ..., 0], UPRIGHT)
+
+
+@pytest.mark.parametrize("wrong", [{"std": (1e-320,)}, {"mean": (1e308,)}, {"mean": (-1e300,)}])
+def test_values_that_float32_does_not_hold_are_refused(wrong):
+    labels = np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match=r"mean=.* and std=.* values that float32 does not hold"):
+        Images(GREY[None, ..., None], labels, 2, **{"mean": (0.5,), "std": (0.25,), **wrong})

@@ -134,13 +134,16 @@ def test_nesting_without_end_is_refused_everywhere(tmp_path):
         (DEEP, "line 2: its JSON is nested too deeply"),
         ("{", "line 2 is not JSON: "),
         ("{}", "line 2: lacks kind, a text"),
+        ('{"kind": "other", "step": 1}', "line 2: kind='other' must be train or evaluation"),
+        ('{"kind": "train"}', "line 2: lacks step, a whole number of at least 0"),
+        ('{"kind": "evaluation", "step": 1%s}' % ("0" * 400), "line 2: step=1000"),
         ('{"kind": 5, "step": 1}', "line 2: kind=5 must be a text"),
         ('{"kind": "train", "step": -5}', "line 2: step=-5 must be a whole number"),
         (
             '{"kind": "train", "step": 1, "loss": "low"}',
             "line 2: loss='low' must be a finite number",
         ),
-        ('{"kind": "train", "step": 1, "bits": 64}', "line 2: bits=64 must be a list"),
+        ('{"kind": "train", "step": 1, "loss": 1, "bits": 64}', "line 2: bits=64 must be a list"),
         ('{"kind": "train", "step": 1, "bits": ["x"]}', "line 2: bits[0]='x' must be a finite"),
     ],
 )
@@ -175,6 +178,18 @@ def test_rows_of_a_table_that_are_none(tmp_path, row, message):
 
 
 # --- models
+
+
+@pytest.mark.parametrize("text", ["{", "", "null", DEEP])
+def test_a_broken_config_of_a_run_says_what_is_left(tmp_path, text):
+    run = Path(shutil.copytree(GOLDEN.parent / "v0.1.0" / "run", tmp_path / "run"))
+    write(run / "model" / "config.json", text)
+    shown = refused(load_pretrained, run)
+    assert shown.startswith(f"{run / 'model' / 'config.json'}")
+    assert f"damaged: copy it again, or give {run / 'checkpoints'}, that it was made" in shown
+    assert load_pretrained(run / "checkpoints").model.config.name == "vit_nano_patch2_8"
+    shutil.rmtree(run / "checkpoints")
+    assert refused(load_pretrained, run).endswith("The file is damaged: copy it again")
 
 
 @pytest.fixture
@@ -315,6 +330,14 @@ def test_a_picture_that_is_no_file_is_not_read(tmp_path, name):
     path = write(tmp_path / "x.jsonl", rows * 2)
     spec = DataSpec(source=str(path), task="unlabelled", pictures_anywhere=True, **PLAIN)
     assert "is not a picture that can be read: " in refused(load, spec)
+
+
+def test_a_source_that_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        assert refused(load, DataSpec(source=str(path))) == (
+            f"data.source='{path}' is a device or pipe; give a file or a folder"
+        )
 
 
 def test_a_picture_made_to_fill_the_memory_is_refused(tmp_path):

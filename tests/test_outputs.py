@@ -63,6 +63,7 @@ def test_a_file_that_cannot_be_written_is_named_before_the_work(command, tmp_pat
     (tmp_path / f"folder{Path(good).suffix}").mkdir()
     os.mkfifo(tmp_path / f"pipe{Path(good).suffix}")
     for path, message in (
+        ("a\0b", "is no name of a file; leave the NUL out"),
         ("", f"{name}='.' is a folder; give the name of a file"),
         ("/etc", f"{name}='/etc' is a folder; give the name of a file"),
         (f"folder{Path(good).suffix}", "is a folder; give the name of a file"),

@@ -8,6 +8,7 @@ from matplotlib.text import Text
 from snapjax.boundary import Boundary
 from zoo.evaluation import compare, plots
 from zoo.train import curves
+from zoo.utils.notes import Note
 
 
 def test_runs_of_long_names_are_all_drawn(tmp_path, monkeypatch):
@@ -128,3 +129,28 @@ def test_a_name_is_drawn_letter_by_letter(tmp_path, monkeypatch, name):
     assert (text.strip(), mathematics) == (name, False)
     # Of the runs: loss, score, rate and bits; of the scores: the weights.
     assert sum(label.strip().startswith(curves.plain(name).strip()) for label in drawn) == 5
+
+
+def test_a_run_that_diverged_is_drawn_where_it_has_values(tmp_path):
+    """What is not finite is null in its metrics."""
+    line = {
+        "kind": "train",
+        "step": 1,
+        "loss": None,
+        "spike_rate": [None, 0.5],
+        "bits": [None, 64.0],
+    }
+    other = {**line, "step": 2, "loss": -1.0, "spike_rate": [0.25], "bits": [64.0]}
+    without = {key: value for key, value in line.items() if key != "spike_rate"}
+    scored = {"kind": "evaluation", "step": 2, "loss": None, "accuracy": None}
+    bare = [{"kind": kind, "step": 3} for kind in ("train", "evaluation")]
+    runs = {"run": [line, other, scored], "dense": [without], "bare": bare}
+    curves.runs(tmp_path / "run.png", runs)
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_characters_that_no_font_has_are_told_once(tmp_path):
+    line = {"kind": "train", "step": 1, "loss": 1.0, "bits": [64.0]}
+    with pytest.warns(Note, match=r"run.png: characters that no font here has") as told:
+        curves.runs(tmp_path / "run.png", {"\u5b9e\u9a8c": [line]})
+    assert len(told) == 1

@@ -332,6 +332,9 @@ def test_the_script_prints_one_json_object():
         (["vit_nano_patch2_8.hnn_digits", "--task", "mlm"], "was trained for 'classify'"),
         (["vit_nano_patch2_8.hnn_digits", "--data", "./nothing"], "nothing"),
         (["vit_nano_patch2_8.hnn_digits", "--ranks", "0"], "give at least 1 device"),
+        (["vit_nano_patch2_8.hnn_digits", "--ranks", "1000000000"], "at most 4096 a process"),
+        (["vit_nano_patch2_8.hnn_digits", "--ranks", "64"], "has looked at its 8 already"),
+        (["vit_nano_patch2_8.hnn_digits", "--batch-size", "1000000000000"], "below 1000000"),
     ],
 )
 def test_the_script_refuses(arguments, message):

@@ -46,8 +46,8 @@ class Setting:
     def __post_init__(self) -> None:
         for name in ("batch", "microbatches", "data", "tokens"):
             size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"Setting: {name}={size} must be at least 1")
+            if size is not None and not 1 <= size < 10**6:
+                raise ValueError(f"Setting: {name}={size} must be at least 1 and below 1000000")
         if self.batch % (self.data * self.microbatches):
             raise ValueError(
                 f"Setting: batch={self.batch} must be a multiple of data={self.data} x "

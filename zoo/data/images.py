@@ -70,6 +70,12 @@ class Images:
                 f"std={self.std} must be positive; a channel with one value everywhere has none, "
                 "give mean and std"
             )
+        with np.errstate(over="ignore"):
+            if not np.isfinite(self._table).all():
+                raise ValueError(
+                    f"mean={self.mean} and std={self.std} make images of values that float32 does "
+                    "not hold; give those of pixels in units of the largest value"
+                )
         if not 0 <= self.shift < min(self.shape[:2]):
             raise ValueError(
                 f"shift={self.shift} is not in [0, {min(self.shape[:2])}), the side of the images "

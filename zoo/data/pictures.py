@@ -138,16 +138,22 @@ def _check_inside(path: Path, roots: Sequence[Path]) -> None:
 
 def _opened(picture: Any) -> Any:
     """A PIL image."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(picture, bytes):
-        image = Image.open(io.BytesIO(picture))
+        try:
+            image = Image.open(io.BytesIO(picture))
+        except UnidentifiedImageError as error:  # whose message has no more than an address
+            raise ValueError(f"cannot identify the format of its {len(picture):,} bytes") from error
+        if image.format == "EPS":
+            raise ValueError("it is PostScript, which is not run; convert it to PNG")
         if image.mode in _MORE_THAN_BYTES:
             raise ValueError(f"its mode is {image.mode}; convert it to 8 bits a channel")
         # Cameras save as the sensor lies, and say how it was held.
         return ImageOps.exif_transpose(image)
     array = np.asarray(picture)
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+    numbers = array.dtype.kind in "iu" and array.ndim in (2, 3) and array.size > 0
+    if not numbers or array.min() < 0 or array.max() > 255:
         raise ValueError(f"a {type(picture).__name__} that is no path, no bytes of a file and no "
                          "array of whole numbers in [0, 255]")  # fmt: skip
     array = array.astype(np.uint8)

@@ -134,6 +134,10 @@ def _find(spec: DataSpec, path: Path) -> Source:
             f"data.subset={spec.subset!r} is for data sets on the Hub, but "
             f"data.source={spec.source!r} is a path here; leave it out"
         )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"data.source={spec.source!r} is a device or pipe; give a file or a folder"
+        )
     if path.is_file():
         return _by_name({spec.train: partial(tables.read_table, path, spec.tsv_quotes)})
     if path.is_dir():

@@ -72,8 +72,8 @@ class Encoder:
             raise ValueError(
                 f"{config.name}: has no tokenizer.json; put it into the model's folder"
             )
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
+        if not isinstance(batch_size, int) or not 1 <= batch_size < 10**6:
+            raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 to 999999")
         given = loaded.source.preprocessing
         split = bool(DataSpec().like(given).split_special_tokens)
         vocabulary = read_tokenizer(loaded.tokenizer, "of the model", split)

@@ -130,8 +130,8 @@ def batches(
     """
     if count < 2 or batch_size < 1:
         raise ValueError(f"samples={count} and batch_size={batch_size}: need at least 2 and 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed} must be at least 0")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} must be at least 0 and below 2**32")
     draw = np.random.default_rng(seed)
     if loaded.model.config.task == "encode":
         encoder = Encoder.of(loaded, batch_size)

@@ -25,12 +25,17 @@ def kind_of(path: Path) -> tuple[Kind, Path]:
     Raises:
       ValueError: a config.json that is no JSON object.
     """
+    checkpoints = path / "checkpoints"
     if (path / "model" / CONFIG).is_file():
         path = path / "model"
     if path.is_file():
         return Kind.SINGLE_FILE, path
-    if is_folder(path):
-        return Kind.HUGGING_FACE, path
+    try:
+        if is_folder(path):
+            return Kind.HUGGING_FACE, path
+    except ValueError as error:
+        other = f", or give {checkpoints}, that it was made from" * checkpoints.is_dir()
+        raise ValueError(f"{error}. The file is damaged: copy it again{other}") from error
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
         return Kind.MODEL_FOLDER, path
     return Kind.CHECKPOINT, path

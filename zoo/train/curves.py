@@ -1,6 +1,8 @@
 """Curves of runs, drawn without a display."""
 
 import io
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from matplotlib.figure import Figure
 
 from zoo.train.logbook import SCORES, read_metrics
 from zoo.utils.files import write_atomic
+from zoo.utils.notes import note
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), and a brown.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -35,32 +38,36 @@ def runs(path: str | Path, metrics: Mapping[str, Sequence[Line]]) -> None:
         train = [line for line in lines if line["kind"] == "train"]
         scored = [line for line in lines if line["kind"] == "evaluation"]
         draw = lambda axes, points, key, **style: axes.plot(
-            [point["step"] for point in points], [point[key] for point in points], **style
+            [point["step"] for point in points],
+            [_number(point.get(key)) for point in points],
+            **style,
         )
         draw(loss, train, "loss", color=colour, ls=":", lw=1)
         draw(loss, scored, "loss", color=colour, marker=".", label=name)
         points = [(key, line) for line in scored for key in SCORES if key in line]
         score.plot(
             [line["step"] for _, line in points],
-            [line[key] for key, line in points],
+            [_number(line[key]) for key, line in points],
             color=colour,
             marker=".",
             label=name,
         )
         score_names |= {key for key, _ in points}
-        cuts = len(train[0]["bits"]) if train else 0
+        cuts = max((len(line.get("bits", [])) for line in train), default=0)
         for cut in range(cuts):
             steps = [line["step"] for line in train]
             # One colour a run when there are several, one a boundary when there is one.
             shade = COLOURS[cut % len(COLOURS)] if len(metrics) == 1 else colour
-            rates = [line["spike_rate"][cut] for line in train if "spike_rate" in line]
+            rates = [_of_cut(line.get("spike_rate", []), cut) for line in train]
             label = f"{name}, " if len(metrics) > 1 else ""
             # A dense boundary has none; version 0.1.0 wrote 1 for it.
-            if len(rates) == len(steps) and min(rates) < 1:
+            if any(value < 1 for value in rates):
                 rate.plot(steps, rates, color=shade, lw=1, label=f"{label}cut {cut + 1}")
-            bits = [line["bits"][cut] for line in train]
+            bits = [_of_cut(line.get("bits", []), cut) for line in train]
             traffic.plot(steps, bits, color=shade, label=f"{label}cut {cut + 1}")
-    loss.set(title="cross-entropy (dotted: training)", xlabel="step", yscale="log")
+    values = [_number(line.get("loss")) for lines in metrics.values() for line in lines]
+    scale = "log" if any(value > 0 for value in values) else "linear"
+    loss.set(title="cross-entropy (dotted: training)", xlabel="step", yscale=scale)
     score.set(title=f"validation {' or '.join(sorted(score_names))}", xlabel="step")
     rate.set(title="spike rate of each boundary", xlabel="step", ylim=(0, 1))
     traffic.set(title="bits a token on each hop", xlabel="step", ylim=(0, None))
@@ -100,8 +107,21 @@ def plain(text: str) -> str:
 def save(figure: Figure, path: str | Path) -> None:
     """The figure as a PNG, whole or not at all."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=120)
+    if told:  # one for each character
+        note(f"{path}: characters that no font here has are drawn as boxes; rename the runs")
     write_atomic(path, buffer.getvalue())
+
+
+def _number(value: float | None) -> float:
+    """A value of metrics.jsonl to draw: one that is not finite is null there."""
+    return math.nan if value is None else value
+
+
+def _of_cut(values: Sequence[float | None], cut: int) -> float:
+    return _number(values[cut]) if cut < len(values) else math.nan
 
 
 def _short(name: str) -> str:

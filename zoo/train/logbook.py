@@ -40,6 +40,7 @@ LINE = Object(
     },
 )
 """A line of metrics.jsonl."""
+KINDS = ("train", "evaluation")
 
 
 class Window:
@@ -143,11 +144,14 @@ def read_metrics(folder: Path) -> list[Row]:
     if not path.is_file():
         raise ValueError(f"{folder}: no metrics.jsonl in it; give the folder of a run")
     lines = read_text(path).split("\n")[:-1]  # what follows the last newline is incomplete
-    found = []
-    for number, line in enumerate(lines, 1):
-        where = f"{path}: line {number}"
-        found.append(check(parse_json(line, where), LINE, where))
-    return found
+    return [_metrics(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _metrics(line: str, where: str) -> Row:
+    row = check(parse_json(line, where), LINE, where)
+    if row["kind"] not in KINDS:
+        raise ValueError(f"{where}: kind={row['kind']!r} must be {' or '.join(KINDS)}")
+    return row
 
 
 class Board:

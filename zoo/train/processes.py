@@ -15,7 +15,8 @@ from zoo.train import group
 
 TIMEOUT = 300.0  # seconds
 LONGEST = 24 * 60 * 60
-
+MOST_FAKE = 4096
+"""Devices that a CPU shows at most; each has threads of its own."""
 
 _group: group.Group | None = None  # that this process has joined
 
@@ -130,8 +131,10 @@ def fake_devices(needed: int, processes: int) -> None:
     Raises:
       ValueError: a mesh of no device, or one that does not split evenly over the processes.
     """
-    if needed < 1:
-        raise ValueError(f"a mesh of {needed} devices: give at least 1 device")
+    if not 1 <= needed <= MOST_FAKE * processes:
+        raise ValueError(
+            f"a mesh of {needed} devices: give at least 1 device, and at most {MOST_FAKE} a process"
+        )
     if needed % processes:
         raise ValueError(
             f"a mesh of {needed} devices does not split over processes={processes}; change "
@@ -139,9 +142,13 @@ def fake_devices(needed: int, processes: int) -> None:
         )
     try:
         jax.config.update("jax_num_cpu_devices", needed // processes)
-    except RuntimeError:  # devices have been looked at, as in a notebook; there may be enough
-        if jax.local_device_count() < needed // processes:
-            raise
+    except RuntimeError as error:  # devices have been looked at, as in a notebook
+        there = jax.local_device_count()
+        if there < needed // processes:
+            raise ValueError(
+                f"a mesh of {needed} devices: this process has looked at its {there} already, and "
+                "can have no more; begin with a fresh one"
+            ) from error
 
 
 def check_shared(folder: Path, newest: Path | None) -> None:

@@ -20,6 +20,8 @@ def check_out(path: Path, *suffixes: str, name: str = "out", inputs: Iterable[Pa
       OSError: nothing can be written there.
     """
     shown = f"{name}={str(path)!r}"
+    if "\0" in str(path):
+        raise ValueError(f"{shown} is no name of a file; leave the NUL out")
     if path.is_dir():
         raise ValueError(f"{shown} is a folder; give the name of a file")
     if path.suffix not in suffixes:
