@@ -31,9 +31,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--base", metavar="NAME", help="a model that ships or is known by name, such as minilm_l6"
     )
     parser.add_argument(
-        "--scores", type=Path, metavar="JSON",
+        "--scores", type=Path, metavar="JSON", action="append", default=[],
         help="what `snapjax evaluate --json` printed of it, for the card, where the run's own "
-        "validation is not what it is judged by",
+        "validation is not what it is judged by; may be repeated for --task agreement",
     )  # fmt: skip
     return parser.parse_args(argv)
 

@@ -317,6 +317,29 @@ def test_scores_of_another_model_are_not_put_on_a_card(change, message, copied, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_card_tells_the_agreement_on_every_kind_of_data(copied, tmp_path):
+    summary = {"accuracy": 0.5, "loss": 1.25, "samples": 360, "steps": 4, "seconds": 60.0,
+               "spike_rate": [0.25, 0.5, 0.75]}  # fmt: skip
+    (copied / "summary.json").write_text(json.dumps(summary))
+    printed = []
+    for data, share in (("first.csv", 0.98765), ("second.csv", 0.5)):
+        printed.append(tmp_path / f"{data}.json")
+        scores = {"model": "vit_nano_patch2_8", "stages": 4, "code": "phase", "samples": 9,
+                  "task": "agreement", "data": data, "agreement": share}  # fmt: skip
+        printed[-1].write_text(json.dumps(scores))
+    required = ("command", "data", "data-licence", "hardware", "limits")
+    done = call(
+        export_pretrained.main,
+        [copied, "vit_nano_patch2_8.tag", "--out", tmp_path / "out",
+         *(part for path in printed for part in ("--scores", path)),
+         *(part for name in required for part in (f"--{name}", "x"))],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "out" / "vit_nano_patch2_8.tag" / "README.md").read_text()
+    wanted = "(share of equal answers) | 0.988 on first.csv, 0.500 on second.csv |"
+    assert f"| agreement with the dense model {wanted}" in card
+
+
 def test_the_script_prints_one_json_object():
     done = cli("evaluate", "vit_nano_patch2_8.hnn_digits", "--task", "classify", "--json")
     assert done.returncode == 0, done.stderr

@@ -130,6 +130,11 @@ class DataSpec:
             changed["split_special_tokens"] = True
         return replace(self, **changed)
 
+    @property
+    def named(self) -> str:
+        """The source without the folders that it lies in."""
+        return Path(self.source).name if is_path(self.source) else self.source
+
     def without_augmentation(self) -> DataSpec:
         """The same with training images as they are."""
         return replace(self, shift=0, flip=False, noise=0.0)

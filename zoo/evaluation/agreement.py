@@ -59,6 +59,7 @@ def score(
     return {
         "model": model.config.name,
         "task": "agreement",
+        "data": spec.named,
         "with": dense.model.config.name,
         "agreement": on(model, loaded.params, dense.model, dense.params, batches),
         "samples": int(sum((np.asarray(batch["weight"]) > 0).sum() for batch in batches)),

@@ -56,6 +56,12 @@ def card(name: str, loaded: Pretrained, summary: dict[str, Any], facts: dict[str
         if scores and key in scores:
             counted = f"{scores['samples']:,} {'pairs' if scores['task'] == 'stsb' else 'samples'}"
             rows[f"{scores['task']}, {title}"] = f"{scores[key]:.4f} ({counted})"
+    kinds = loaded.record.get("agreement")
+    if kinds:
+        what = "correlation of all cosines" if task == "encode" else "share of equal answers"
+        rows[f"agreement with the dense model ({what})"] = ", ".join(
+            f"{each['agreement']:.3f} on {each['data']}" for each in kinds
+        )
     if base:
         rows["built on"] = f"`{base['name']}`, whose weights are not repeated here"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())

@@ -3,13 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 
 from snapjax.boundary import Boundary
 from snapjax.errors import unknown_name
-from zoo.config.data import is_path
 from zoo.data import DataSpec
 from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
@@ -114,9 +112,8 @@ def source_names(specs: Sequence[DataSpec]) -> list[str]:
     """The sources without their folders; where two have one name, with a number behind."""
     names: list[str] = []
     for spec in specs:
-        name = Path(spec.source).name if is_path(spec.source) else spec.source
-        same = sum(each.partition(" #")[0] == name for each in names)
-        names.append(f"{name} #{same + 1}" if same else name)
+        same = sum(each.partition(" #")[0] == spec.named for each in names)
+        names.append(f"{spec.named} #{same + 1}" if same else spec.named)
     return names
 
 

@@ -1,7 +1,7 @@
 """A finished run as a model that ships: weights, config, tokenizer and a card."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ EVALUATED = Object(
         **dict.fromkeys(("model", "code", "task"), TEXT),
         **dict.fromkeys(("stages", "samples"), WHOLE),
     },
-    dict.fromkeys(SCORES, NUMBER),
+    {**dict.fromkeys((*SCORES, "agreement"), NUMBER), "data": TEXT},
 )
 """What `snapjax evaluate --json` prints of a model."""
 
@@ -40,7 +40,7 @@ def ship(
     hardware: str,
     *,
     base: str | None = None,
-    scores: Path | None = None,
+    scores: Sequence[Path] = (),
     out: Path = SHIPPED,
 ) -> Path:
     """Writes the folder of a model that ships.
@@ -51,8 +51,8 @@ def ship(
       facts: for the card, see `zoo.evaluation.cards.card`.
       hardware: what trained it.
       base: a model that it is built on, see `zoo.pretrained.model_folder.export`.
-      scores: a file of what `snapjax evaluate --json` printed of it, where the run's own
-        validation is not what it is judged by.
+      scores: files of what `snapjax evaluate --json` printed of it: of a task, where the run's own
+        validation is not what it is judged by, and of "agreement" on any number of sources.
       out: folder of all models.
 
     Returns:
@@ -66,9 +66,14 @@ def ship(
     config = without_paths(loaded.config)
     record = {key: value for key, value in loaded.record.items() if key != "tokenizer"}
     record |= {"config": to_dict(config), "name": name, "card": dict(facts)}
-    record.pop("scores", None)  # of a model that this one began as
-    if scores is not None:
-        record["scores"] = read_scores(scores, loaded.model)
+    for key in ("scores", "agreement"):  # of a model that this one began as
+        record.pop(key, None)
+    for path in scores:
+        read = read_scores(path, loaded.model)
+        if read["task"] == "agreement":
+            record.setdefault("agreement", []).append(read)
+        else:
+            record["scores"] = read
     summary = read_json(run / "summary.json", SUMMARY)
     if "teacher" in record:  # what it was is kept, where it lay is left out
         record["teacher"] = {**record["teacher"], "source": config.distill.teacher}
@@ -101,7 +106,7 @@ def read_scores(path: Path, model: Model) -> dict[str, Any]:
     """
     scores = read_json(path)
     missing = {"model", "stages", "code", "task", "samples"} - scores.keys()
-    if missing or not SCORES.keys() & scores.keys():
+    if missing or not {*SCORES, "agreement"} & scores.keys():
         raise ValueError(
             f"{path} lacks {sorted(missing) or 'a score'}; give what `snapjax evaluate --json` "
             "printed"

@@ -53,6 +53,8 @@ RECORD = Object(
         # Command, data, licences, limits.
         "card": Object(optional={"licence": Maybe(TEXT)}),
         "scores": OBJECT,  # what `snapjax evaluate` printed of it
+        # And of task "agreement", by source.
+        "agreement": ListOf(Object({"data": TEXT, "agreement": NUMBER})),
     }
 )
 """What a record may hold, each where it is known. Others' keys are let be."""
