@@ -111,8 +111,7 @@ class Boundary(Settings):
             another rank; or a new plan that keeps more features than `kept_features`.
         """
         check_types("calibrate", {"axes": (axes, str), "refit": (refit, bool)})
-        x = np.asarray(activations)
-        x = check_samples(x.reshape(-1, x.shape[-1]) if x.size else x, self.features)
+        x = check_samples(activations, self.features)
         self._check_made_for_this(params)
         metric = check_metric(sensitivity, self.features)
         weight = sensitivity if metric is None else np.diagonal(metric)
@@ -246,7 +245,11 @@ class Boundary(Settings):
 
     @jax.named_scope("boundary")
     def receive(self, decoder: Params, value: jax.Array, dtype: Any) -> jax.Array:
-        """The second half of `send`: values (..., width) -> (..., features) in `dtype`."""
+        """The second half of `send`: values (..., width) -> (..., features) in `dtype`.
+
+        Raises:
+          ValueError: a dtype that is no floating-point one.
+        """
         decoded = self.codec.decode(decoder, value)
         if self.rank is not None:
             decoded = decoded @ decoder["projection"].astype(decoded.dtype)

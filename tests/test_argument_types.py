@@ -1,4 +1,4 @@
-"""Arguments of another type are one kind of error: it names argument, value and type."""
+"""An argument of another type is an error that names the argument, its value and the type."""
 
 import json
 import re
@@ -18,12 +18,14 @@ from snapjax import (
     place,
     run_neuron,
     step_neuron,
+    unplace,
 )
 from zoo import calibrate, create_model, list_models, load_pretrained, partition
 
 BOUNDARY = Boundary(7)
 PARAMS = BOUNDARY.init(jax.random.key(0))
 X = jnp.zeros((2, 7))
+MODEL = create_model("bert_nano", "hnn", stages=2)
 
 
 def pipeline(**options):
@@ -69,17 +71,31 @@ CASES = [
     (lambda: BOUNDARY.message_bytes(2.5), "message_bytes: tokens=2.5 must be of type int"),
     (lambda: BOUNDARY.calibrate(PARAMS, X, axes=3), "calibrate: axes=3 must be of type str"),
     (lambda: BOUNDARY.calibrate(PARAMS, X, refit="no"), "calibrate: refit='no' must be of type bo"),
+    (lambda: BOUNDARY.calibrate(PARAMS, "abc"), "activations: 'abc' is no array of real numbers"),
+    (lambda: BOUNDARY.calibrate(PARAMS, None), "activations: None is no array of real numbers"),
+    (lambda: BOUNDARY.calibrate(PARAMS, 3.0), "activations: need (samples >= 2, features=7), got"),
+    (
+        lambda: BOUNDARY.calibrate(PARAMS, np.eye(7) * 1j),
+        "is no array of real numbers; give (samples, feat",
+    ),
+    (lambda: BOUNDARY.calibrate(PARAMS, [[1.0], [2.0, 3.0]]), "is no array of real numbers"),
+    (lambda: BOUNDARY.calibrate(PARAMS, np.eye(7), "x"), "sensitivity: 'x' is no array: could not"),
+    (lambda: BOUNDARY.receive(PARAMS["decoder"], X, "int32"), "dtype='int32' is no floating-point"),
     (lambda: make_mesh(stage=2.5), "make_mesh: stage=2.5 must be of type int"),
     (lambda: make_mesh("2", model=None), "make_mesh: data='2' must be of type int; model=None"),
     (lambda: place({}, 2.0), "split_stages: stages=2.0 must be of type int; ranks=2.0"),
     (lambda: pipeline(microbatches=2.0), "Pipeline: microbatches=2.0 must be of type int"),
+    (lambda: pipeline(mesh=None), "Pipeline: mesh=None must be of type Mesh or AbstractMesh"),
+    (lambda: place(None, 2), "place: parameters have NoneType, need ['blocks', 'boundaries', 'em"),
+    (lambda: unplace(PARAMS), "unplace: parameters have ['decoder', 'encoder'], need ['blocks', "),
     (lambda: pipeline(boundary="phase"), "Pipeline: boundary='phase' must be of type Boundary"),
     (lambda: create_model(["x"]), "create_model: name=['x'] must be of type str"),
     (lambda: create_model("bert_nano", stages=2.5), "create_model: stages=2.5 must be of type int"),
-    (
-        lambda: create_model("bert_nano", boundary=3),
-        "boundary=3 must be of type Boundary or str",
-    ),
+    (lambda: create_model("bert_nano", boundary=3), "boundary=3 must be of type Boundary or str"),
+    (lambda: MODEL.cut(2.5), "split_layers: stages=2.5 must be of type int"),
+    (lambda: MODEL.cut(2, "phase"), "bert_nano: boundary='phase' must be of type Boundary"),
+    (lambda: MODEL.apply(None, {}), "bert_nano: parameters have NoneType, need ['blocks', 'bound"),
+    (lambda: MODEL.pipeline(make_mesh(stage=2), 2.5), "Pipeline: microbatches=2.5 must be of type"),
     (lambda: list_models(3), "list_models: pattern=3 must be of type str"),
     (lambda: load_pretrained(None), "load_pretrained: name=None must be of type str or PathLike"),
     (lambda: load_pretrained("x", stages="3"), "stages='3' must be of type int or None"),

@@ -179,3 +179,34 @@ def test_calibrate_stops(sentences, tmp_path):
     assert done.returncode == 1
     assert "held-out samples: the output is not finite" in done.stderr
     assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_parameters_stacked_for_another_model_are_refused(digits):
+    """An index beyond the last boundary would read that again, and a slice of blocks be short."""
+    image = {"image": np.zeros((1, 8, 8, 1), np.float32)}
+    for part, what in (("boundaries", "stages - 1=3"), ("blocks", "layers=4")):
+        short = jax.tree.map(lambda leaf: leaf[:2], digits.params[part])
+        with pytest.raises(ValueError, match=f"{part}.* is stacked for another model.*{what}"):
+            digits.model.apply({**digits.params, part: short}, image)
+    without = {name: tree for name, tree in digits.params.items() if name != "boundaries"}
+    with pytest.raises(ValueError, match=r"need .*'boundaries'.* for stages=4"):
+        digits.model.apply(without, image)
+
+
+def test_a_cut_that_is_the_models_own_keeps_its_boundaries(digits):
+    same = load_pretrained(SHIPPED, variant=None, stages=4)
+    jax.tree.map(np.testing.assert_array_equal, same.params, digits.params)
+
+
+def test_public_objects_print_in_a_line(digits, sentences):
+    data = data_for(digits, digits.config.data)
+    result = digits.model.apply(digits.params, {"image": np.zeros((1, 8, 8, 1), np.float32)})[1]
+    for printed in (digits, digits.model, sentences, Encoder.of(sentences), data, data.train,
+                    Encoder.of(sentences).vocabulary, digits.source, result):  # fmt: skip
+        text = repr(printed)
+        assert "\n" not in text
+        assert len(text) < 1000, text
+    assert repr(digits.model).startswith("Model(vit_nano_patch2_8, task='classify', layers=4,")
+    assert repr(digits).endswith(
+        "source='vit_nano_patch2_8.hnn_digits', 136,970 trainable parameters)"
+    )

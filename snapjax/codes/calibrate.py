@@ -7,6 +7,7 @@ plan then picks each feature's number of steps (`plan.optimal_steps`), and the b
 that number gives the feature its parameters. Nothing here knows which code it fits.
 """
 
+import reprlib
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,9 +77,12 @@ def fit_spike_code(
     if rows.shape[0] > MAX_ROWS:
         rows = rows[np.linspace(0, rows.shape[0] - 1, MAX_ROWS).astype(int)]
     mean = rows.mean(0, dtype=np.float64)
-    # A feature that hardly moves would get a gain that no training could use.
-    deviation = np.maximum(rows.std(0, dtype=np.float64), 1e-6 * np.maximum(1, np.abs(mean)))
-    scale = np.ones_like(mean) if weight is None else np.asarray(weight, np.float64)
+    deviation = rows.std(0, dtype=np.float64)
+    # A feature that hardly moves, beside its mean or the others, would get a gain that no training
+    # could use; where none moves, any gain will do.
+    scale_of = np.maximum(np.abs(mean), deviation.max())
+    deviation = np.maximum(deviation, 1e-6 * np.where(scale_of > 0, scale_of, 1))
+    scale = np.ones_like(mean) if weight is None else _as_numbers(weight)
     if scale.shape != mean.shape or not (np.isfinite(scale).all() and (scale >= 0).all()):
         raise ValueError(
             f"sensitivity: needs {mean.shape} finite non-negative weights, got shape {scale.shape}"
@@ -181,17 +185,29 @@ def _lines(code: SpikeCode, spikes: jax.Array, x: jax.Array) -> Fit:
     )
 
 
-def check_samples(x: jax.Array | np.ndarray, features: int) -> np.ndarray:
-    """Samples as float32 (n, features) on the host.
+def check_samples(x: Any, features: int) -> np.ndarray:
+    """Samples (..., features) as float32 (n, features) on the host.
 
     Raises:
-      ValueError: for another shape, fewer than 2 samples, or values that are not finite.
+      ValueError: no numbers, another shape, fewer than 2 samples, or values that are not finite.
     """
+    try:
+        given = np.asarray(x)
+        number = jnp.issubdtype(given.dtype, jnp.floating) or given.dtype.kind in "iu"
+    except (TypeError, ValueError):  # rows of several lengths
+        number = False
+    if not number:
+        raise ValueError(
+            f"activations: {reprlib.repr(x)} is no array of real numbers; give (samples, "
+            f"features={features})"
+        )
     with np.errstate(over="ignore"):  # said below
-        rows = np.asarray(x, np.float32)
+        rows = given.astype(np.float32)
+    if rows.ndim > 2 and rows.shape[-1]:
+        rows = rows.reshape(-1, rows.shape[-1])
     if rows.ndim != 2 or rows.shape[1] != features or rows.shape[0] < 2:
         raise ValueError(
-            f"activations: need (samples >= 2, features={features}), got shape {rows.shape}"
+            f"activations: need (samples >= 2, features={features}), got shape {given.shape}"
         )
     if not np.isfinite(rows).all():
         raise ValueError("activations: contain non-finite values; calibrate on finite samples")
@@ -206,7 +222,7 @@ def check_metric(sensitivity: np.ndarray | None, features: int) -> np.ndarray | 
     """
     if sensitivity is None or np.ndim(sensitivity) < 2:
         return None
-    metric = np.asarray(sensitivity, np.float64)
+    metric = _as_numbers(sensitivity)
     if metric.shape != (features, features) or not np.isfinite(metric).all():
         raise ValueError(
             f"sensitivity: needs a finite ({features}, {features}) matrix, got shape {metric.shape}"
@@ -217,3 +233,12 @@ def check_metric(sensitivity: np.ndarray | None, features: int) -> np.ndarray | 
     ):
         raise ValueError("sensitivity: a metric is symmetric, with no negative diagonal entry")
     return metric
+
+
+def _as_numbers(sensitivity: Any) -> np.ndarray:
+    try:
+        return np.asarray(sensitivity, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sensitivity: {reprlib.repr(sensitivity)} is no array: {error}"
+        ) from error

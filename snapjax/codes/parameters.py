@@ -33,7 +33,7 @@ def split_plan(params: Any) -> tuple[Any, Any]:
       >>> plans
       {'gain': None, 'steps_per_feature': array([1, 2])}
     """
-    trainable = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
+    trainable = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     return (
         jax.tree.map(lambda leaf: leaf if trainable(leaf) else None, params),
         jax.tree.map(lambda leaf: None if trainable(leaf) else leaf, params),
@@ -51,15 +51,6 @@ def count_trainable(params: Any) -> int:
     """Number of trainable parameters in a tree of arrays or shapes."""
     trainable, _ = split_plan(params)
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(trainable))
-
-
-def count(params: Any) -> int:
-    """Numbers in a tree of arrays or shapes, plans included, and what is in `RECORDS` not."""
-    return sum(
-        int(np.prod(leaf.shape))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if getattr(path[-1], "key", None) not in RECORDS
-    )
 
 
 def check_structure(what: str, expected: Any, params: Any, lead: int = 0) -> None:

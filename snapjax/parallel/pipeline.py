@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from snapjax.boundary import Boundary, BoundaryStats
 from snapjax.errors import check_types
 from snapjax.parallel.keys import Key, PassKeys
-from snapjax.parallel.sharding import split_stages
+from snapjax.parallel.sharding import check_parts, split_stages
 from snapjax.varying import vary_over
 
 Batch = dict[str, jax.Array]
@@ -132,7 +132,8 @@ class Pipeline:
         check_types(
             "Pipeline",
             {"boundary": (self.boundary, Boundary), "stages": (self.stages, int),
-             "microbatches": (self.microbatches, int), "remat": (self.remat, bool)},
+             "mesh": (self.mesh, Mesh | AbstractMesh), "microbatches": (self.microbatches, int),
+             "remat": (self.remat, bool)},
         )  # fmt: skip
         if self.microbatches < 1:
             raise ValueError(f"Pipeline: microbatches={self.microbatches} must be at least 1")
@@ -171,12 +172,7 @@ class Pipeline:
 
     def check(self, placed: Any, batch: Batch) -> None:
         """Raises ValueError for parameters or a batch that do not fit, before anything compiles."""
-        parts = {"embed", "blocks", "head"} | ({"boundaries"} if self.stages > 1 else set())
-        if not parts <= set(placed):
-            raise ValueError(
-                f"Pipeline: parameters have {sorted(placed)}, need {sorted(parts)} for "
-                f"stages={self.stages}"
-            )
+        check_parts("Pipeline", placed, self.stages)
         for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
             part = path[0].key
             fits = leaf.shape[:1] == (self.ranks,)

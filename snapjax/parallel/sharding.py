@@ -17,7 +17,7 @@ stays finite.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,7 @@ def place(params: dict[str, Any], ranks: int, stages: int | None = None) -> dict
     """
     stages = ranks if stages is None else stages
     virtual = split_stages(stages, ranks)
+    check_parts("place", params, stages)
     everywhere = lambda leaf: jnp.broadcast_to(leaf[None], (ranks, *leaf.shape))
 
     def cut(leaf: Any) -> Any:
@@ -142,8 +143,19 @@ def place(params: dict[str, Any], ranks: int, stages: int | None = None) -> dict
     return placed
 
 
+def check_parts(where: str, params: Any, stages: int) -> None:
+    """Raises ValueError for parameters that lack a part of a model in so many stages."""
+    parts = {"embed", "blocks", "head"} | ({"boundaries"} if stages != 1 else set())
+    got = sorted(map(str, params)) if isinstance(params, Mapping) else type(params).__name__
+    if not isinstance(params, Mapping) or not parts <= params.keys():
+        raise ValueError(
+            f"{where}: parameters have {got}, need {sorted(parts)} for stages={stages}"
+        )
+
+
 def unplace(placed: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `place`; ranks and stages are read off the arrays."""
+    check_parts("unplace", placed, 1)
     join = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
     params = {
         "embed": jax.tree.map(lambda leaf: leaf[0], placed["embed"]),

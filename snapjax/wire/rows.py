@@ -38,7 +38,10 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
       >>> saturate(jnp.array([7e4, -7e4, jnp.inf]), jnp.float16).tolist()
       [65504.0, -65504.0, inf]
     """
-    largest = float(jnp.finfo(dtype).max)
+    try:
+        largest = float(jnp.finfo(dtype).max)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dtype={dtype!r} is no floating-point dtype") from error
     if largest < float(jnp.finfo(x.dtype).max):
         over = (jnp.abs(x) > largest) & jnp.isfinite(x)
         x = jnp.where(over, jnp.where(x > 0, largest, -largest).astype(x.dtype), x)

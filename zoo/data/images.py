@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -33,8 +33,8 @@ class Images:
         as large as the images.
     """
 
-    pixels: np.ndarray
-    labels: np.ndarray | None
+    pixels: np.ndarray = field(repr=False)
+    labels: np.ndarray | None = field(repr=False)
     classes: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]

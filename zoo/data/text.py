@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,10 +29,10 @@ class MaskedText:
       ordinary: (vocabulary,) bool, false for special tokens.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray = field(repr=False)
     mask_rate: float
     mask: int
-    ordinary: np.ndarray
+    ordinary: np.ndarray = field(repr=False)
 
     @property
     def lengths(self) -> None:
@@ -115,10 +115,10 @@ class Texts:
       longest: tokens of the longest before it was cut, special ones included.
     """
 
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
-    lengths: np.ndarray
-    label: np.ndarray | None
+    input_ids: np.ndarray = field(repr=False)
+    token_type_ids: np.ndarray = field(repr=False)
+    lengths: np.ndarray = field(repr=False)
+    label: np.ndarray | None = field(repr=False)
     classes: int | None
     cut: int = 0
     longest: int = 0

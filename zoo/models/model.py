@@ -17,9 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snapjax.boundary import Boundary, BoundaryStats
+from snapjax.errors import check_types
 from snapjax.parallel.keys import Key, PassKeys
 from snapjax.parallel.pipeline import Pipeline
-from snapjax.parallel.sharding import split_layers, stack
+from snapjax.parallel.sharding import check_parts, split_layers, stack
 from zoo.models.layers import init_stack, run_stack
 from zoo.models.losses import LOSSES, Arrays
 from zoo.utils.memory import check_memory
@@ -93,6 +94,7 @@ class Model:
         )
 
     def __post_init__(self) -> None:
+        check_types(self.config.name, {"boundary": (self.config.boundary, Boundary)})
         split_layers(self.config.layers, self.config.stages)
         if self.config.boundary.features != self.config.width:
             raise ValueError(
@@ -113,6 +115,21 @@ class Model:
     def check(self, batch: Mapping[str, Any]) -> None:
         """Raises ValueError when a batch, of arrays or their shapes, is not one of the model's."""
         self.family.check_batch(self.config, batch)
+
+    def check_params(self, params: Params) -> None:
+        """Raises ValueError where parts are missing, or stacked for other layers or stages: an
+        index beyond the last one would read that again, and a slice would be short."""
+        config = self.config
+        check_parts(config.name, params, config.stages)
+        cuts = {"boundaries": ("stages - 1", config.stages - 1)} if config.stages > 1 else {}
+        for part, (what, number) in {"blocks": ("layers", config.layers), **cuts}.items():
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params[part]):
+                if leaf.shape[:1] != (number,):
+                    raise ValueError(
+                        f"{config.name}: parameter {part}{jax.tree_util.keystr(path)} of shape "
+                        f"{leaf.shape} is stacked for another model: the first axis is "
+                        f"{what}={number}"
+                    )
 
     def cut(self, stages: int, boundary: Boundary | None = None) -> "Model":
         """The same model in `stages` stages; make parameters for it by `with_new_boundaries`."""
@@ -178,6 +195,7 @@ class Model:
             wire; None for no dropout. The dropout is that of a pipeline with one microbatch and one
             data shard.
         """
+        self.check_params(params)
         keys = PassKeys.of(key)
         x = self._embed(params["embed"], batch, keys.embed)
         cut, stats = [], []
@@ -203,6 +221,7 @@ class Model:
           "embed", "blocks/0/attention" and every other module of each block as it returns,
           "boundaries/0" after each stage but the last, and "head", the logits; without dropout.
         """
+        self.check_params(params)
         x, block = self.embed(params, batch), self.family.block(self.config)
         yield "embed", x
         for layer in range(self.config.layers):
@@ -231,6 +250,7 @@ class Model:
           fit: (stage, samples (n, width), states of the batches at the cut) -> the parameters of
             the boundary after that stage; None for `Boundary.calibrate` as it is.
         """
+        self.check_params(params)
         if self.config.stages == 1:
             return params
         run = jax.jit(self.run_stage)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
+from snapjax.codes.parameters import count_trainable
 from zoo.config.data import DataSpec
 from zoo.config.specs import RunConfig
 from zoo.models.model import Model, Params
@@ -33,10 +32,9 @@ class Pretrained:
     source: PretrainedConfig
 
     def __repr__(self) -> str:
-        arrays = jax.tree.leaves(self.params)
         return (
             f"Pretrained({self.model}, source={self.source.source!r}, "
-            f"{sum(array.size for array in arrays):,} numbers in {len(arrays)} arrays)"
+            f"{count_trainable(self.params):,} trainable parameters)"
         )
 
     @property

@@ -22,22 +22,25 @@ def partition(
 
     Args:
       loaded: the model.
-      variant, stages, boundary: as in `create_model`; None keeps what there is.
+      variant, stages, boundary: as in `create_model`; None keeps what there is. A cut that is the
+        model's own keeps its boundaries.
     """
-    if variant is None and stages is None and boundary is None:
-        return loaded
     check_types(
         "partition",
         {"loaded": (loaded, Pretrained), "variant": (variant, str | None),
          "stages": (stages, int | None),
          "boundary": (boundary, Boundary | str | None)},
     )  # fmt: skip
+    if variant is None and stages is None and boundary is None:
+        return loaded
     width = loaded.model.config.width
     if isinstance(boundary, str):
         boundary = Boundary(width, code=boundary)
     if boundary is None and variant is not None:
         boundary = default_boundary(width, variant)
     model = loaded.model.cut(loaded.model.config.stages if stages is None else stages, boundary)
+    if model == loaded.model:
+        return loaded
     params = model.with_new_boundaries(loaded.params, jax.random.key(0))
     return replace(loaded, model=model, params=params)
 
