@@ -1,6 +1,7 @@
 """The cost of what was trained: its own boundary, its own rate, its parameters counted once."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -121,6 +122,21 @@ def test_a_rate_that_nobody_gave_is_1_in_python_and_on_the_command_line():
     assert [row.rate for row in plain.traffic] == [1.0]
 
 
+@pytest.mark.parametrize("rates", ["x", [2.0], [None], [math.nan], {"a": 1}])
+def test_a_recorded_rate_that_is_none_is_said(rates):
+    model = priced.build("vit_nano_patch2_8.hnn_digits").model
+    with pytest.raises(ValueError, match=r"metrics\.spike_rate=.* is damaged"):
+        priced.recorded_rate(model, {"metrics": {"spike_rate": rates}})
+
+
+@pytest.mark.parametrize("record_", [{}, {"metrics": None}, {"metrics": {}}])
+def test_no_recorded_rate_is_the_worst_case(record_):
+    model = priced.build("vit_nano_patch2_8.hnn_digits").model
+    assert priced.recorded_rate(model, record_) == priced.WORST
+    dense = priced.build("vit_nano_patch2_8.ann_digits").model
+    assert priced.recorded_rate(dense, {"metrics": {"spike_rate": [1.0]}}) == priced.WORST
+
+
 # One rule for parameters
 
 
@@ -183,6 +199,9 @@ def test_an_uncut_model_of_others_is_cut_for_its_price(tmp_path):
         (["cut.safetensors"], "unknown model, trained model, folder or .safetensors file"),
         (["minilm_l6.hnn_1bit", "--stages", "2"], "name the untrained minilm_l6 to change it"),
         (["bert_nano.ann_topics", "--bits", "2"], "as it was trained"),
+        ([""], "unknown model, trained model, folder or .safetensors file ''"),
+        (["bert_nano", "--depth", "0"], "--depth 0: must be at least 1"),
+        (["bert_nano", "--html", "model.safetensors"], "must end in .html"),
     ],
 )
 def test_what_cannot_be_priced_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):
