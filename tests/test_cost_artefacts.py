@@ -64,22 +64,32 @@ def test_matmuls_of_a_boundary_at_batch_1_are_those_that_a_token_needs():
     assert (dense["stages"], dense["macs"]) == (3, layers)
 
 
-@pytest.mark.parametrize(("batch", "microbatches"), [(1, 1), (4, 4), (8, 2)])
-@pytest.mark.parametrize("stages", [2, 4])
-def test_a_boundary_is_priced_once_a_microbatch_and_hop(batch, microbatches, stages):
-    """Against its ends traced by themselves: one encoder, one decoder, for every hop."""
+@pytest.mark.parametrize(
+    ("batch", "microbatches", "data", "stages", "train"),
+    [
+        (1, 1, 1, 2, False), (1, 1, 1, 4, False), (4, 4, 1, 4, False), (8, 2, 1, 2, False),
+        (8, 2, 2, 4, False), (4, 2, 1, 2, True), (8, 2, 2, 4, True),
+    ],
+)  # fmt: skip
+def test_a_boundary_is_priced_once_a_microbatch_and_hop(batch, microbatches, data, stages, train):
+    """Against its ends by hand: a matrix at either end of every hop, for every token once; in
+    training twice more, for the gradients of what goes in and of the matrix."""
     boundary = replace(spike_boundary(64, steps=8), rank=64)
     model = create_model("vit_nano_patch2_8", "ann", stages, boundary)
-    setting = cost.Setting(batch=batch, microbatches=microbatches)
-    found = cost.estimate(model, setting, "snap-mesh")
+    setting = cost.Setting(batch=batch, microbatches=microbatches, data=data, train=train)
+    with jax.numpy_dtype_promotion("standard"):
+        traced = cost.trace_step(model, setting)
+        found = cost.estimate(model, setting, "snap-mesh")
     ends = found.counts.select(lambda entry: "boundary" in entry.path.split("/"))
-    x = jax.ShapeDtypeStruct((batch // microbatches, 16, 64), np.float32)
-    params = jax.eval_shape(boundary.init, jax.random.key(0))
-    alone = price.trace(lambda params, x: boundary.apply(params, x)[0], params, x)
-    hops = (stages - 1) * microbatches
-    assert ends.global_macs == pytest.approx(hops * alone.macs)
+    matrices = (stages - 1) * 2 * batch * 16 * 64 * 64
+    assert ends.global_macs == pytest.approx((3 if train else 1) * matrices)
     whole = found.counts.global_macs + found.idle.global_macs
-    assert whole == pytest.approx(cost.trace_step(model, setting).global_macs)
+    assert whole == pytest.approx(traced.global_macs)
+    # And bytes: 64 bits a token, and back a float32 of each feature that may be kept.
+    sent = [link.bytes for link in found.links if link.transfer.pairs]
+    back = boundary.gradient_message_bytes(1)
+    tokens = (stages - 1) * batch * 16
+    assert sent == pytest.approx([tokens * 8, tokens * back] if train else [tokens * 8])
 
 
 def test_a_run_its_model_and_its_file_cost_the_same(tmp_path):
