@@ -5,11 +5,12 @@ here, so that it cannot say anything but what the table beside it says.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from figures import pictures  # docs/pictures.py: `scripts/make_docs.py` loads both
 
 from zoo.cost import quality, scaling
 from zoo.evaluation import compare
@@ -34,28 +35,11 @@ def lines(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> s
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
-def priced(name: str, rows: Sequence[Row] | None = None) -> Mapping[str, list[str]]:
-    """Columns of what the rows of a file of results/ cost, each its own boundary.
-
-    Args:
-      name: of the file.
-      rows: of it, None for all.
-    """
-    every, costs = result(name)["rows"], result("cost_quality")["tables"][name]
-    picked = [costs[every.index(row)] for row in (every if rows is None else rows)]
-    return {
-        f"{profile}: energy, latency": quality.cells(picked, profile)
-        for profile in quality.PROFILES
-    }
-
-
 def with_costs(name: str) -> str:
     """A table of boundaries side by side, with the cost of each."""
     rows = result(name)["rows"]
-    columns = {
-        title: [show(row) for row in rows] for title, show in compare.columns_of(rows).items()
-    }
-    columns |= priced(name)
+    columns = {title: list(map(show, rows)) for title, show in compare.columns_of(rows).items()}
+    columns |= quality.columns(result("cost_quality")["tables"][name])
     left = sum(title in compare.WHAT for title in columns)
     return lines(list(columns), list(zip(*columns.values(), strict=True)), len(columns) - left)
 
@@ -92,22 +76,16 @@ def readme_wires() -> str:
         ("**spikes, half a bit a feature**", "phase", 24, PAIRS),
         ("**spikes, a quarter of a bit**", "phase", 12, PAIRS),
     )
-    every = result("minilm")["rows"]
-    found = [
-        next(
-            row
-            for row in every
-            if (compare.WHAT["boundary"](row), row["bytes_per_token_and_hop"], row["weights"])
-            == (code, sent, weights)
-        )
-        for _, code, sent, weights in shown
-    ]
-    ethernet = priced("minilm", found)["ethernet-1g: energy, latency"]
+    every, costs = result("minilm")["rows"], result("cost_quality")["tables"]["minilm"]
+    key = lambda row: (
+        compare.WHAT["boundary"](row), row["bytes_per_token_and_hop"], row["weights"],
+    )  # fmt: skip
+    found = {key(row): (row, cost) for row, cost in zip(every, costs, strict=True)}
     rows = [["dense model, not cut", "-", "-", f"{spearman('float32', 1536, 'dense'):.4f}", "-"]]
-    rows += [
-        [name, str(sent), f"{768 / sent:.3g}x", f"{row['spearman']:.4f}", less]
-        for (name, _, sent, _), row, less in zip(shown, found, ethernet, strict=True)
-    ]
+    for name, *which in shown:
+        row, cost = found[tuple(which)]
+        sent, (less,) = row["bytes_per_token_and_hop"], quality.cells([cost], "ethernet-1g")
+        rows.append([name, str(sent), f"{768 / sent:.3g}x", f"{row['spearman']:.4f}", less])
     head = ["wire", "bytes a token and hop", "fewer than bfloat16", "Spearman", "less energy, time"]
     return lines(head, rows, numbers=4)
 
@@ -177,7 +155,7 @@ def calibrated_table() -> str:
         for row in result("calibrated")["rows"]
     ]  # fmt: skip
     head = ["model", "scored on", "cuts", "steps", "bits a feature", "score", "cut", "dense"]
-    for title, cells in priced("calibrated").items():
+    for title, cells in quality.columns(result("cost_quality")["tables"]["calibrated"]).items():
         head.append(title)
         for row, cell in zip(rows, cells, strict=True):
             row.append(cell)
@@ -359,35 +337,16 @@ def cost_table() -> str:
     return scaling.markdown({name: result(file)["rows"] for name, file in studies.items()})
 
 
-def more(name: str, variant: str, figure: str) -> tuple[float, float]:
-    """The least and the most per cent that a variant of a study takes more than float32."""
-    found = [
-        100 * (1 / row["margin"][figure] - 1)
-        for row in result(name)["rows"]
-        if row["variant"] == variant
-    ]
-    return min(found), max(found)
-
-
-def change(name: str, variant: str, figure: str) -> str:
-    """What a variant takes more or less than float32, in per cent."""
-    low, high = (round(value) for value in more(name, variant, figure))
-    signed = lambda value: f"{value:+d}" if value else "0"
-    return f"{signed(low)} %" if low == high else f"{signed(low)} to {signed(high)} %"
-
-
 def cost_findings() -> str:
     """What boundaries take more or less than float32, over all widths and devices."""
-    found = []
-    for step, suffix in (("a forward pass", ""), ("a whole training step", "_train")):
-        for profile, stem in (("snap-mesh", ""), ("ethernet-1g", "_ethernet_1g")):
-            said = "; ".join(
-                f"{label} {change(f'cost_scaling{stem}{suffix}', variant, 'energy_pj')} of energy "
-                f"and {change(f'cost_scaling{stem}{suffix}', variant, 'latency_s')} of time"
-                for variant, label in scaling.LABELS.items()
-            )
-            found.append(f"- In {step} on `{profile}`, against float32: {said}.")
-    return "\n".join(found)
+    steps = (("a forward pass", ""), ("a whole training step", "_train"))
+    stems = (("snap-mesh", "cost_scaling"), ("ethernet-1g", "cost_scaling_ethernet_1g"))
+    return "\n".join(
+        f"- In {step} on `{profile}`, against float32: "
+        f"{scaling.finding(result(f'{stem}{suffix}')['rows'])}."
+        for step, suffix in steps
+        for profile, stem in stems
+    )
 
 
 def latency_table() -> str:
@@ -401,57 +360,10 @@ def latency_table() -> str:
     return f"{lines(head, rows, numbers=3)}\n\nMean error: {result('latency')['mean_error']:.0%}."
 
 
-# ------------------------------------------------------------------------------------ pictures
-
-COLOURS = {"phase": "#c07a10", "phase, 1 step": "#8a5fb0", "topk": "#2f8f5b"}
-PLOT = (70, 20, 640, 320)  # left, top, width, height
-
-
 def minilm_picture() -> str:
     """Spearman against bytes of every wire that was trained on pairs, as SVG."""
     rows = [row for row in result("minilm")["rows"] if row["weights"] == PAIRS]
-    left, top, width, height = PLOT
-    sizes = [row["bytes_per_token_and_hop"] for row in rows]
-    low, high = math.log2(min(sizes)) - 0.4, math.log2(max(sizes)) + 0.9
-    bottom, ceiling = 0.81, 0.875
-    across = lambda sent: left + width * (math.log2(sent) - low) / (high - low)
-    down = lambda score: top + height * (ceiling - score) / (ceiling - bottom)
-    dense = down(spearman("float32", 1536, "dense"))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} '
-        f'{top + height + 60}" font-family="Helvetica, Arial, sans-serif" font-size="13" '
-        'role="img" aria-label="Spearman against bytes a token and hop">',
-        f'<rect width="{left + width + 20}" height="{top + height + 60}" fill="#ffffff"/>',
-    ]
-    for score in (0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87):
-        y = down(score)
-        parts.append(f'<path d="M{left} {y:.1f} H{left + width}" stroke="#e3e3e3"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{score:.2f}</text>')
-    for sent in (6, 12, 24, 48, 98, 194, 386, 768, 1536):
-        at = f'x="{across(sent):.1f}" y="{top + height + 22}"'
-        parts.append(f'<text {at} text-anchor="middle">{sent}</text>')
-    parts.append(
-        f'<path d="M{left} {dense:.1f} H{left + width}" stroke="#666666" stroke-dasharray="5 4"/>'
-        f'<text x="{left + 6}" y="{dense - 6:.1f}" fill="#666666">dense model, not cut</text>'
-        f'<text x="{left + width / 2:.0f}" y="{top + height + 48}" text-anchor="middle">'
-        "bytes a token on each hop</text>"
-        f'<text x="{left}" y="{top - 6}">Spearman, STS-B dev</text>'
-    )
-    spikes = sorted((across(row["bytes_per_token_and_hop"]), down(row["spearman"]))
-                    for row in rows if compare.WHAT["boundary"](row) == "phase")  # fmt: skip
-    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in spikes)
-    parts.append(f'<path d="M{path}" fill="none" stroke="#c07a10" stroke-width="2"/>')
-    for row in rows:
-        name = compare.WHAT["boundary"](row)
-        x, y = across(row["bytes_per_token_and_hop"]), down(row["spearman"])
-        level = y + 14 if abs(y + 10 - dense) > 8 else y - 7  # off the dense model's line
-        colour = COLOURS.get(name, "#3b66b0")
-        label = {"phase": "spikes", "phase, 1 step": "spikes, 1 step", "topk": "top-k"}
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>'
-            f'<text x="{x + 9:.1f}" y="{level:.1f}" fill="{colour}">{label.get(name, name)}</text>'
-        )
-    return "\n".join([*parts, "</svg>", ""])
+    return pictures.scores_against_bytes(rows, spearman("float32", 1536, "dense"))
 
 
 PICTURES: dict[str, Callable[[], str]] = {"minilm.svg": minilm_picture}

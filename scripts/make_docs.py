@@ -21,11 +21,14 @@ BLOCK = re.compile(r"(<!-- make_docs: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def figures() -> ModuleType:
-    """`docs/figures.py`, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    """`docs/figures.py`, as a package of its own with what lies beside it."""
+    spec = importlib.util.spec_from_file_location(
+        "figures", ROOT / "docs" / "figures.py", submodule_search_locations=[str(ROOT / "docs")]
+    )
     if spec is None or spec.loader is None:
         raise ImportError("docs/figures.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
+    sys.modules["figures"] = module
     spec.loader.exec_module(module)
     return module
 

@@ -1,6 +1,7 @@
 """The cost of what was trained: its own boundary, its own rate, its parameters counted once."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -63,22 +64,32 @@ def test_matmuls_of_a_boundary_at_batch_1_are_those_that_a_token_needs():
     assert (dense["stages"], dense["macs"]) == (3, layers)
 
 
-@pytest.mark.parametrize(("batch", "microbatches"), [(1, 1), (4, 4), (8, 2)])
-@pytest.mark.parametrize("stages", [2, 4])
-def test_a_boundary_is_priced_once_a_microbatch_and_hop(batch, microbatches, stages):
-    """Against its ends traced by themselves: one encoder, one decoder, for every hop."""
+@pytest.mark.parametrize(
+    ("batch", "microbatches", "data", "stages", "train"),
+    [
+        (1, 1, 1, 2, False), (1, 1, 1, 4, False), (4, 4, 1, 4, False), (8, 2, 1, 2, False),
+        (8, 2, 2, 4, False), (4, 2, 1, 2, True), (8, 2, 2, 4, True),
+    ],
+)  # fmt: skip
+def test_a_boundary_is_priced_once_a_microbatch_and_hop(batch, microbatches, data, stages, train):
+    """Against its ends by hand: a matrix at either end of every hop, for every token once; in
+    training twice more, for the gradients of what goes in and of the matrix."""
     boundary = replace(spike_boundary(64, steps=8), rank=64)
     model = create_model("vit_nano_patch2_8", "ann", stages, boundary)
-    setting = cost.Setting(batch=batch, microbatches=microbatches)
-    found = cost.estimate(model, setting, "snap-mesh")
+    setting = cost.Setting(batch=batch, microbatches=microbatches, data=data, train=train)
+    with jax.numpy_dtype_promotion("standard"):
+        traced = cost.trace_step(model, setting)
+        found = cost.estimate(model, setting, "snap-mesh")
     ends = found.counts.select(lambda entry: "boundary" in entry.path.split("/"))
-    x = jax.ShapeDtypeStruct((batch // microbatches, 16, 64), np.float32)
-    params = jax.eval_shape(boundary.init, jax.random.key(0))
-    alone = price.trace(lambda params, x: boundary.apply(params, x)[0], params, x)
-    hops = (stages - 1) * microbatches
-    assert ends.global_macs == pytest.approx(hops * alone.macs)
+    matrices = (stages - 1) * 2 * batch * 16 * 64 * 64
+    assert ends.global_macs == pytest.approx((3 if train else 1) * matrices)
     whole = found.counts.global_macs + found.idle.global_macs
-    assert whole == pytest.approx(cost.trace_step(model, setting).global_macs)
+    assert whole == pytest.approx(traced.global_macs)
+    # And bytes: 64 bits a token, and back a float32 of each feature that may be kept.
+    sent = [link.bytes for link in found.links if link.transfer.pairs]
+    back = boundary.gradient_message_bytes(1)
+    tokens = (stages - 1) * batch * 16
+    assert sent == pytest.approx([tokens * 8, tokens * back] if train else [tokens * 8])
 
 
 def test_a_run_its_model_and_its_file_cost_the_same(tmp_path):
@@ -119,6 +130,21 @@ def test_a_rate_that_nobody_gave_is_1_in_python_and_on_the_command_line():
     assert shown["traffic"][0]["rate"] == found.traffic[0].rate == 1.0
     plain = price.estimate(found.counts, "loihi-like")
     assert [row.rate for row in plain.traffic] == [1.0]
+
+
+@pytest.mark.parametrize("rates", ["x", [2.0], [None], [math.nan], {"a": 1}])
+def test_a_recorded_rate_that_is_none_is_said(rates):
+    model = priced.build("vit_nano_patch2_8.hnn_digits").model
+    with pytest.raises(ValueError, match=r"metrics\.spike_rate=.* is damaged"):
+        priced.recorded_rate(model, {"metrics": {"spike_rate": rates}})
+
+
+@pytest.mark.parametrize("record_", [{}, {"metrics": None}, {"metrics": {}}])
+def test_no_recorded_rate_is_the_worst_case(record_):
+    model = priced.build("vit_nano_patch2_8.hnn_digits").model
+    assert priced.recorded_rate(model, record_) == priced.WORST
+    dense = priced.build("vit_nano_patch2_8.ann_digits").model
+    assert priced.recorded_rate(dense, {"metrics": {"spike_rate": [1.0]}}) == priced.WORST
 
 
 # One rule for parameters
@@ -183,6 +209,9 @@ def test_an_uncut_model_of_others_is_cut_for_its_price(tmp_path):
         (["cut.safetensors"], "unknown model, trained model, folder or .safetensors file"),
         (["minilm_l6.hnn_1bit", "--stages", "2"], "name the untrained minilm_l6 to change it"),
         (["bert_nano.ann_topics", "--bits", "2"], "as it was trained"),
+        ([""], "unknown model, trained model, folder or .safetensors file ''"),
+        (["bert_nano", "--depth", "0"], "--depth 0: must be at least 1"),
+        (["bert_nano", "--html", "model.safetensors"], "must end in .html"),
     ],
 )
 def test_what_cannot_be_priced_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):

@@ -161,6 +161,24 @@ def test_what_to_toml_writes_reads_back_the_same(tmp_path):
     assert load_profile(path) == profile
 
 
+def test_a_file_of_before_doubles_were_priced_takes_two_lanes(tmp_path):
+    whole = load_profile("h100-nvlink")
+    path = tmp_path / "old.toml"
+    wide = r"\[(?:rate_)?(?:mac|ac)_64\][^\[]*"
+    path.write_text(re.sub(wide, "", whole.to_toml()))
+    assert "_64]" not in path.read_text()
+    old = load_profile(path)
+    assert list(old.constants) == list(UNITS)
+    for key, narrow, factor in (
+        ("mac_64", "mac_32", 2), ("ac_64", "ac_32", 2), ("rate_mac_64", "rate_mac_32", 0.5),
+    ):  # fmt: skip
+        entry, of = old.constants[key], old.constants[narrow]
+        assert (entry.low, entry.value, entry.high) == (
+            factor * of.low, factor * of.value, factor * of.high,
+        )  # fmt: skip
+        assert entry.status == "assumed"
+
+
 def test_a_profile_of_the_users_own_needs_only_what_differs(tmp_path):
     path = write(tmp_path, "[link_bit]\n" + constant(2.0, "pJ/bit", 1.0, 3.0))
     mine, base = load_profile(path), load_profile("snap-mesh")
@@ -240,7 +258,7 @@ def test_a_bad_file_is_one_error_that_names_the_key(tmp_path, case):
         ("", r"topology = None must be one of line, ring, switch"),
         ('topology = "torus"\n', "topology = 'torus' must be one of"),
         ('topology = ["line"]\n', r"topology = \['line'\] must be one of"),
-        ('topology = "line"\n', r"\[mac_64\] is missing \(a multiply-accumulate.*name a profile"),
+        ('topology = "line"\n', r"\[mac_32\] is missing \(a multiply-accumulate.*name a profile"),
         ('base = "snap-mess"\n', "base = 'snap-mess' is no profile of the package.*snap-mesh"),
         ('base = "snap-mesh"\nring_from = 2\n', "ring_from = 2 must be a whole number of 3 or"),
         ('base = "snap-mesh"\nring_from = 4.5\n', "ring_from = 4.5 must be a whole number"),

@@ -74,6 +74,17 @@ def test_growth_is_read_off_the_rows():
     assert scaling.grows(rows[:1], "energy_pj", "devices") == {}
 
 
+def test_what_a_study_finds_in_per_cent():
+    row = lambda variant, energy, latency: {
+        "variant": variant, "margin": {"energy_pj": energy, "latency_s": latency}
+    }  # fmt: skip
+    rows = [row(name, 1.0, 2.0) for name in scaling.LABELS] + [row("hnn", 0.8, 0.5)]
+    assert scaling.finding(rows) == (
+        "spikes 0 to +25 % of energy and -50 to +100 % of time; spikes with matrices 0 % of energy "
+        "and -50 % of time; int8 0 % of energy and -50 % of time"
+    )
+
+
 def test_rates_of_the_study_are_measured_where_a_trained_model_ships():
     rates = json.loads((SHIPPED / PRETRAINED / "config.json").read_text())["metrics"]["spike_rate"]
     found = scaling.family_rate("vit")

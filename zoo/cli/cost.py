@@ -89,8 +89,12 @@ def run(args: argparse.Namespace) -> Answer:
 
     from zoo.cost import models as cost
     from zoo.cost import priced
-    from zoo.utils.files import write_atomic
+    from zoo.utils.files import check_out, write_atomic
 
+    if args.html is not None:
+        check_out(args.html, ".html")
+    if args.depth < 1:
+        raise ValueError(f"--depth {args.depth}: must be at least 1")
     changes = (args.variant, args.stages, args.steps, args.bits, args.task)
     found = priced.build(args.model, *changes, train=args.train)
     model, stages = found.model, found.model.config.stages
@@ -111,7 +115,7 @@ def run(args: argparse.Namespace) -> Answer:
         estimate = cost.estimate(model, setting, args.profile, fires.value, args.overlap)
     what = "training step" if args.train else "forward pass"
     title = f"{args.model}: one {what} of {args.batch} on {stages} stages"
-    if args.html:
+    if args.html is not None:
         write_atomic(args.html, estimate.html(title))
     parameters = priced.parameters_of(model)
     record = {

@@ -140,10 +140,20 @@ def default_stages(layers: int) -> int:
 
 def recorded_rate(model: Model, record: Mapping[str, Any]) -> Rate:
     """The mean spike rate that a trained model's own validation measured; `WORST` where it did not,
-    or where the boundaries were fitted after it."""
+    or where the boundaries were fitted after it.
+
+    Raises:
+      ValueError: rates that are none.
+    """
     rates = (record.get("metrics") or {}).get("spike_rate")
     if not model.boundary.spiking or not rates or "calibration" in record:
         return WORST
+    number = lambda rate: isinstance(rate, int | float) and 0 <= rate <= 1
+    if not isinstance(rates, list) or not all(map(number, rates)):
+        raise ValueError(
+            f"the record's metrics.spike_rate={rates!r} is damaged: it must be a list of numbers "
+            "in [0, 1]"
+        )
     return Rate(float(np.mean(rates)), "of its own validation, as recorded with its weights")
 
 
@@ -161,7 +171,7 @@ def _untrained(name: str) -> bool:
       ValueError: neither name nor path.
     """
     path = Path(name)
-    if path.exists() or name in list_pretrained():
+    if (name and path.exists()) or name in list_pretrained():
         return False
     if name in list_models():
         return True

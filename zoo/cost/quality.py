@@ -112,3 +112,8 @@ def cells(priced: Sequence[Priced], profile: str) -> list[str]:
     """A column of a table: how many times less energy and latency than with float32."""
     margins = [row[profile]["margin"] for row in priced]
     return [f"{margin['energy_pj']:.3f}, {margin['latency_s']:.2f}" for margin in margins]
+
+
+def columns(priced: Sequence[Priced]) -> dict[str, list[str]]:
+    """The columns of a table, one a profile: title -> a cell a row."""
+    return {f"{profile}: energy, latency": cells(priced, profile) for profile in PROFILES}

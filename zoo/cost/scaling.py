@@ -241,6 +241,23 @@ def markdown(studies: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(lines)
 
 
+def finding(rows: Sequence[Row]) -> str:
+    """What each variant takes more or less than the float32 boundary, over all rows of a study."""
+
+    def change(variant: str, figure: str) -> str:
+        found = [1 / row["margin"][figure] - 1 for row in rows if row["variant"] == variant]
+        low, high = (
+            f"{round(100 * end):+d}".replace("+0", "0") for end in (min(found), max(found))
+        )
+        return f"{low} %" if low == high else f"{low} to {high} %"
+
+    return "; ".join(
+        f"{label} {change(variant, 'energy_pj')} of energy and "
+        f"{change(variant, 'latency_s')} of time"
+        for variant, label in LABELS.items()
+    )
+
+
 def plot(path: str | Path, rows: Sequence[Row], title: str) -> None:
     """Margins of every variant over the ANN against the number of devices, as one PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -41,6 +41,12 @@ from snapjax.cost.price.constants import (
 FOLDER = Path(__file__).parents[1] / "profiles"
 _HEAD = ("name", "description", "topology", "ring_from", "base")
 _BOUNDS = ("low", "value", "high")
+# Of 64 bits, where neither a file nor its base says: as of two lanes of 32.
+_DERIVED = {
+    "mac_64": ("mac_32", 2.0),
+    "ac_64": ("ac_32", 2.0),
+    "rate_mac_64": ("rate_mac_32", 0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -190,12 +196,23 @@ def _parse(table: Mapping[str, Any], where: str, above: tuple[str, ...]) -> Prof
             constants[key] = _constant(key, unit, table[key], where)
         elif base is not None:
             constants[key] = base.constants[key]
-        else:
+        elif key not in _DERIVED:
             raise ValueError(
                 f"{where}: [{key}] is missing ({MEANINGS[key]}, in {unit}); "
                 "add it, or name a profile that has it as base"
             )
-    return Profile(table["name"], table["description"], topology, constants, ring_from)
+    for key, (narrow, factor) in _DERIVED.items():
+        if key not in constants:
+            constants[key] = _scaled(constants[narrow], factor, f"{factor:g} times {narrow}")
+    ordered = {key: constants[key] for key in UNITS}
+    return Profile(table["name"], table["description"], topology, ordered, ring_from)
+
+
+def _scaled(constant: Constant, factor: float, how: str) -> Constant:
+    """A constant that a file of version 0.1.0 does not have, from one that it has."""
+    bounds = {name: factor * getattr(constant, name) for name in _BOUNDS}
+    source = f"{how}, as the file has none of its own"
+    return replace(constant, **bounds, source=source, status="assumed")
 
 
 def _constant(key: str, unit: str, entry: Any, where: str) -> Constant:
