@@ -177,9 +177,24 @@ def test_two_processes_of_one_number_are_refused_by_all(member):
                 joined.result()
 
 
+def test_a_process_that_dies_while_it_waits_may_come_back(port, member):
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(member(0, count=3).join)]
+        while True:  # until process 0 listens
+            with contextlib.suppress(OSError):
+                early = socket.create_connection(("127.0.0.1", port), 1)
+                break
+        early.sendall(b"snapjax-1 3 1\n")
+        early.close()
+        time.sleep(0.2)
+        waiting += [pool.submit(member(number, count=3).join) for number in (1, 2)]
+        assert waiting[0].result() == f"127.0.0.1:{port}"
+        assert all(each.result() for each in waiting)
+
+
 def test_a_process_0_that_goes_away_and_a_stranger_in_its_place_are_told(port, member):
     """XLA's own service of another run, say, which answers in HTTP/2."""
-    for answer in (b"", b"\x00\x00\x18\x04\x00\n"):
+    for answer in (b"", b"\x00\x00\x18\x04\x00\n", b"x" * 2**17):
         listening = socket.create_server(("127.0.0.1", port))
         with listening as stranger, ThreadPoolExecutor(1) as pool:
             joining = pool.submit(member(1).join)
@@ -302,6 +317,15 @@ def test_an_end_in_order_is_no_loss_and_a_failure_gives_time_for_an_own_end(memb
     drop(members[2])
     assert ended.get(timeout=5) == (0, "process 2 ended with exit code 2")
     assert ended.empty()
+
+
+def test_who_has_ended_in_order_and_waits_for_the_others_still_hears_of_a_lost_one(member):
+    """Process 0 writes the model while the others wait for it in XLA's way out."""
+    ended = Queue()
+    members, _ = together(member, count=2, ended=ended)
+    members[1].leave(0)
+    drop(members[0])
+    assert ended.get(timeout=5) == (1, "process 0 has died")
 
 
 def test_who_fails_leaves_with_its_own_exit_code_when_the_others_have_ended(member, monkeypatch):

@@ -99,7 +99,8 @@ class Group:
         self._end = end
         self._peers: dict[int, Streams] = {}
         self._gone: set[int] = set()  # those that ended in order
-        self._code: int | None = None  # of this process's own end
+        # Of this process's own end; after 0 it waits for the others, and may still lose one.
+        self._code: int | None = None
         self._tasks: list[asyncio.Task[None]] = []  # the loop holds its tasks weakly
         self._open: list[asyncio.StreamWriter] = []
         self._servers: list[asyncio.Server] = []
@@ -197,7 +198,9 @@ class Group:
         if count != self.processes:
             reason = f"process {number} was started with --processes {count}, process 0 with "
             reason += f"{self.processes}; give all the same"
-        elif not 1 <= number < count or number in self._peers:
+        elif not 1 <= number < count or (
+            number in self._peers and not self._peers[number][0].at_eof()  # it died and came back
+        ):
             reason = f"two processes have --process-id {number}; give each its own"
         else:
             self._peers[number] = streams
@@ -236,7 +239,7 @@ class Group:
             answer = (await asyncio.wait_for(reader.readline(), left)).decode(errors="replace")
         except TimeoutError:
             answer, what = "", f"did not say within {self.timeout:g} s that all are there"
-        except OSError:
+        except (OSError, ValueError):  # a line without end is none of ours
             answer = ""
         if answer.startswith("no "):
             raise ValueError(answer[3:].strip())
@@ -292,7 +295,7 @@ class Group:
                     await self._tell(f"failed {reason}", but=number)
                     self._start(self._fail(reason))
             elif not line:
-                if number not in self._gone and self._code is None:
+                if number not in self._gone and not self._code:
                     reason = f"process {number} {what}"
                     await self._tell(f"lost {reason}", but=number)
                     self._end(reason)
@@ -308,7 +311,7 @@ class Group:
 
     async def _fail(self, reason: str) -> None:
         await asyncio.sleep(GRACE)
-        if self._code is None:
+        if not self._code:
             self._end(reason)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
