@@ -250,7 +250,7 @@ def test_resuming_a_finished_run_changes_nothing(dense, tmp_path):
             r"topics \(train\): the model reads images, and there is no column data\.image_c",
         ),
         (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
-        (["model.name=bert_nano", "model.heads=4"], r"digits \(train\): the model reads texts, and"),
+        (["model.name=bert_nano", "model.heads=4"], r"digits \(train\): the model reads texts"),
         (["model.init_from=nothing_here"], "model, folder or Hub id 'nothing_here'"),
         (["model.code=phasee"], "unknown code 'phasee'; did you mean 'phase'"),
         (["mesh.data=3", "mesh.fsdp=true", "train.batch_size=36", "mesh.stage=1"],
