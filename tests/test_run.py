@@ -247,10 +247,10 @@ def test_resuming_a_finished_run_changes_nothing(dense, tmp_path):
         (["data.source=/nowhere/at/all"], "/nowhere/at/all' does not exist"),
         (
             ["data.source=topics", "data.task=mlm", "data.noise=0"],
-            "unknown field of vit_nano_patch2_8's config 'vocabulary'",
+            r"topics \(train\): the model reads images, and there is no column data\.image_c",
         ),
         (["train.batch_size=2000", "train.microbatches=1"], "batch_size=2000 is larger than"),
-        (["model.name=bert_nano", "model.heads=4"], "the batch has .*image"),
+        (["model.name=bert_nano", "model.heads=4"], r"digits \(train\): the model reads texts"),
         (["model.init_from=nothing_here"], "model, folder or Hub id 'nothing_here'"),
         (["model.code=phasee"], "unknown code 'phasee'; did you mean 'phase'"),
         (["mesh.data=3", "mesh.fsdp=true", "train.batch_size=36", "mesh.stage=1"],
