@@ -1,5 +1,6 @@
 """Every test sees eight fake CPU devices, strict dtypes, strict ranks, and warnings as errors."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,3 +20,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing allocates much that is no garbage; looking for cycles less often takes 13 % less time.
+gc.set_threshold(50_000, 20, 20)
