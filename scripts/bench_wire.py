@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from snapjax.wire import dense, spikes
+from snapjax.wire import dense, entropy, rates, spikes
 
 Step = Callable[..., jax.Array]
 Variants = dict[str, Step | tuple[Step, ...]]  # a tuple: each takes what the one before returned
@@ -128,7 +128,20 @@ def main() -> None:
             lambda e: spikes.unpack_events(e, tokens, k, capacity, x.dtype),
         ),
     }
-    table("spikes: pack, then unpack", both, sent)
+    # The same events with a sign each, as a code of ON and OFF neurons has them.
+    likely = rates.tables(np.full((1, k), max(args.rate, 1 / sent.size)), tokens=tokens)
+    signed = jnp.where(jnp.asarray(rng.random(sent.shape) < 0.5), sent, -sent)
+    ideal = -sum(p * np.log2(p) for p in (1 - args.rate, args.rate)) + args.rate  # bits a feature
+    size = int(1.05 * ideal * sent.size / 8) + 64
+    fits = bool(entropy.pack(signed, likely, size)[1])
+    entropy_row = f"entropy, {size} bytes{'' if fits else ', which do not fit'}"
+    both["a copy"] = lambda s: s + 1
+    both[entropy_row] = (
+        lambda s: entropy.pack(s, likely, size)[0],
+        lambda b: entropy.unpack(b, likely, tokens, k),
+    )
+    print(f"\nentropy of places and signs: {ideal * sent.size / 8:.0f} bytes")
+    table("spikes: pack, then unpack", both, signed)
     formats: Variants = {}
     key = jax.random.key(0)
     for f, rounding in [(f, None) for f in dense.DENSE_FORMATS] + [("int8", key), ("int4", key)]:
