@@ -132,7 +132,8 @@ class Boundary(Settings):
         """Raises ValueError where parameters are not of this boundary, or not finite, naming them.
 
         Args:
-          params: of one boundary, or of several stacked along a leading axis; concrete arrays.
+          params: of one boundary, or of several stacked along a leading axis; numbers, not traced
+            by `jax.jit` and the like.
         """
         self._check_made_for_this(params)
         code = self.codec
@@ -145,6 +146,11 @@ class Boundary(Settings):
         code = self.codec
         lead = parameters.leading_axes(params) if isinstance(code, SpikeCode) else 0
         self._check_structure(params, lead)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params)):
+            raise ValueError(
+                "Boundary: params are traced, and have no values to check; call it outside of "
+                "jax.jit, jax.vmap and jax.grad"
+            )
         if isinstance(code, SpikeCode):
             parameters.check_code(self.code, code, params)
 

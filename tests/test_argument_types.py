@@ -68,6 +68,18 @@ CASES = [
     (lambda: BOUNDARY.apply(PARAMS, X.tolist()), "is a list; give an array of floats, such as jnp"),
     (lambda: BOUNDARY.apply(PARAMS, None), "x=None is a NoneType; give an array"),
     (lambda: BOUNDARY.apply(PARAMS, X > 0), "x has dtype bool, needs a floating-point one"),
+    (
+        lambda: jax.jit(BOUNDARY.check)(PARAMS),
+        "params are traced, and have no values to check; call",
+    ),
+    (
+        lambda: jax.jit(lambda x: BOUNDARY.calibrate(PARAMS, x))(X),
+        "activations: are traced, and have no values to fit to; calibrate outside of jax.jit",
+    ),
+    (
+        lambda: jax.jit(BOUNDARY.apply)(jax.tree.map(lambda a: a.astype(jnp.bfloat16), PARAMS), X),
+        "steps_per_feature has dtype bfloat16, needs int32",
+    ),
     (lambda: BOUNDARY.message_bytes(2.5), "message_bytes: tokens=2.5 must be of type int"),
     (lambda: BOUNDARY.calibrate(PARAMS, X, axes=3), "calibrate: axes=3 must be of type str"),
     (lambda: BOUNDARY.calibrate(PARAMS, X, refit="no"), "calibrate: refit='no' must be of type bo"),

@@ -191,6 +191,10 @@ def check_samples(x: Any, features: int) -> np.ndarray:
     Raises:
       ValueError: no numbers, another shape, fewer than 2 samples, or values that are not finite.
     """
+    if isinstance(x, jax.core.Tracer):
+        raise ValueError(
+            "activations: are traced, and have no values to fit to; calibrate outside of jax.jit"
+        )
     try:
         given = np.asarray(x)
         number = jnp.issubdtype(given.dtype, jnp.floating) or given.dtype.kind in "iu"

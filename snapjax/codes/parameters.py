@@ -79,6 +79,14 @@ def check_structure(what: str, expected: Any, params: Any, lead: int = 0) -> Non
     ]
     if wrong:
         raise ValueError(f"Boundary: parameters do not fit {what}; {'; '.join(wrong)}")
+    for end in params:
+        for name in ("steps_per_feature", *RECORDS):
+            leaf = params[end].get(name)
+            if leaf is not None and not jnp.issubdtype(leaf.dtype, jnp.integer):
+                raise ValueError(
+                    f"Boundary: {end}/{name} has dtype {leaf.dtype}, needs int32: it is no number "
+                    "to train or to round; cast the parameters of `split_plan` alone"
+                )
 
 
 def leading_axes(params: Any) -> int:
@@ -156,12 +164,6 @@ def check_plan(code: SpikeCode, params: dict[str, Params], most_kept: int) -> No
     steps, received = (
         np.asarray(params[end]["steps_per_feature"]) for end in ("encoder", "decoder")
     )
-    for end, plan in (("encoder", steps), ("decoder", received)):
-        if plan.dtype.kind not in "iu":
-            raise ValueError(
-                f"Boundary: {end}/steps_per_feature has dtype {plan.dtype}, needs int32: a plan "
-                "counts steps and is not trained"
-            )
     if (steps != received).any():
         raise ValueError("Boundary: encoder and decoder hold different plans ('steps_per_feature')")
     used, kept = steps.sum(-1).max() * code.planes_per_step, (steps > 0).sum(-1).max()
