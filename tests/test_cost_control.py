@@ -290,6 +290,12 @@ def test_keyword_arguments_reach_the_function():
     assert cost.trace(strict, square).macs == PRODUCT
 
 
+def test_a_key_that_the_function_closes_over():
+    key = jax.random.key(0)
+    drop = lambda x: x @ jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0)
+    assert cost.trace(drop, square, strict=True).macs == PRODUCT
+
+
 def test_modules_of_nnx():
     rngs = nnx.Rngs(0)
     layers = nnx.Linear(8, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)

@@ -60,8 +60,9 @@ _SAME = frozenset(["copy", "copy_p", "pcast", "pvary", "optimization_barrier", "
 
 def literal(atom: Any, context: tuple[int, ...]) -> Known:
     """The value of a literal or a constant, the same everywhere: integers, bools, or one float."""
-    if np.size(atom) > LARGEST or getattr(getattr(atom, "dtype", None), "kind", "f") not in "iubf":
-        return None  # a large one, or keys of random numbers
+    dtype = getattr(atom, "dtype", np.dtype(float))
+    if np.size(atom) > LARGEST or getattr(dtype, "kind", "") not in tuple("iubf"):
+        return None  # a large one, or keys of random numbers, which have no kind
     value = np.asarray(atom)
     if value.dtype.kind not in ("iub" if value.size > 1 else "iubf"):
         return None
