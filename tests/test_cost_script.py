@@ -120,6 +120,9 @@ def test_the_cut_is_the_boundarys():
     ("setting", "message"),
     [
         ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"batch": 2.5}, r"batch=2.5 must be at least 1 and whole"),
+        ({"batch": "8"}, r"batch='8' must be at least 1 and whole"),
+        ({"microbatches": True}, "microbatches=True must be at least 1 and whole"),
         ({"batch": 8, "microbatches": 3}, "batch=8 must be a multiple of data=1 x microbatches=3"),
     ],
 )

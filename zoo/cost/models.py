@@ -34,7 +34,7 @@ class Setting:
       train: a whole training step (gradients and AdamW), or the forward pass alone.
 
     Raises:
-      ValueError: for a size below 1, or a batch that does not split.
+      ValueError: for a size that is no whole number of 1 or more, or a batch that does not split.
     """
 
     batch: int = 1
@@ -46,8 +46,9 @@ class Setting:
     def __post_init__(self) -> None:
         for name in ("batch", "microbatches", "data", "tokens"):
             size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"Setting: {name}={size} must be at least 1")
+            whole = isinstance(size, int) and not isinstance(size, bool)
+            if size is not None and (not whole or size < 1):
+                raise ValueError(f"Setting: {name}={size!r} must be at least 1 and whole")
         if self.batch % (self.data * self.microbatches):
             raise ValueError(
                 f"Setting: batch={self.batch} must be a multiple of data={self.data} x "
