@@ -211,7 +211,6 @@ def test_an_uncut_model_of_others_is_cut_for_its_price(tmp_path):
         (["bert_nano.ann_topics", "--bits", "2"], "as it was trained"),
         ([""], "unknown model, trained model, folder or .safetensors file ''"),
         (["bert_nano", "--depth", "0"], "--depth 0: must be at least 1"),
-        (["bert_nano", "--html", "model.safetensors"], "must end in .html"),
     ],
 )
 def test_what_cannot_be_priced_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):

@@ -44,11 +44,14 @@ class Setting:
     train: bool = False
 
     def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            whole = isinstance(size, int) and not isinstance(size, bool)
+            if name != "train" and size is not None and not whole:
+                raise ValueError(f"Setting: {name}={size!r} must be a whole number")
         for name in ("batch", "microbatches", "data", "tokens"):
             size = getattr(self, name)
-            whole = isinstance(size, int) and not isinstance(size, bool)
-            if size is not None and (not whole or size < 1):
-                raise ValueError(f"Setting: {name}={size!r} must be at least 1 and whole")
+            if size is not None and not 1 <= size < 10**6:
+                raise ValueError(f"Setting: {name}={size} must be at least 1 and below 1000000")
         if self.batch % (self.data * self.microbatches):
             raise ValueError(
                 f"Setting: batch={self.batch} must be a multiple of data={self.data} x "
