@@ -13,7 +13,7 @@ from command_lines import cli
 from snapjax import cost as price
 from zoo import create_model, list_pretrained, load_pretrained
 from zoo.cost import models as cost
-from zoo.cost import priced
+from zoo.cost import priced, quality
 from zoo.models.registry import spike_boundary
 from zoo.pretrained.locate import SHIPPED
 
@@ -211,7 +211,6 @@ def test_an_uncut_model_of_others_is_cut_for_its_price(tmp_path):
         (["bert_nano.ann_topics", "--bits", "2"], "as it was trained"),
         ([""], "unknown model, trained model, folder or .safetensors file ''"),
         (["bert_nano", "--depth", "0"], "--depth 0: must be at least 1"),
-        (["bert_nano", "--html", "model.safetensors"], "must end in .html"),
     ],
 )
 def test_what_cannot_be_priced_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):
@@ -221,3 +220,10 @@ def test_what_cannot_be_priced_is_said_in_one_line(monkeypatch, tmp_path, argume
     assert found.returncode == 2
     assert message in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_a_name_of_a_wrong_type_and_a_row_without_a_boundary():
+    with pytest.raises(ValueError, match="name=None must be the name of a model, or a path"):
+        priced.build(None)
+    with pytest.raises(ValueError, match="lacks 'boundary', or steps, bits_per_feature, method"):
+        quality.price({"t": {"model": "bert_nano", "stages": 2, "rows": [{}]}})

@@ -122,6 +122,9 @@ def test_the_cut_is_the_boundarys():
         ({"batch": 0}, "batch=0 must be at least 1"),
         ({"batch": 10**12}, "batch=1000000000000 must be at least 1 and below 1000000"),
         ({"batch": 8, "microbatches": 3}, "batch=8 must be a multiple of data=1 x microbatches=3"),
+        ({"batch": 2.5}, "batch=2.5 must be a whole number"),
+        ({"batch": "8"}, "batch='8' must be a whole number"),
+        ({"microbatches": True}, "microbatches=True must be a whole number"),
     ],
 )
 def test_settings_that_do_not_split(setting, message):

@@ -89,10 +89,8 @@ def run(args: argparse.Namespace) -> Answer:
 
     from zoo.cost import models as cost
     from zoo.cost import priced
-    from zoo.utils.files import check_out, write_atomic
+    from zoo.utils.files import write_atomic
 
-    if args.html is not None:
-        check_out(args.html, ".html")
     if args.depth < 1:
         raise ValueError(f"--depth {args.depth}: must be at least 1")
     changes = (args.variant, args.stages, args.steps, args.bits, args.task)

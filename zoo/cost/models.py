@@ -34,7 +34,7 @@ class Setting:
       train: a whole training step (gradients and AdamW), or the forward pass alone.
 
     Raises:
-      ValueError: for a size below 1, or a batch that does not split.
+      ValueError: for a size that is no whole number of 1 or more, or a batch that does not split.
     """
 
     batch: int = 1
@@ -44,6 +44,10 @@ class Setting:
     train: bool = False
 
     def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            whole = isinstance(size, int) and not isinstance(size, bool)
+            if name != "train" and size is not None and not whole:
+                raise ValueError(f"Setting: {name}={size!r} must be a whole number")
         for name in ("batch", "microbatches", "data", "tokens"):
             size = getattr(self, name)
             if size is not None and not 1 <= size < 10**6:

@@ -85,7 +85,7 @@ def parameters_of(model: Model) -> Parameters:
 
 
 def build(
-    name: str,
+    name: str | Path,
     variant: str | None = None,
     stages: int | None = None,
     steps: int | None = None,
@@ -112,6 +112,9 @@ def build(
     """
     asked = {"variant": variant, "stages": stages, "steps": steps, "bits": bits, "task": task}
     given = {key: value for key, value in asked.items() if value is not None}
+    if not isinstance(name, str | Path):
+        raise ValueError(f"name={name!r} must be the name of a model, or a path")
+    name = str(name)
     if not _untrained(name):
         return _trained(name, given)
     if stages is None:

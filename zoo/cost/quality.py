@@ -28,9 +28,15 @@ def boundary_of(row: Row, width: int) -> Boundary:
       row: with "boundary", as `Boundary.to_dict` writes it; or of a table of calibrations, with
         "steps", "bits_per_feature" and "method", of which one named "pca" has matrices.
       width: of the model's activations.
+
+    Raises:
+      ValueError: a row that has neither.
     """
     if "boundary" in row:
         return Boundary.from_dict(row["boundary"])
+    missing = [key for key in ("steps", "bits_per_feature", "method") if key not in row]
+    if missing:
+        raise ValueError(f"a row names no boundary: it lacks 'boundary', or {', '.join(missing)}")
     plain = spike_boundary(width, steps=row["steps"], bits_per_feature=row["bits_per_feature"])
     return replace(plain, rank=width if "pca" in row["method"] else None)
 

@@ -141,9 +141,13 @@ def estimate(
     """The figures of `snapjax.cost.estimate`, which takes the same and adds the reports.
 
     Raises:
-      ValueError: for a profile that does not exist or is not one.
+      ValueError: for a profile that does not exist or is not one, or another argument of a wrong
+        type.
     """
     profile = load_profile(profile)
+    for name, value, kind in (("schedule", schedule, Schedule), ("cut", cut, Cut)):
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"estimate: {name}={value!r} must be a {kind.__name__} or None")
     counts, idle = split(counts, schedule)
     price = lambda function: over_range(function, profile)
     found = [traffic(transfer, counts, profile, cut) for transfer in counts.transfers]

@@ -140,6 +140,10 @@ def load_profile(profile: "str | os.PathLike[str] | Profile") -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
+    if not isinstance(profile, str | os.PathLike):
+        raise ValueError(
+            f"profile={profile!r} must be a Profile, a file, or one of {', '.join(list_profiles())}"
+        )
     path = FOLDER / f"{profile}.toml"
     if isinstance(profile, str) and path.is_file() and profile in list_profiles():
         return _shipped(profile)
