@@ -20,7 +20,7 @@ FIRST, EVERY = 10.0, 30.0
 
 
 Done = Callable[..., None]
-"""Told how much of a piece of work is done: `done(count)`, or `done(count, "what else to show")`."""
+"""Told how much of a piece of work is done: `done(count)` or `done(count, "what else to show")`."""
 
 Begin = Callable[[str, int], Done]
 """Called with the name of a piece of work and how much it is, when it begins."""
