@@ -180,7 +180,7 @@ def test_two_processes_of_one_number_are_refused_by_all(member):
 def test_a_process_that_dies_while_it_waits_may_come_back(port, member):
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(member(0, count=3).join)]
-        while True:  # until process 0 listens
+        while not waiting[0].done():  # until process 0 listens
             with contextlib.suppress(OSError):
                 early = socket.create_connection(("127.0.0.1", port), 1)
                 break
@@ -212,8 +212,18 @@ def test_strangers_are_no_processes(port, member):
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(first.join)
         strangers = []
-        for text in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"snapjax-1 2 x\n", b""):
-            while True:
+        for text in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\xff\xfe\n",
+            b"snapjax-1 2 x\n",
+            b"snapjax-1 2 2\n",
+            b"snapjax-1 2 -1\n",
+            b"snapjax-1\n",
+            b"x" * 2**17,
+            b"half a li",
+            b"",
+        ):
+            while not waiting.done():
                 with contextlib.suppress(OSError):
                     strangers.append(socket.create_connection(("127.0.0.1", port), 1))
                     break

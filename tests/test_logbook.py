@@ -103,3 +103,13 @@ def test_a_full_disk_is_told_where_it_is_met(tmp_path, monkeypatch):
             logbook.write("train", 2, 0, {"loss": 0.5})
     monkeypatch.undo()
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_a_window_that_version_0_1_0_began_of_a_dense_run_ends_without_a_spike_rate():
+    """That version counted one of dense boundaries too, always 1."""
+    row = {"loss": 2.0, "accuracy": 0.5, "gradient_norm": 1.0, "bits": [512.0]}
+    window = Window([{**row, "spike_rate": [1.0]}])
+    window.add(row)
+    line = window.close(samples=1, tokens=1, waited=0.0)
+    assert "spike_rate" not in line
+    assert (line["loss"], line["accuracy"], line["bits"]) == (2.0, 0.5, [512.0])

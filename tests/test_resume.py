@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 from rich.console import Console
+from stops import StopAt
 
 from zoo import checkpoint
 from zoo.checkpoint import folder
@@ -148,3 +149,19 @@ def test_more_epochs_extend_a_finished_run_by_the_schedule_of_the_longer_one(tmp
     assert json.loads((out / "config.json").read_text())["train"]["epochs"] == 4
     with pytest.raises(ValueError, match=r"train\.epochs: 4, now 2\. A run may be given more"):
         train(config, out, resume=True, console=quiet())
+
+
+def test_an_extension_that_is_stopped_goes_on_and_is_no_run_of_fewer_epochs_any_more(tmp_path):
+    small = ["model.width=8", "model.mlp_width=8", "model.heads=1", "model.layers=2",
+             "model.stages=1", "train.batch_size=256", "train.microbatches=1", "train.epochs=1",
+             "log.every=5"]  # fmt: skip
+    config, out = override(get_preset("digits_ann"), small), tmp_path / "run"
+    assert train(config, out, stop=StopAt(2), console=quiet()) is None
+    longer = override(config, ["train.epochs=2"])  # of a run that is not finished either
+    assert train(longer, out, resume=True, stop=StopAt(4), console=quiet()) is None
+    assert checkpoint.load_record(out / "checkpoints")["step"] == 6
+    with pytest.raises(ValueError, match=r"train\.epochs: 2, now 1\. A run may be given more"):
+        train(config, out, resume=True, console=quiet())
+    assert train(longer, out, resume=True, console=quiet())["steps"] == 10
+    lines = [line["step"] for line in read_metrics(out) if line["kind"] == "train"]
+    assert lines == [5, 10]

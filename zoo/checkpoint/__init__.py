@@ -7,7 +7,7 @@ May import config and utils.
         params/                one folder a part, written by Orbax
         optimiser/
         record.json            what the caller says about it: model, variant, step, metrics
-        checksums.json         size and SHA-256 of every file above
+        checksums.json         size and SHA-256 of every file above, and of these lines together
       checkpoint-000008/
       .partial-<random>/       a save that was interrupted, or an old one half removed
 
@@ -15,8 +15,8 @@ A save is written in full to a hidden folder, which then takes its name in one r
 checkpoint is complete, however and whenever the process was stopped, and none is ever overwritten.
 Its files are synced to the disk before it has its name, and so before an older one is removed.
 Saves are numbered because the step is not a safe name: a run restarted from an older checkpoint
-comes by the same steps again. One run at a time saves into a folder; of its processes, the first
-one alone writes.
+comes by the same steps again. One run at a time saves into a folder, which is for the caller to see
+to (`zoo.train.run` holds a lock); of its processes, the first one alone writes.
 
 Parameters are the part "params" of every checkpoint. `load` reads and knows only the parts that it
 is asked for, so evaluation needs no optimiser.

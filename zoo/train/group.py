@@ -129,12 +129,14 @@ class Group:
         """Ends the connections and the thread, and tells nobody."""
 
         async def end() -> None:
+            self._loop.set_exception_handler(lambda *_: None)  # of those that are broken off
             for server in self._servers:
                 server.close()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            while tasks:  # again, because `wait_for` passes over one that comes with its result
+                for task in tasks:
+                    task.cancel()
+                _, tasks = await asyncio.wait(tasks, timeout=0.1)
             for writer in self._open:
                 writer.transport.abort()
             await asyncio.sleep(0)  # in which they go
@@ -152,9 +154,10 @@ class Group:
             self._open.append(writer)
             with contextlib.suppress(OSError, ValueError, TimeoutError):
                 line = await asyncio.wait_for(reader.readline(), self.timeout)
-                greeting, count, number = line.decode().split()
-                if greeting == GREETING:
-                    await self._admit(int(count), int(number), (reader, writer), problem)
+                greeting, *numbers = line.decode().split()
+                count, number = map(int, numbers)
+                if greeting == GREETING and 1 <= number < count:
+                    await self._admit(count, number, (reader, writer), problem)
                     if len(self._peers) == self.processes - 1:
                         complete.set()
                     return
@@ -198,9 +201,7 @@ class Group:
         if count != self.processes:
             reason = f"process {number} was started with --processes {count}, process 0 with "
             reason += f"{self.processes}; give all the same"
-        elif not 1 <= number < count or (
-            number in self._peers and not self._peers[number][0].at_eof()  # it died and came back
-        ):
+        elif number in self._peers and not self._peers[number][0].at_eof():  # or it came back
             reason = f"two processes have --process-id {number}; give each its own"
         else:
             self._peers[number] = streams

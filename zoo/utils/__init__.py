@@ -1,1 +1,1 @@
-"""Atomic files, and trees of arrays as flat dicts. Imports nothing of this repository."""
+"""Atomic files, locks, progress, and trees of arrays as flat dicts; nothing of the repository."""

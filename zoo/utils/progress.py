@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,11 +19,8 @@ FIRST, EVERY = 10.0, 30.0
 """Seconds to the first line of a piece of work, and between the later ones."""
 
 
-class Done(Protocol):
-    """Told how much of a piece of work is done, and what else to show."""
-
-    def __call__(self, count: int, shown: str = "") -> None: ...
-
+Done = Callable[..., None]
+"""Told how much of a piece of work is done: `done(count)` or `done(count, "what else to show")`."""
 
 Begin = Callable[[str, int], Done]
 """Called with the name of a piece of work and how much it is, when it begins."""
