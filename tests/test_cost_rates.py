@@ -68,6 +68,20 @@ COMBINED = {
     "padded with ones": lambda a, b: jnp.pad(a, ((1, 2), (0, 0)), constant_values=1.0),
     "ones beside, then the ones": lambda a, b: jnp.concatenate([a, jnp.ones_like(a)])[ROWS:],
     "ones beside, then some": lambda a, b: jnp.concatenate([jnp.ones_like(a), a])[: ROWS + 2],
+    "a part": lambda a, b: a[1:3],
+    "parts of two": lambda a, b: jnp.concatenate([a[:3], b[3:]]),
+    "masked by a part": lambda a, b: a * b[:, :1],
+    "every other row": lambda a, b: a[::2],
+    "one row, often": lambda a, b: jnp.take(a, jnp.zeros(6, int), 0, mode="clip"),
+    "rows of one among ones": lambda a, b: lax.dynamic_update_slice(
+        jnp.ones_like(a), a[:2], (3, 0)
+    ),
+    "out of range": lambda a, b: jnp.take(a > 0, jnp.array([0, 99]), 0, mode="fill").astype(
+        a.dtype
+    ),
+    "the last state": lambda a, b: lax.scan(lambda c, row: (row, None), b[0], a)[0][None],
+    "the state before": lambda a, b: lax.scan(lambda c, row: (row, c), b[0], a)[1],
+    "a parts complement": lambda a, b: jnp.where(a[:2] > 0, 0.0, 1.0),
     "sorted": lambda a, b: lax.sort(a, dimension=0),
     "the largest": lambda a, b: lax.sort(a.reshape(-1))[-WIDTH:].reshape(1, WIDTH),
     "where it fires": lambda a, b: jnp.take(
@@ -154,6 +168,34 @@ def test_the_bounds_by_hand(name, low, high):
     assert counts.acs == pytest.approx(high)
 
 
+def test_a_part_is_priced_as_the_whole_and_bounded_as_any():
+    """A quarter of (8, 8) at 0.1: 12.8 accumulates of 128 if spikes are even, 51.2 if all are in
+    it. The last of four steps of a neuron fires more often than the mean of them."""
+    part = lambda x: cost.spikes(x, "a")[:2] @ jnp.ones((8, 8))
+    counts = cost.trace(part, shape(8, 8), rates={"a": 0.1})
+    assert counts.acs == pytest.approx(12.8)
+    assert counts.acs_bounds == pytest.approx((0, 51.2))
+    assert any("a part of a site's spikes" in note for note in counts.notes)
+    found = cost.estimate(counts, profile())
+    assert "13 (12.8), of 0 (0) to 51 (51.2)" in found.table()
+
+
+def test_a_convolution_meets_no_input_more_often_than_its_taps():
+    """3 x 3 taps with stride 2 over 8 x 8: an input meets at most 4 of them."""
+
+    def strided(x, kernel):
+        return lax.conv_general_dilated(cost.spikes(x, "a"), kernel, (2, 2), "VALID")
+
+    counts = cost.trace(strided, shape(1, 1, 8, 8), shape(1, 1, 3, 3))
+    x = np.zeros((1, 1, 8, 8), np.float32)
+    x[..., 2:5:2, 2:5:2] = 1
+    happens = float(strided(jnp.asarray(x), jnp.ones((1, 1, 3, 3))).sum())
+    assert happens == 4 * 4
+    bounds = counts.with_rates({"a": 4 / 64}).acs_bounds
+    assert hold(bounds, happens)
+    assert bounds.high == pytest.approx(4 * 4)
+
+
 def test_both_ends_are_reached():
     """Of OR and AND: one array in the other, or beside it where there is room."""
     inside, beside = np.arange(10) < 6, np.arange(10) >= 7
@@ -218,11 +260,14 @@ def test_both_ends_are_printed():
     ).with_rates({"q": 0.5, "k": 0.75})
     found = cost.estimate(counts, profile())
     assert found.acs == 4 * 500
-    assert "2,000 (2 k), at least 1,000 (1 k)" in found.table()
+    assert "2,000 (2 k), of 1,000 (1 k) to 2,000 (2 k)" in found.table()
     assert found.to_dict()["acs_range"] == [1000, 2000]
     (row,) = found.to_dict()["traffic"]
     assert row["rate_range"] == [0.5, 0.5]
-    assert any("leave 1,000 to 2,000 accumulates open" in note for note in found.notes)
+    assert any(
+        "leave 1,000 to 2,000 accumulates open, and 2,000 are priced" in note
+        for note in found.notes
+    )
     assert "accumulates open" in found.html()
 
 

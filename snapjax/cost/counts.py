@@ -254,12 +254,13 @@ class Counts:
     @property
     def acs(self) -> float:
         """Accumulates on a device that really happen, each weighted by the rate of its spikes: the
-        upper end of `acs_bounds`."""
-        return self.acs_bounds.high
+        most that the rates allow, if a part of a site's spikes fires as often as the whole."""
+        return self.weighted("ac") + self.weighted("spike_spike")
 
     @property
     def acs_bounds(self) -> Bounds:
-        """The fewest and the most accumulates that the rates leave open, on a device."""
+        """The fewest and the most accumulates that the rates leave open, on a device, also where
+        the spikes of a site do not fire equally often."""
         spiking = [(op.count, self.bounds(op)) for op in self.ops if op.kind in MATMUL_KINDS[1:]]
         return Bounds(*(sum(n * ends[i] for n, ends in spiking) for i in (0, 1)))
 
@@ -291,17 +292,24 @@ class Counts:
         return sum(op.count * self.activity(op) for op in self.ops if op.kind in wanted)
 
     def activity(self, entry: Op | Transfer) -> float:
-        """The share of an operation's counts that happen, or of a transfer's spikes that are there:
-        the upper end of `bounds`, so that no saving is invented."""
-        return self.bounds(entry).high
+        """The share of an operation's counts that happen, or of a transfer's spikes that are there.
 
-    def bounds(self, entry: Op | Transfer) -> Bounds:
+        It is the most that `bounds` allow, so that no saving is invented, if a part of a site's
+        spikes fires as often as the whole.
+        """
+        return self.bounds(entry, even=True).high
+
+    def bounds(self, entry: Op | Transfer, even: bool = False) -> Bounds:
         """The least and the largest share that the rates leave open; see `snapjax.cost.rates`.
 
         Of two spike operands both must fire, and nobody says how often they do so together.
+
+        Args:
+          entry: of these counts.
+          even: whether the spikes of a site are taken to fire equally often.
         """
         firing = entry.firing or tuple(_rate_of(site) for site in entry.sites)
-        return rates.all_(*firing).bounds(self.rates)
+        return rates.all_(*firing).bounds(self.rates, even)
 
     def rate(self, site: str) -> float:
         """Spike rate of a site; of spikes put together, the mean; 1 where none is known."""

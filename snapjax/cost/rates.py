@@ -35,7 +35,7 @@ class Rate:
     """The share of an array that is 1, as an expression of the rates of sites.
 
     Attributes:
-      rule: "site", "fixed", "unknown", "not", "all", "any", "among", "sum", "part" or "both".
+      rule: "site", "fixed", "unknown", "not", "all", "any", "among", "sum", "part" or "even".
       parts: what it is made of.
       name: of a site.
       numbers: the rate that is fixed, the weights of a sum, the share of a part.
@@ -48,8 +48,14 @@ class Rate:
     numbers: tuple[float, ...] = ()
     size: int = field(default=1, compare=False)
 
-    def bounds(self, rates: Mapping[str, float]) -> Bounds:
-        """Its ends, for the rates of sites that are known; of others anything is possible."""
+    def bounds(self, rates: Mapping[str, float], even: bool = False) -> Bounds:
+        """Its ends, for the rates of sites that are known; of others anything is possible.
+
+        Args:
+          rates: site -> rate.
+          even: whether the spikes of a site are taken to fire equally often, so that a part of them
+            fires as the whole.
+        """
         if self.rule == "site":
             known = rates.get(self.name)
             return Bounds(0.0, 1.0) if known is None else Bounds(known, known)
@@ -57,7 +63,9 @@ class Rate:
             return Bounds(self.numbers[0], self.numbers[0])
         if self.rule == "unknown":
             return Bounds(0.0, 1.0)
-        lows, highs = zip(*(part.bounds(rates) for part in self.parts), strict=True)
+        if self.rule == "even":
+            return self.parts[even].bounds(rates, even)
+        lows, highs = zip(*(part.bounds(rates, even) for part in self.parts), strict=True)
         if self.rule == "not":
             low, high = 1 - highs[0], 1 - lows[0]
         elif self.rule == "all":
@@ -71,11 +79,11 @@ class Rate:
                 sum(w * x for w, x in zip(self.numbers, ends, strict=True))
                 for ends in (lows, highs)
             )
-        elif self.rule == "part":
+        else:  # a part, of which the elements' own rate may be known too
             (share,) = self.numbers
             low, high = 1 - (1 - lows[0]) / share, highs[0] / share
-        else:  # both
-            low, high = max(lows), min(highs)
+            if even and len(self.parts) == 2:
+                low, high = max(low, lows[1]), min(high, highs[1])
         high = min(1.0, max(0.0, high))
         return Bounds(min(high, max(0.0, low)), high)
 
@@ -196,20 +204,28 @@ def _added(rates: Sequence[Rate]) -> Rate:
     return _made("sum", found, [1.0] * len(found)) if found else ZEROS
 
 
-def part(rate: Rate, share: float) -> Rate:
-    """A share of an array, of whose other elements nothing is known.
+def part(rate: Rate, share: float, each: Rate = UNKNOWN) -> Rate:
+    """A share of an array.
+
+    Args:
+      rate: of the whole.
+      share: of its elements.
+      each: the rate of every element, if all fire equally often.
 
     Example:
-      >>> part(of_site("a"), 0.5).bounds({"a": 0.25})
+      >>> a = of_site("a")
+      >>> part(a, 0.5).bounds({"a": 0.25})
       Bounds(low=0.0, high=0.5)
+      >>> part(a, 0.5, each=a).bounds({"a": 0.25}, even=True)
+      Bounds(low=0.25, high=0.25)
     """
     if share >= 1 or rate in (ZEROS, ONES, UNKNOWN):
         return rate
-    return _made("part", [rate], [share], least=1) if share > 0 else UNKNOWN
+    if share <= 0:
+        return UNKNOWN
+    return _made("part", [rate] if each == UNKNOWN else [rate, each], [share], least=1)
 
 
-def both(one: Rate, other: Rate) -> Rate:
-    """What two statements about the same array leave."""
-    if UNKNOWN in (one, other):
-        return other if one == UNKNOWN else one
-    return one if one == other else _made("both", [one, other])
+def evenly(rate: Rate, even: Rate) -> Rate:
+    """`rate` whatever the spikes, and `even` if those of a site fire equally often."""
+    return rate if rate == even else _made("even", [rate, even])

@@ -169,7 +169,7 @@ def shard_map(walker: Walker, visit: Visit) -> list[Value]:
             operations.reshard(walker, visit, equation.invars[number], value, steps, auto)
         mark = value.mark
         if mark is not None and layout.axes_of(spec):
-            mark = mark.fires(mark.each)  # a part of it
+            mark = mark.row()
         inner.append(Value(mark, spec=auto, static=value.static and not layout.axes_of(spec)))
     others = [
         axis

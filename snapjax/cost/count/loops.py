@@ -83,7 +83,7 @@ def _entering(
 
 def _row(array: Value, counted: bool) -> Value:
     """What each iteration knows of its row of an array."""
-    mark = None if array.mark is None else array.mark.fires(array.mark.each)
+    mark = None if array.mark is None else array.mark.row()
     spec = None if array.spec is None else array.spec[1:]
     static = array.static or array.known is not None
     return Value(mark, array.known if counted else None, spec, static=static)
@@ -174,7 +174,11 @@ def _loop(
             break
     results = run(state)
     after = [
-        value._replace(known=last, static=last is not None)
+        value._replace(
+            mark=None if value.mark is None else value.mark.some(value.mark.mean),
+            known=last,
+            static=last is not None,
+        )
         for value, last in zip(joined(state, results), turns.final, strict=True)
     ]
     return after, results

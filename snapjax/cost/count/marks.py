@@ -69,8 +69,17 @@ class Mark:
         if self.packed:
             return self.fires(self.each)
         each = self.each if static else rates.UNKNOWN
-        taken = self.fires(rates.both(rates.part(self.mean, share), each), each)
+        taken = self.fires(rates.part(self.mean, share, each), each)
         return replace(taken, part=self.part or (share < 1 and static))
+
+    def row(self) -> "Mark":
+        """Of each iteration of a loop, or on each device: of all together it is this array."""
+        return self.fires(rates.evenly(rates.among(self.mean, self.each), self.each), self.each)
+
+    def some(self, each: Rate | None = None) -> "Mark":
+        """Any of the elements, chosen without looking at the data."""
+        each = self.each if each is None else each
+        return replace(self.fires(rates.evenly(rates.UNKNOWN, each), each), part=True)
 
 
 Marks = Sequence[Mark | None]
@@ -150,5 +159,5 @@ def widened(before: Mark | None, after: Mark | None, rounds: int) -> Mark | None
     if before is None or after is None or before == after or rounds < 2:
         return after
     if rounds < 4:
-        return after.fires(after.each)
+        return after.some()
     return after.fires(rates.UNKNOWN)

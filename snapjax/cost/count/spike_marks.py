@@ -9,7 +9,6 @@ was wrongly kept would invent one. How often marked arrays fire is in `snapjax.c
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -80,9 +79,24 @@ def operands(equation: Any, marks: Sequence[Mark | None]) -> tuple[Mark, ...]:
     found = tuple(mark for mark in marks[:2] if mark is not None and mark.sites and not mark.packed)
     if equation.primitive.name == "dot_general":
         return found
-    found = tuple(mark.fires(mark.each) for mark in found)
-    padded = any(low > 0 or high > 0 for low, high in equation.params.get("padding", ()))
-    return tuple(mark.silenced() for mark in found) if padded else found
+    params = equation.params
+    if equation.primitive.name != "conv_general_dilated" or max(params["lhs_dilation"]) > 1:
+        return tuple(mark.some() for mark in found)
+    padded = any(low > 0 or high > 0 for low, high in params["padding"])
+    met = tuple(mark.taken(_met(equation), True) for mark in found)
+    return tuple(mark.silenced() for mark in met) if padded else met
+
+
+def _met(equation: Any) -> float:
+    """Products of a convolution, as a share of those if each input met as many taps as any can."""
+    params, numbers = equation.params, equation.params["dimension_numbers"]
+    source, kernel = (operand.aval.shape for operand in equation.invars)
+    result, share = equation.outvars[0].aval.shape, 1.0
+    sides = zip(numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec, strict=True)
+    for (at, tap, out), stride in zip([*sides][2:], params["window_strides"], strict=True):
+        most = min(-(-kernel[tap] // stride), result[out])
+        share *= result[out] * kernel[tap] / max(source[at] * most, 1)
+    return share
 
 
 def propagate(
@@ -143,7 +157,7 @@ def _moved(
     if name in ("gather", "ragged_all_to_all") and first is not None:
         if first.packed or (name == "gather" and all(static[1:])):
             filled = rates.among(first.each, *_fill(equation))
-            return replace(first.fires(filled), part=True)
+            return first.fires(filled) if first.packed else first.some(filled)
         return first.of_any_rate()
     if name == "ppermute" and first is not None:
         # A device that nobody sends to has zeros.
@@ -190,7 +204,7 @@ def _scattered(equation: Any, marks: Sequence[Mark | None], static: Sequence[boo
         events = (before.mean, update.mean) == (rates.ZEROS, rates.ONES)
         return Mark(sites).fires(index.each) if events else Mark(sites)
     if static[1]:
-        return joined.fires(joined.each)
+        return joined.some()
     ratio = size_of(equation.invars[2].aval) / max(size_of(equation.invars[0].aval), 1)
     mean = rates.at_most(rates.mean([(1.0, before.mean), (ratio, update.mean)]))
     return joined.fires(mean, rates.UNKNOWN)
@@ -242,7 +256,7 @@ def _selected(marks: Sequence[Mark | None], operands: Sequence[Any]) -> Mark | N
 def _pooled(mark: Mark) -> Mark:
     """Whether any of several fires: a site of its own, whose rate must be measured."""
     sites = tuple(sorted({site if site.endswith(ANY) else f"{site}{ANY}" for site in mark.sites}))
-    plain = mark.mean == mark.each == rates.of_site(mark.site)
+    plain = mark.each == rates.of_site(mark.site)
     return marked.of_site(sites[0]) if plain else Mark(sites)
 
 

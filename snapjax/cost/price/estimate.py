@@ -244,9 +244,9 @@ def _notes(
     low, high = counts.acs_bounds
     if high - low > 1e-9 * high and not unknown:
         notes.append(
-            "Which spikes coincide is not known, so the rates leave "
-            f"{low * counts.devices:,.0f} to {high * counts.devices:,.0f} accumulates open; the "
-            "most is priced."
+            "Which spikes coincide, and which parts of a site fire more often, is not known: the "
+            f"rates leave {low * counts.devices:,.0f} to {high * counts.devices:,.0f} accumulates "
+            f"open, and {counts.acs * counts.devices:,.0f} are priced."
         )
     if counts.unpriced:
         names = sorted({entry.primitive for entry in counts.unpriced})

@@ -183,7 +183,7 @@ def traffic(
     bits = room if cut is None or cut.bits is None else cut.bits
     activations = bits if cut is None else cut.activations
     steps = 1 if cut is None else cut.steps
-    least, rate = counts.bounds(transfer)
+    least, rate = counts.bounds(transfer).low, counts.activity(transfer)
     known = bool(transfer.sites) and all(
         part in counts.rates for name in transfer.sites for part in name.split(SITE_SEPARATOR)
     )

@@ -259,10 +259,10 @@ def to_dict(estimate: Estimate) -> dict[str, Any]:
 
 
 def _accumulates(estimate: Estimate) -> str:
-    """The accumulates that are priced, and how few they may be."""
-    least = estimate.counts.devices * estimate.counts.acs_bounds.low
-    open_ = estimate.acs - least > 1e-9 * estimate.acs
-    return _count(estimate.acs) + (f", at least {_count(least)}" if open_ else "")
+    """The accumulates that are priced, and how few and how many they may be."""
+    low, high = (estimate.counts.devices * end for end in estimate.counts.acs_bounds)
+    open_ = high - low > 1e-9 * high
+    return _count(estimate.acs) + (f", of {_count(low)} to {_count(high)}" if open_ else "")
 
 
 def _range(low: float, high: float) -> str:
