@@ -34,9 +34,8 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_now_and_then(monkeypatch):
             done(count, f"loss {count / 100:.2f}")
     printed = console.file.getvalue().splitlines()
     assert printed == [
-        # 10 steps took 11 s, 70 more take 77; and so on.
-        "digits: 30 of 100 (30 %), 0:11 gone, about 1:17 left; loss 0.30",
-        "digits: 60 of 100 (60 %), 0:41 gone, about 0:41 left; loss 0.60",
+        "digits: 30 of 100 (30 %), 0:11 gone, about 1:10 left; loss 0.30",
+        "digits: 60 of 100 (60 %), 0:41 gone, about 0:40 left; loss 0.60",
         "digits: 90 of 100 (90 %), 1:11 gone, about 0:10 left; loss 0.90",
     ]
 
@@ -44,14 +43,28 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_now_and_then(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("lines", 3000, None, 0, 7325.0), "lines: 3,000, 2:02:05 gone"),
-        (("steps", 10, 10, 0, 59.6), "steps: 10 of 10 (100 %), 1:00 gone"),
-        (("steps", 5, 10, 5, 1.0), "steps: 5 of 10 (50 %), 0:01 gone"),  # nothing yet to tell by
-        (("none", 0, 0, 0, 0.0), "none: 0 of 0 (0 %), 0:00 gone"),
+        (("lines", 3000, None, 7325.0, 2.0), "lines: 3,000, 2:02:05 gone"),
+        (("steps", 10, 10, 59.6, 2.0), "steps: 10 of 10 (100 %), 1:00 gone"),
+        (("steps", 5, 10, 1.0, None), "steps: 5 of 10 (50 %), 0:01 gone"),  # nothing to tell by
+        (("none", 0, 0, 0.0, None), "none: 0 of 0 (0 %), 0:00 gone"),
     ],
 )
 def test_a_line(arguments, text):
     assert line(*arguments) == text
+
+
+def test_the_time_that_the_first_takes_to_be_compiled_says_nothing_about_the_rest(monkeypatch):
+    times = iter([0, 0, 50, 51, 90])  # it begins; a step of 50 s, and then one each second
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    console = Console(file=io.StringIO())
+    with Progress(console) as begin:
+        done = begin("steps", 100)
+        for count in (1, 2, 41):
+            done(count)
+    assert console.file.getvalue().splitlines() == [
+        "steps: 1 of 100 (1 %), 0:50 gone",
+        "steps: 41 of 100 (41 %), 1:30 gone, about 0:59 left",
+    ]
 
 
 def test_a_clock_carries():

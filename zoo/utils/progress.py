@@ -73,7 +73,7 @@ class Progress:
           passing: it is a part of other work, and leaves no bar behind.
         """
         if self._bars.disable:
-            return self._in_lines(what, total, start)
+            return self._in_lines(what, total)
         task = self._bars.add_task(what, total=total, completed=start, shown="")
 
         def done(count: int, shown: str = "") -> None:
@@ -83,16 +83,20 @@ class Progress:
 
         return done
 
-    def _in_lines(self, what: str, total: int | None, start: int) -> Done:
+    def _in_lines(self, what: str, total: int | None) -> Done:
         began, due = time.monotonic(), time.monotonic() + FIRST
+        first: tuple[float, int] | None = None
 
         def done(count: int, shown: str = "") -> None:
-            nonlocal due
+            nonlocal due, first
             now = time.monotonic()
+            # What comes first takes longer, to be compiled, and says nothing about the rest.
+            first = first or (now, count)
             if now < due:
                 return
             due = now + EVERY
-            text = line(what, count, total, start, now - began)
+            each = (now - first[0]) / (count - first[1]) if count > first[1] else None
+            text = line(what, count, total, now - began, each)
             self.console.print(f"{text}; {shown}" if shown else text, soft_wrap=True)
 
         return done
@@ -110,26 +114,26 @@ class Progress:
         self._bars.stop()
 
 
-def line(what: str, count: int, total: int | None, start: int, seconds: float) -> str:
+def line(what: str, count: int, total: int | None, seconds: float, each: float | None) -> str:
     """How far a piece of work is, as a clause.
 
     Args:
       what: its name.
       count: how much is done.
       total: how much it is; None where that is not known.
-      start: how much of it was done before this.
-      seconds: that the rest has taken.
+      seconds: since it began.
+      each: seconds that one more takes; None where that is not known.
 
     Example:
-      >>> line("steps", 30, 120, 10, 40.0)
+      >>> line("steps", 30, 120, 40.0, 2.0)
       'steps: 30 of 120 (25 %), 0:40 gone, about 3:00 left'
     """
     if total is None:
         return f"{what}: {count:,}, {clock(seconds)} gone"
     text = f"{what}: {count:,} of {total:,} ({100 * count // max(total, 1)} %), "
     text += f"{clock(seconds)} gone"
-    if start < count < total:
-        text += f", about {clock(seconds * (total - count) / (count - start))} left"
+    if each is not None and count < total:
+        text += f", about {clock(each * (total - count))} left"
     return text
 
 
