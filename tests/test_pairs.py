@@ -158,3 +158,11 @@ def test_calibration_takes_pairs_as_the_model_does(task, tmp_path):
     tokens = [int(count) for batch in made for count in batch["attention_mask"].sum(1)]
     assert len(tokens) == 8
     assert set(tokens) == ({4} if task == "encode" else {7})
+
+
+def test_a_classifier_is_calibrated_on_texts_without_labels(tmp_path):
+    loaded = load_pretrained(saved_teacher(tmp_path, "classify"))
+    path = write(tmp_path / "lines.txt", "a b\nc\na b\nd e f\n\n")
+    made = inputs.batches(loaded, DataSpec(source=str(path), sequence=9), 8, 4)
+    tokens = sorted(int(count) for batch in made for count in batch["attention_mask"].sum(1))
+    assert tokens == [3, 4, 5]  # different texts, two special tokens each

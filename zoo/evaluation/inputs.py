@@ -46,10 +46,17 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     own = loaded.config.data if loaded.config is not None else None
 
     def read(whole: bool) -> Data:
-        return load(
+        data = load(
             spec.like(loaded.source.preprocessing), tokenizer=loaded.tokenizer, whole=whole,
             class_names=loaded.class_names, inputs=registered(loaded.model).inputs,
         )  # fmt: skip
+        names = data.record.get("class_names")
+        if names and loaded.class_names is None:
+            note(
+                f"{spec.source}: the model has no names of its classes, and takes those of the data in "
+                f"the order {', '.join(names[:10])}; write numbers if its order is another"
+            )
+        return data
 
     # That of the run is known by its name: cards leave out the folders. What is embedded has a
     # validation split.
@@ -127,7 +134,10 @@ def batches(
     if loaded.model.config.task == "encode":
         encoder = Encoder.of(loaded, batch_size)
         return [batch for _, batch in encoder.batches(drawn(_texts(spec), count, draw))]
-    split = data_for(loaded, replace(spec, task=loaded.model.config.task, pairs=False)).train
+    task, own = loaded.model.config.task, loaded.config and Path(loaded.config.data.source).name
+    if task == "classify" and spec.text_pair_column is None and Path(spec.source).name != own:
+        task = "unlabelled"  # new data need no labels to be fitted to
+    split = data_for(loaded, replace(spec, task=task, pairs=False)).train
     some = np.sort(draw.permutation(split.samples)[:count])
     return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
 
