@@ -53,8 +53,8 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
         names = data.record.get("class_names")
         if names and loaded.class_names is None:
             note(
-                f"{spec.source}: the model has no names of its classes, and takes those of the data in "
-                f"the order {', '.join(names[:10])}; write numbers if its order is another"
+                f"{spec.source}: the model has no names of its classes, and takes those of the "
+                f"data in the order {', '.join(names[:10])}; write numbers if it has another"
             )
         return data
 
