@@ -166,3 +166,29 @@ def test_a_classifier_is_calibrated_on_texts_without_labels(tmp_path):
     made = inputs.batches(loaded, DataSpec(source=str(path), sequence=9), 8, 4)
     tokens = sorted(int(count) for batch in made for count in batch["attention_mask"].sum(1))
     assert tokens == [3, 4, 5]  # different texts, two special tokens each
+
+
+@pytest.mark.parametrize(
+    ("header", "assignments", "count"),
+    [
+        ("sentence1,sentence2", (), 6),
+        ("sentence1,other", (), 3),
+        ("text,other", (), 3),
+        ("body,other", ("data.text_column=body",), 3),
+        ("body,sentence2", ("data.text_column=body",), 6),
+        ("text,sentence2", (), r"no column data.text_column='sentence1'; did you mean 'sentence2'"),
+        ("body,other", (), "no column data.text_column='sentence1'; it has body, other: set"),
+        ("text,other", ("data.text_pair_column=two",), "no column data.text_column='sentence1'"),
+    ],
+)
+def test_an_encoder_is_calibrated_on_the_texts_that_there_are(tmp_path, header, assignments, count):
+    """Of the pairs that it is scored on, of a column that is named, or of the column "text"."""
+    loaded = load_pretrained(saved_teacher(tmp_path, "encode"))
+    path = write(tmp_path / "t.csv", f"{header}\na b,c\nd,e f\ng h,b\n")
+    spec = inputs.spec_for(loaded, str(path), assignments)
+    if isinstance(count, str):
+        with pytest.raises(ValueError, match=count):
+            inputs.batches(loaded, spec, 9, 4)
+        return
+    made = inputs.batches(loaded, spec, 9, 4)
+    assert sum(int(batch["weight"].sum()) for batch in made) == count

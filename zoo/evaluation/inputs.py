@@ -143,11 +143,12 @@ def batches(
 
 
 def _texts(spec: DataSpec) -> list[str]:
-    """Every different text of a source: of the pairs that an encoder is scored on by default, or
-    where there are none of its column "text"."""
+    """Every different text of a source: of the pairs that an encoder is scored on by default, or of
+    what there is of them, or else of the column "text"."""
     table = read_rows(spec, validation=False)
-    usual = spec.text_column, spec.text_pair_column
-    pairs = similarity.COLUMNS["text_column"], similarity.COLUMNS["text_pair_column"]
-    if usual == pairs and not {*pairs} <= table.columns.keys() and "text" in table.columns:
-        spec = replace(spec, text_column="text", text_pair_column=None)
+    first, second = similarity.COLUMNS["text_column"], similarity.COLUMNS["text_pair_column"]
+    if spec.text_pair_column == second and second not in table.columns:
+        spec = replace(spec, text_pair_column=None)
+        if spec.text_column == first and first not in table.columns and "text" in table.columns:
+            spec = replace(spec, text_column="text")
     return different_texts(table, spec)
