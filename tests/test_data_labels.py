@@ -107,6 +107,8 @@ def test_numbers_that_could_be_names_too_are_refused(tmp_path):
     assert labels_in(read(spec, class_names=["0", "1"]).train) == [1, 0]
     with pytest.raises(ValueError, match="has 'a' as the name of two classes"):
         read(spec, class_names=["a", "a"])
+    with pytest.raises(ValueError, match=r"class_names=.ab. is one name where several"):
+        read(spec, class_names="ab")
 
 
 def test_data_that_name_their_classes_are_renumbered(tmp_path):

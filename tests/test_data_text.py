@@ -352,6 +352,11 @@ def test_no_text_can_write_a_special_token(kind):
     assert not set(vocabulary.encode([raw])[0]) & set(range(5))
 
 
+def test_an_unknown_kind_of_tokenizer_is_not_another():
+    with pytest.raises(ValueError, match="unknown tokenizer 'word'; did you mean 'wordpiece'"):
+        train_tokenizer("word", ["a"], 300)
+
+
 @kinds
 def test_a_vocabulary_too_small_for_the_characters_is_refused(kind):
     texts = ["".join(chr(0x10D0 + i) for i in range(32))]  # Georgian letters

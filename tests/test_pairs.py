@@ -92,7 +92,7 @@ def test_what_is_wrong_with_pairs(tmp_path):
     spec = pairs_file(tmp_path, [("a", ""), ("", "b")])
     with pytest.raises(ValueError, match="no row has two texts, in columns 'one' and 'other'"):
         load(spec, tokenizer=letters(), whole=True)
-    spec = pairs_file(tmp_path, [("a", "b"), ("c", "a b c d e f")])
+    spec = replace(pairs_file(tmp_path, [("a", "b"), ("c", "a b c d e f")]), truncate=False)
     with pytest.raises(ValueError, match="different pair 1, second text has 6 tokens"):
         load(spec, tokenizer=letters(), whole=True)
     odd = jnp.ones((3, 4))
@@ -158,3 +158,37 @@ def test_calibration_takes_pairs_as_the_model_does(task, tmp_path):
     tokens = [int(count) for batch in made for count in batch["attention_mask"].sum(1)]
     assert len(tokens) == 8
     assert set(tokens) == ({4} if task == "encode" else {7})
+
+
+def test_a_classifier_is_calibrated_on_texts_without_labels(tmp_path):
+    loaded = load_pretrained(saved_teacher(tmp_path, "classify"))
+    path = write(tmp_path / "lines.txt", "a b\nc\na b\nd e f\n\n")
+    made = inputs.batches(loaded, DataSpec(source=str(path), sequence=9), 8, 4)
+    tokens = sorted(int(count) for batch in made for count in batch["attention_mask"].sum(1))
+    assert tokens == [3, 4, 5]  # different texts, two special tokens each
+
+
+@pytest.mark.parametrize(
+    ("header", "assignments", "count"),
+    [
+        ("sentence1,sentence2", (), 6),
+        ("sentence1,other", (), 3),
+        ("text,other", (), 3),
+        ("body,other", ("data.text_column=body",), 3),
+        ("body,sentence2", ("data.text_column=body",), 6),
+        ("text,sentence2", (), r"no column data.text_column='sentence1'; did you mean 'sentence2'"),
+        ("body,other", (), "no column data.text_column='sentence1'; it has body, other: set"),
+        ("text,other", ("data.text_pair_column=two",), "no column data.text_column='sentence1'"),
+    ],
+)
+def test_an_encoder_is_calibrated_on_the_texts_that_there_are(tmp_path, header, assignments, count):
+    """Of the pairs that it is scored on, of a column that is named, or of the column "text"."""
+    loaded = load_pretrained(saved_teacher(tmp_path, "encode"))
+    path = write(tmp_path / "t.csv", f"{header}\na b,c\nd,e f\ng h,b\n")
+    spec = inputs.spec_for(loaded, str(path), assignments)
+    if isinstance(count, str):
+        with pytest.raises(ValueError, match=count):
+            inputs.batches(loaded, spec, 9, 4)
+        return
+    made = inputs.batches(loaded, spec, 9, 4)
+    assert sum(int(batch["weight"].sum()) for batch in made) == count

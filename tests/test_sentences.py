@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from command_lines import cli
-from data_files import letters, write
+from data_files import json_lines, letters, write
 from meshes import jit
 from pyarrow import parquet
 
@@ -124,6 +124,22 @@ def test_one_text_is_nowhere_taken_for_its_letters(encoder, tmp_path):
     ):
         with pytest.raises(ValueError, match="texts='a b' is one text where several belong"):
             work()
+
+
+@pytest.mark.parametrize("grade", ["1_0", True, "0x10", "1,5", "9" * 400, None, [1]])
+def test_a_grade_is_a_number_as_it_is_written(encoder, tmp_path, grade):
+    rows = [{"sentence1": "a", "sentence2": "b", "score": value} for value in (2, grade)]
+    path = write(tmp_path / "pairs.jsonl", json_lines(rows))
+    with pytest.raises(ValueError, match=r"row 1 \(line 2\) holds .* a grade is a finite number"):
+        similarity.score(encoder, DataSpec(source=str(path), **similarity.COLUMNS))
+
+
+def test_an_encoder_is_of_a_trained_model(loaded):
+    with pytest.raises(ValueError, match="loaded=None is no trained model; give what load_pretra"):
+        Encoder.of(None)
+    for size in (True, "8", 1.5):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+            Encoder.of(loaded, size)
 
 
 def test_any_sequence_of_texts_will_do(encoder):

@@ -174,6 +174,8 @@ def _nothing(word: str) -> bool:
 
 
 def _by_name(known: Sequence[str]) -> list[str]:
+    if isinstance(known, str):
+        raise ValueError(f"class_names={known!r} is one name where several belong; give a list")
     names = [_plain(str(name)) for name in known]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snapjax.errors import unknown_name
 from zoo.config.data import TOKENIZERS
 from zoo.data.files import half_character, nearest
 
@@ -194,6 +195,8 @@ def train_tokenizer(kind: str, texts: Sequence[str], size: int) -> Vocabulary:
     Raises:
       ValueError: a size less than the tokens that single characters need, or what is no text.
     """
+    if kind not in TOKENIZERS:
+        raise unknown_name("tokenizer", kind, TOKENIZERS)
     texts = checked_texts(texts)
     made = _train_bytes(texts, size) if kind == "bytes" else _train_wordpiece(texts, size)
     made.add_special_tokens(list(SPECIAL))

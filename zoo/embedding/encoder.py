@@ -62,6 +62,10 @@ class Encoder:
           ValueError: a model of another task, or without a tokenizer, or one that does not fit;
             or an unknown prompt.
         """
+        if not isinstance(loaded, Pretrained):
+            raise ValueError(
+                f"loaded={loaded!r:.60} is no trained model; give what load_pretrained returns"
+            )
         config = loaded.model.config
         if config.task != "encode" or not hasattr(config, "vocabulary"):
             raise ValueError(
@@ -72,7 +76,7 @@ class Encoder:
             raise ValueError(
                 f"{config.name}: has no tokenizer.json; put it into the model's folder"
             )
-        if not isinstance(batch_size, int) or not 1 <= batch_size < 10**6:
+        if type(batch_size) is not int or not 1 <= batch_size < 10**6:
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 to 999999")
         given = loaded.source.preprocessing
         split = bool(DataSpec().like(given).split_special_tokens)

@@ -46,10 +46,7 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
                 raise ValueError(f"{table.place(row)} has no text in column {name!r}; remove it")
     grades = np.empty(len(table))
     for row, value in enumerate(table.column(spec.label_column, "label_column")):
-        try:
-            grades[row] = float(value)
-        except (TypeError, ValueError):
-            grades[row] = np.nan
+        grades[row] = _grade(value)
         if not np.isfinite(grades[row]):
             raise ValueError(
                 f"{table.place(row)} holds {value!r} in column {spec.label_column!r}; a grade is "
@@ -61,6 +58,16 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
             "different ones, which can be ranked"
         )
     return pair[0], pair[1], grades
+
+
+def _grade(value: Any) -> float:
+    """A grade as a number, NaN of what is none; Python would read "1_0" as ten, and True as one."""
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        return np.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def cosines(

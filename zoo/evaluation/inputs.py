@@ -46,11 +46,18 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
     own = loaded.config.data if loaded.config is not None else None
 
     def read(whole: bool) -> Data:
-        return load(
+        data = load(
             loaded.preprocessed(spec), tokenizer=loaded.tokenizer, whole=whole,
             class_names=loaded.class_names, inputs=registered(loaded.model).inputs,
             channels=getattr(loaded.model.config, "channels", None),
         )  # fmt: skip
+        names = data.record.get("class_names")
+        if names and loaded.class_names is None:
+            note(
+                f"{spec.source}: the model has no names of its classes, and takes those of the "
+                f"data in the order {', '.join(names[:10])}; write numbers if it has another"
+            )
+        return data
 
     # That of the run is known by its name: cards leave out the folders. What is embedded has a
     # validation split.
@@ -136,17 +143,21 @@ def batches(
     if loaded.model.config.task == "encode":
         encoder = Encoder.of(loaded, batch_size)
         return [batch for _, batch in encoder.batches(drawn(_texts(spec), count, draw))]
-    split = data_for(loaded, replace(spec, task=loaded.model.config.task, pairs=False)).train
+    task, own = loaded.model.config.task, loaded.config and Path(loaded.config.data.source).name
+    if task == "classify" and spec.text_pair_column is None and Path(spec.source).name != own:
+        task = "unlabelled"  # new data need no labels to be fitted to
+    split = data_for(loaded, replace(spec, task=task, pairs=False)).train
     some = np.sort(draw.permutation(split.samples)[:count])
     return [split.take(some[i : i + batch_size]) for i in range(0, len(some), batch_size)]
 
 
 def _texts(spec: DataSpec) -> list[str]:
-    """Every different text of a source: of the pairs that an encoder is scored on by default, or
-    where there are none of its column "text"."""
+    """Every different text of a source: of the pairs that an encoder is scored on by default, or of
+    what there is of them, or else of the column "text"."""
     table = read_rows(spec, validation=False)
-    usual = spec.text_column, spec.text_pair_column
-    pairs = similarity.COLUMNS["text_column"], similarity.COLUMNS["text_pair_column"]
-    if usual == pairs and not {*pairs} <= table.columns.keys() and "text" in table.columns:
-        spec = replace(spec, text_column="text", text_pair_column=None)
+    first, second = similarity.COLUMNS["text_column"], similarity.COLUMNS["text_pair_column"]
+    if spec.text_pair_column == second and second not in table.columns:
+        spec = replace(spec, text_pair_column=None)
+        if spec.text_column == first and first not in table.columns and "text" in table.columns:
+            spec = replace(spec, text_column="text")
     return different_texts(table, spec)
