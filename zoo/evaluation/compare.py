@@ -93,13 +93,15 @@ def weights_of(record: Mapping[str, Any]) -> str:
     """
     config = record.get("config")
     if "teacher" in record:
-        train = {} if config is None else current_section("train", config["train"])
+        train = {} if config is None else current_section("train", config.get("train", {}))
         alone = train.get("trainable") == "boundaries"
         pairs = config is not None and config.get("distill", {}).get("similarity")
         how = "boundaries alone " * bool(alone) + "on pairs " * bool(pairs)
-        origin = f"distilled {how}for {record['step']} steps"
+        origin = f"distilled {how}for {record.get('step', 'unknown')} steps"
     else:
-        origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
+        origin = (
+            "trained" if config and config.get("model", {}).get("variant") != "ann" else "dense"
+        )
     return f"{origin}, calibrated" if "calibration" in record else origin
 
 
