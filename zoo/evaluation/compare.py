@@ -28,6 +28,7 @@ ROW = Object(
     },
     dict.fromkeys(("accuracy", "loss", "spearman"), NUMBER),
 )
+TRAINED = Object({"data": Object({"sha256": TEXT})})
 TABLE = Object({"rows": ListOf(ROW)})
 """A table in a JSON file, as `snapjax compare models` writes it."""
 
@@ -78,6 +79,18 @@ def record(
         "times_fewer_than_bfloat16": ratio("bfloat16"),
         "boundary": boundary.to_dict(),
     }
+
+
+def data_of(record: Mapping[str, Any]) -> str:
+    """The digest of the data that a model was trained on.
+
+    Args:
+      record: of a `Pretrained` that a run made.
+
+    Raises:
+      ValueError: it says nothing of them.
+    """
+    return check(record, TRAINED, "the record")["data"]["sha256"]
 
 
 def weights_of(record: Mapping[str, Any]) -> str:
