@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from zoo import load_pretrained, partition
 from zoo.data import DataSpec
 from zoo.evaluation.inputs import data_for
+from zoo.evaluation.score import score
 from zoo.models.registry import create_model
 from zoo.pretrained.hugging_face.export import save
 from zoo.pretrained.warm_start import start_from
@@ -338,6 +339,19 @@ def test_images_are_prepared_as_the_folder_says_and_of_the_models_size(copied, t
         ({"do_flip_channel_order": True}, "do_flip_channel_order=True is not handled"),
         ({"resample": 9}, "resample=9 must be one of 0, 1, 2"),
         ({"do_center_crop": True, "crop_size": 8, "size": 6}, "at least crop_size=8"),
+        (
+            {"do_center_crop": True, "crop_size": {"height": 8, "width": 6}},
+            "size={'height': 8, 'width': 6} is not the model's image_size=8",
+        ),
+        # DeiT's own are bicubic, 256 and the 224 in the middle; Bit's cut the middle out too.
+        (
+            {"image_processor_type": "DeiTImageProcessor"},
+            "='DeiTImageProcessor' has defaults of its own; write out resample, do_center_crop",
+        ),
+        (
+            {"feature_extractor_type": "BitImageProcessor", "resample": 3},
+            "='BitImageProcessor' has defaults of its own; write out do_center_crop",
+        ),
     ):
         settings.write_text(json.dumps({**fields, **change}))
         assert message in refusal(folder)
@@ -350,6 +364,24 @@ def test_images_that_are_not_normalised_keep_their_scale(copied, tmp_path):
     loaded = load_pretrained(folder)
     spec = DataSpec(mean=(0.5,) * 3, std=(0.1,) * 3).like(loaded.source.preprocessing)
     assert (spec.mean, spec.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_pictures_that_are_not_resized_must_have_the_models_size(copied, tmp_path):
+    folder = copied("vit_classify_5")
+    (folder / "preprocessor_config.json").write_text('{"size": 8, "do_resize": false}')
+    loaded = load_pretrained(folder)
+    assert loaded.source.preprocessing == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    for size in (8, 9):
+        for label in range(5):
+            path = tmp_path / str(size) / f"LABEL_{label}" / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (size, size)).save(path)
+        data = data_for(loaded, DataSpec(source=str(tmp_path / str(size))))
+        if size == 8:
+            assert score(loaded, data, ranks=1)["samples"] == 5
+        else:
+            with pytest.raises(ValueError, match=r"needs shape \(batch, 8, 8, 3\), got \(1, 9, 9"):
+                score(loaded, data, ranks=1)
 
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])

@@ -10,7 +10,7 @@ import pytest
 from command_lines import cli
 from data_files import write
 
-from zoo.cli.command_line import check_outputs
+from zoo.cli.command_line import Output, check_outputs
 from zoo.cli.commands import COMMANDS, COMPARED
 from zoo.pretrained.locate import SHIPPED
 from zoo.utils.outputs import check_out, check_out_folder
@@ -142,6 +142,10 @@ def test_what_may_be_written_passes_and_nothing_is_left(tmp_path, monkeypatch):
     check_out(Path("new/folder/x.csv"), ".csv", ".tsv")
     check_out(Path("x.tsv"), ".csv", ".tsv", inputs=[Path("nowhere"), Path("runs")])
     check_out(earlier, ".png", inputs=[Path("runs/b"), Path("digits")])
+    check_out(earlier, ".png", inputs=[Path("runs/a")])  # which no command reads
+    check_outputs(
+        argparse.Namespace(out=Path("runs/a"), preset="runs/a", outputs=[Output("out", ())])
+    )
     check_out_folder(Path("runs/b"), inputs=[Path("runs/a"), Path("runs")])
     check_outputs(argparse.Namespace(out=Path("x.exe")))  # an argument that is no output
     assert sorted(map(str, Path().rglob("*"))) == ["runs", "runs/a", "runs/a/curves.png"]

@@ -139,6 +139,19 @@ def test_damaged_and_foreign_folders_are_refused(copied):
         config.write_text(json.dumps({**record, **damage}))
         with pytest.raises(ValueError, match=rf"config\.json: the record.*{message}"):
             load_pretrained(copied)
+    for damage, message in (
+        ({"sizes": {"layer_norm_eps": "x"}}, "layer_norm_eps='x' is not a value of type float"),
+        ({"sizes": {"classes": None}}, "classes='None' is not a value of type int"),
+        ({"sizes": {"nothing": 5}}, "unknown field of vit_nano_patch2_8's config 'nothing'"),
+        (
+            {"config": {**record["config"], "model": {"width": "wide"}}},
+            "width='wide' is not a value",
+        ),
+        ({"config": {**record["config"], "train": {"clip": None}}}, "clip='None' is not a value"),
+    ):
+        config.write_text(json.dumps({**record, **damage}))
+        with pytest.raises(ValueError, match=rf"config\.json: .*{message}"):
+            load_pretrained(copied)
     for text in ("{", "", "[" * 100_000, "null", "\x00", '{"a": ' * 50_000):
         config.write_text(text)
         with pytest.raises(

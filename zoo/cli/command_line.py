@@ -116,7 +116,8 @@ def check_outputs(args: argparse.Namespace) -> None:
     from zoo.utils.outputs import check_out, check_out_folder
 
     outputs: Sequence[Output] = getattr(args, "outputs", ())
-    names = {output.name for output in outputs}
+    # A preset is known by its name alone, and may be that of its run's folder.
+    names = {"preset", *(output.name for output in outputs)}
     inputs = [
         path for name, value in vars(args).items() if name not in names for path in _paths(value)
     ]

@@ -26,7 +26,7 @@ from zoo.cost.priced import WORST, Rate, shipped
 from zoo.models.model import Model
 from zoo.models.registry import create_model, spike_boundary
 from zoo.pretrained.locate import list_pretrained
-from zoo.train.curves import COLOURS
+from zoo.train.curves import COLOURS, plain
 from zoo.utils.files import write_atomic
 
 LAYERS, BATCH, MICROBATCHES = 16, 32, 16
@@ -290,7 +290,7 @@ def plot(path: str | Path, rows: Sequence[Row], title: str) -> None:
             axes.set(title=f"{family}: {label}", xlabel="devices", ylabel="times less than ann")
             axes.grid(alpha=0.3, which="both")
         line[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomic(path, buffer.getvalue())

@@ -100,7 +100,7 @@ def check_pair(ann: Pretrained, cut: Pretrained) -> None:
             f"{one.name} in {one.stages} stages and {other.name} in {other.stages} are no pair; "
             "give runs of one model"
         )
-    if ann.record["data"]["sha256"] != cut.record["data"]["sha256"]:
+    if compare.data_of(ann.record) != compare.data_of(cut.record):
         raise ValueError("the runs were trained on different data; give runs on the same")
 
 

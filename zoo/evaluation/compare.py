@@ -28,6 +28,7 @@ ROW = Object(
     },
     dict.fromkeys(("accuracy", "loss", "spearman"), NUMBER),
 )
+TRAINED = Object({"data": Object({"sha256": TEXT})})
 TABLE = Object({"rows": ListOf(ROW)})
 """A table in a JSON file, as `snapjax compare models` writes it."""
 
@@ -80,6 +81,18 @@ def record(
     }
 
 
+def data_of(record: Mapping[str, Any]) -> str:
+    """The digest of the data that a model was trained on.
+
+    Args:
+      record: of a `Pretrained` that a run made.
+
+    Raises:
+      ValueError: it says nothing of them.
+    """
+    return check(record, TRAINED, "the record")["data"]["sha256"]
+
+
 def weights_of(record: Mapping[str, Any]) -> str:
     """Which training a cut model's weights come from, by what was saved beside them.
 
@@ -93,13 +106,15 @@ def weights_of(record: Mapping[str, Any]) -> str:
     """
     config = record.get("config")
     if "teacher" in record:
-        train = {} if config is None else current_section("train", config["train"])
+        train = {} if config is None else current_section("train", config.get("train", {}))
         alone = train.get("trainable") == "boundaries"
         pairs = config is not None and config.get("distill", {}).get("similarity")
         how = "boundaries alone " * bool(alone) + "on pairs " * bool(pairs)
-        origin = f"distilled {how}for {record['step']} steps"
+        origin = f"distilled {how}for {record.get('step', 'unknown')} steps"
     else:
-        origin = "trained" if config and config["model"]["variant"] != "ann" else "dense"
+        origin = (
+            "trained" if config and config.get("model", {}).get("variant") != "ann" else "dense"
+        )
     return f"{origin}, calibrated" if "calibration" in record else origin
 
 

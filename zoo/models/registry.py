@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from snapjax.boundary import Boundary
 from snapjax.errors import check_types, unknown_name
 from snapjax.neurons.surrogate import Surrogate
+from zoo.config.fields import coerce
 from zoo.models.bert import modeling as bert
 from zoo.models.bert import weights as bert_weights
 from zoo.models.model import Model
@@ -180,7 +181,10 @@ def create_model(
     for field in overrides:
         if field not in known:
             raise unknown_name(f"field of {name}'s config", field, known)
-    config = replace(config, **overrides, stages=stages)
+    changed = {
+        field: coerce(type(config), field, value, name) for field, value in overrides.items()
+    }
+    config = replace(config, **changed, stages=stages)
     default = default_boundary(config.width, variant)
     if isinstance(boundary, str):
         boundary = Boundary(config.width, code=boundary)

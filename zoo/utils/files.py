@@ -220,7 +220,9 @@ class MetricsLog:
             written = self._file.write(line)
         if written != len(line):
             self._file.truncate(self._file.tell() - written)
-            raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
+            raise OSError(
+                f"{self.path}: only {written} of {len(line)} bytes were written; the disk is full"
+            )
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

@@ -5,6 +5,9 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+NEVER_READ = (".html", "curves.png")
+"""Ends of what we write into the folder of a run and read nowhere."""
+
 
 def check_out(path: Path, *suffixes: str, name: str = "out", inputs: Iterable[Path] = ()) -> None:
     """Whether a file can and may be written.
@@ -29,7 +32,8 @@ def check_out(path: Path, *suffixes: str, name: str = "out", inputs: Iterable[Pa
     if path.exists() and not path.is_file():
         raise ValueError(f"{shown} is a device or pipe; give the name of a file")
     for read in inputs if path.exists() else ():
-        if read.exists() and (read.samefile(path) or read.resolve() in path.resolve().parents):
+        inside = read.resolve() in path.resolve().parents and not path.name.endswith(NEVER_READ)
+        if read.exists() and (read.samefile(path) or inside):
             raise ValueError(
                 f"{shown} belongs to what is read, {str(read)!r}, and would be overwritten; name "
                 "another file"

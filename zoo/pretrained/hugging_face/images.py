@@ -23,6 +23,7 @@ WITHOUT_EFFECT = frozenset(
     disable_grouping
     """.split()  # noqa: SIM905
 )
+PLAIN = "ViTImageProcessor"
 BILINEAR = 2  # Pillow's number, and what ViTImageProcessor takes where nothing is said
 
 
@@ -43,8 +44,7 @@ def read(folder: Path, image_size: int, channels: int) -> dict[str, Any]:
     ]
     side, crop = _side(fields, image_size), None
     if fields.get("do_center_crop"):
-        crop = fields.get("crop_size")
-        crop = crop.get("height") if isinstance(crop, dict) else crop
+        crop = _square(fields.get("crop_size"))
         if not fields.get("do_resize", True):
             problems.append("do_center_crop=True needs do_resize=True")
     size = side if crop is None else crop
@@ -64,10 +64,13 @@ def read(folder: Path, image_size: int, channels: int) -> dict[str, Any]:
             f"do_rescale={fields.get('do_rescale', True)} and rescale_factor={factor}: pixels are "
             "always divided by 255; put the rest of the factor into image_mean and image_std"
         )
-    prepared = {"size": size, "resample": resample}
+    # Without resizing they must have that size already.
+    resized = {"size": size, "resample": resample}
+    prepared = resized if fields.get("do_resize", True) else {}
     if side != size:
         prepared["resize"] = side
     scaled = fields.get("do_normalize", True)
+    problems += _left_out(fields, scaled)
     for name, ours, otherwise in (("image_mean", "mean", 0.0), ("image_std", "std", 1.0)):
         value = fields.get(name, [0.5] * channels) if scaled else [otherwise] * channels
         if not _numbers(value, channels) or (ours == "std" and min(value) <= 0):
@@ -83,12 +86,30 @@ def read(folder: Path, image_size: int, channels: int) -> dict[str, Any]:
 
 def _side(fields: Mapping[str, Any], image_size: int) -> Any:
     """The side of the square that images are resized to; what is none is given as it is."""
-    size = fields.get("size", image_size)
-    if isinstance(size, dict) and size.keys() == {"height", "width"}:
-        return size["height"] if size["height"] == size["width"] else size
+    size = _square(fields.get("size", image_size))
     if fields.get("default_to_square") is False and isinstance(size, int):
         return {"shortest_edge": size}
     return size
+
+
+def _square(size: Any) -> Any:
+    """The side of a square, where it is one."""
+    if isinstance(size, dict) and size.keys() == {"height", "width"}:
+        return size["height"] if size["height"] == size["width"] else size
+    return size
+
+
+def _left_out(fields: Mapping[str, Any], scaled: bool) -> list[str]:
+    """A line where another class than ViT's leaves out what its own defaults, which differ from
+    those here, would decide."""
+    kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or PLAIN
+    needed = ("size", "resample", "do_center_crop", *(("image_mean", "image_std") * bool(scaled)))
+    missing = [name for name in needed if name not in fields]
+    if kind in (PLAIN, f"{PLAIN}Fast", "ViTFeatureExtractor") or not missing:
+        return []
+    return [
+        f"image_processor_type={kind!r} has defaults of its own; write out {', '.join(missing)}"
+    ]
 
 
 def _numbers(value: Any, count: int) -> bool:
