@@ -210,7 +210,7 @@ def test_energies_of_a_hop_are_those_of_the_readme(code, budget, memory, arithme
     if code == "phase":
         assert counts.stored_bytes / (392 * 192) == pytest.approx(10.24, abs=0.005)
         unfused = sum(op.bytes_read + op.bytes_written for op in counts.ops)
-        assert unfused / (392 * 192) == pytest.approx(421, abs=0.5)
+        assert unfused / (392 * 192) == pytest.approx(433, abs=0.5)
     parts = cost.estimate(counts, "snap-mesh").energy_parts
     each = {part: amount.value / (8 * 392 * 192) for part, amount in parts.items()}
     assert each["memory"] == pytest.approx(memory, abs=0.5)
