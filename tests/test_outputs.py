@@ -50,7 +50,7 @@ def test_every_argument_that_is_written_to_is_declared():
 def no_work(monkeypatch):
     """Whatever a command would load is an error that none of these tests expects."""
     refuse = lambda *_, **__: pytest.fail("the work began")
-    for place in ("zoo.pretrained.load.load_pretrained", "zoo.cost.models.build",
+    for place in ("zoo.pretrained.load.load_pretrained", "zoo.cost.priced.build",
                   "zoo.train.run.train", "zoo.evaluation.tables.of_runs"):  # fmt: skip
         monkeypatch.setattr(place, refuse)
 

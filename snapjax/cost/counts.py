@@ -1,10 +1,9 @@
 """What a program costs, before any hardware is named: operations, bytes moved, bytes on links.
 
-Every number is per device and already multiplied by how often its equation runs. All devices run
-one program; where they take different branches of it, the number is the dearest branch's or the
-mean over the devices, as `snapjax.cost.trace` was asked. Spikes are counted densely, as if all of
-them fired, and `with_rates` says what share really does: between two bounds where the sites' rates
-leave it open, of which the upper is taken.
+Every number is per device, times how often its equation runs. All devices run one program; where
+they take different branches, the number is the dearest branch's or the mean over the devices, as
+`snapjax.cost.trace` was asked. Spikes are counted as if all of them fired, and `with_rates` says
+what share does: the upper of two bounds where the sites' rates leave it open.
 
 | kind | one count is | of |
 |---|---|---|
@@ -20,8 +19,8 @@ leave it open, of which the upper is taken.
 | random | a word of random bits | random number generators |
 | move | an element copied without arithmetic | gather, concatenate, transpose, slices, ... |
 
-Reshapes, broadcasts and casts of a mesh axis's bookkeeping are free and appear nowhere, but for a
-"move" of no elements where one must be written to memory (`snapjax.cost.count.fusion`).
+Reshapes, broadcasts and a mesh axis's bookkeeping are free and appear nowhere, but for a "move" of
+no elements where one must be written to memory (`snapjax.cost.count.fusion`).
 """
 
 import math
@@ -37,7 +36,7 @@ MATMUL_KINDS = ("mac", "ac", "spike_spike")
 ELEMENTWISE_KINDS = ("add", "multiply", "divide", "compare", "transcendental", "other")
 KINDS = (*MATMUL_KINDS, *ELEMENTWISE_KINDS, "random", "move")
 
-# Joins the names of the sites whose spikes were put together, such as by a concatenate.
+# Joins the names of sites whose spikes were put together, such as by a concatenate.
 SITE_SEPARATOR = " + "
 
 

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import uuid
 from pathlib import Path
 
 from zoo.checkpoint.folder import PathLike, checkpoints
 from zoo.checkpoint.processes import agree, writes
+from zoo.utils.outputs import check_place
 
 _MB = 10**6
 
@@ -36,23 +36,7 @@ def check_writable(folder: PathLike, bytes_needed: int, *, keep: int = 2) -> Non
 
 
 def _check(folder: Path, bytes_needed: int, keep: int) -> None:
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise OSError(f"folder={str(folder)!r}: {there} is a file, not a folder; give another one")
-    # A file is tried because mode bits say nothing: root passes them, read-only disks do not.
-    trial = there / f".writable-{uuid.uuid4().hex}"
-    try:
-        try:
-            trial.write_bytes(b"x")
-        finally:
-            trial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"folder={str(folder)!r}: nothing can be written in {there}: {error.strerror}; give "
-            "another folder"
-        ) from error
+    there = check_place(folder, f"folder={str(folder)!r}")
     present = sum(
         os.path.getsize(file)
         for path in checkpoints(folder)

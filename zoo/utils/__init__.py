@@ -1,1 +1,4 @@
-"""Atomic files, locks, progress, and trees of arrays as flat dicts; nothing of the repository."""
+"""Files written whole, records checked, outputs, locks, progress, notes, and trees as flat dicts.
+
+Imports nothing of the repository but `snapjax`.
+"""

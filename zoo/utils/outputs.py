@@ -62,13 +62,15 @@ def check_out_folder(path: Path, *, name: str = "out", inputs: Iterable[Path] = 
     check_place(path, shown)
 
 
-def check_place(folder: Path, shown: str) -> None:
-    """Raises OSError where no file can be made in a folder, or in the nearest above it that is
-    there.
+def check_place(folder: Path, shown: str) -> Path:
+    """Where a file can be made: a folder, or the nearest above it that is there.
 
     Args:
       folder: which need not be there.
       shown: what an error begins with.
+
+    Raises:
+      OSError: a file is in the way, or nothing can be written there.
     """
     there = Path(os.path.abspath(folder))
     while not there.exists() and there != there.parent:
@@ -86,3 +88,4 @@ def check_place(folder: Path, shown: str) -> None:
         raise OSError(
             f"{shown}: nothing can be written in {there}: {error.strerror}; give another place"
         ) from error
+    return there
