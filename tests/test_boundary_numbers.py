@@ -116,7 +116,7 @@ class TestRange:
         x = jnp.array([0.0, 1.5, -1.5, largest, -largest, 3e38, -3e38], jnp.float32)
         expected = np.clip(x, -largest, largest).astype(dtype)
         np.testing.assert_array_equal(saturate(x, dtype), expected)
-        slope = jax.grad(lambda x: saturate(x, dtype).astype(jnp.float32).sum())(x[:5])
+        slope = jax.grad(lambda x: saturate(x, dtype).astype(jnp.float32).sum())(x)
         np.testing.assert_array_equal(slope, 1)
 
     @pytest.mark.parametrize("charge", [np.inf, 1e38])

@@ -1,7 +1,11 @@
 """What all formats share: codes of a few bits packed into bytes, a cast, checks of shapes."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 
@@ -33,6 +37,7 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 
     Numbers beyond the dtype's largest become that; a plain cast makes them infinite. Infinities and
     NaN stay, so that they are noticed. Nothing is computed where the dtype holds all that x does.
+    The derivative is that of the plain cast, so that the backward pass needs nothing of x.
 
     Example:
       >>> saturate(jnp.array([7e4, -7e4, jnp.inf]), jnp.float16).tolist()
@@ -43,9 +48,19 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     except (TypeError, ValueError) as error:
         raise ValueError(f"dtype={dtype!r} is no floating-point dtype") from error
     if largest < float(jnp.finfo(x.dtype).max):
-        over = (jnp.abs(x) > largest) & jnp.isfinite(x)
-        x = jnp.where(over, jnp.where(x > 0, largest, -largest).astype(x.dtype), x)
+        x = _clip(largest, x)
     return x.astype(dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _clip(largest: float, x: jax.Array) -> jax.Array:
+    limit = jnp.asarray(largest, x.dtype)
+    return jnp.where(jnp.isinf(x), x, lax.clamp(-limit, x, limit))
+
+
+@_clip.defjvp
+def _clip_jvp(largest: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _clip(largest, *primals), tangents[0]
 
 
 def check_sizes(where: str, tokens: int, name: str, width: int) -> None:
