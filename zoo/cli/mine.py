@@ -62,8 +62,12 @@ def run(args: argparse.Namespace) -> Answer:
     if out.exists() and source in (out, out.parent):
         raise ValueError(f"out={str(args.out)!r} is in --data and would be lost; name another file")
     args.out.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it shows here
-    texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
-    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
+    spec = texts_spec(args.data, args.assignments)
+    texts = read_texts(spec, whole=True)
+    encoder = Encoder.of(
+        load_pretrained(args.model), args.batch_size,
+        split_special_tokens=spec.split_special_tokens,
+    )  # fmt: skip
     with progress_bar(Console(stderr=True)) as bar:
 
         def shown(what: str, total: int):

@@ -64,7 +64,8 @@ def cut(
         similarity.read_pairs(spec)  # what is wrong with them is said before anything is fitted
 
         def error(model: Model, params: Params) -> float:
-            encoder = Encoder.of(replace(whole, model=model, params=params))
+            trial = replace(whole, model=model, params=params)
+            encoder = Encoder.of(trial, split_special_tokens=spec.split_special_tokens)
             return 1 - similarity.score(encoder, spec)["spearman"]
 
     fitted, held_out = calibration.hold_out(inputs.batches(whole, spec, samples, batch_size, seed))

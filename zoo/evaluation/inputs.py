@@ -132,7 +132,8 @@ def batches(
         raise ValueError(f"seed={seed} must be at least 0")
     draw = np.random.default_rng(seed)
     if loaded.model.config.task == "encode":
-        encoder = Encoder.of(loaded, batch_size)
+        split = spec.split_special_tokens
+        encoder = Encoder.of(loaded, batch_size, split_special_tokens=split)
         return [batch for _, batch in encoder.batches(drawn(_texts(spec), count, draw))]
     task, own = loaded.model.config.task, loaded.config and Path(loaded.config.data.source).name
     if task == "classify" and spec.text_pair_column is None and Path(spec.source).name != own:

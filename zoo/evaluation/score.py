@@ -40,7 +40,9 @@ def score_any(
     if encodes and task not in (None, "stsb"):
         raise ValueError(f"task={task!r}: this model makes embeddings; task='stsb' scores those")
     if task == "stsb" or encodes:
-        return similarity.score(Encoder.of(loaded, batch_size), spec)
+        split = spec.split_special_tokens
+        encoder = Encoder.of(loaded, batch_size, split_special_tokens=split)
+        return similarity.score(encoder, spec)
     data = data_for(loaded, spec, task)
     return score(loaded, data, batch_size=batch_size, ranks=ranks, train_split=train_split)
 
