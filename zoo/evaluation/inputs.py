@@ -75,7 +75,8 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
         return data
     note(
         f"{spec.source}: has the name of the data that the model was trained on, other content: "
-        "it is taken as new data, so all of it is scored where it has no validation split"
+        "it is taken as new data, so without a validation split all of it is scored, rows that the "
+        "model may have been trained on too"
     )
     return read(whole=True)
 
