@@ -172,6 +172,10 @@ def test_a_special_token_in_a_text_is_the_token_unless_it_is_split(loaded):
     assert made(loaded)[:5].tolist() == [2, 5, 3, 6, 3]
     split = with_preprocessing(loaded, split_special_tokens=True)
     assert made(split)[:3].tolist() == [2, 1, 3]  # a word that is not known
+    asked = Encoder.of(loaded, split_special_tokens=True)
+    assert next(asked.batches(["a[SEP]b"]))[1]["input_ids"][0, :3].tolist() == [2, 1, 3]
+    unasked = Encoder.of(split, split_special_tokens=False)
+    assert next(unasked.batches(["a[SEP]b"]))[1]["input_ids"][0, :5].tolist() == [2, 5, 3, 6, 3]
     trained_here = with_preprocessing(loaded, tokenizer_kind="wordpiece")  # a record of before
     assert made(trained_here)[:3].tolist() == [2, 1, 3]
 
@@ -305,6 +309,10 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
         assert "note: " in done.stderr
         assert "has the prompts query, of which none is put before the texts" in done.stderr
         np.testing.assert_allclose(made(), encoder.embed(some), atol=1e-6)
+    write(tmp_path / "special.txt", "a[SEP]b\n")
+    for flags, wanted in (((), "a [SEP] b"), (("--set", "data.split_special_tokens=true"), "z")):
+        assert embed("--input", tmp_path / "special.txt", *flags).returncode == 0
+        np.testing.assert_allclose(made(), encoder.embed([wanted]), atol=1e-6)
     done = embed("--input", tmp_path / "bom.txt", "--prompt", "query")
     assert (done.returncode, "note" in done.stderr) == (0, False)
     np.testing.assert_allclose(made(), encoder.embed(["h h a", "h h b"]), atol=1e-6)
@@ -318,7 +326,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
         (("--out", "a.txt"), "out='a.txt' must end in .npy or .parquet"),
         (
             ("--input", "next.txt", "--set", "data.text_column=x"),
-            "is for tables, the input is lines",
+            "--set says how a table is read, the input",
         ),
         (
             ("--input", "t.csv"),

@@ -2,21 +2,17 @@
 
 import itertools
 import json
-import sys
 from pathlib import Path
 
+import odd_texts
 import pytest
 import transformers as hf
 
+from zoo import Encoder, load_pretrained
+from zoo.data.text import tokenised
+from zoo.pretrained.hugging_face.known import locate
+
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-
-import odd_texts  # noqa: E402 (of the folder above)
-
-from zoo import Encoder, load_pretrained  # noqa: E402
-from zoo.data.text import tokenised  # noqa: E402
-from zoo.pretrained.hugging_face.known import locate  # noqa: E402
-
 GOLDEN = json.loads((TESTS / "golden" / "tokenizers.json").read_text())["ids"]
 
 

@@ -13,7 +13,9 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from zoo.cli import command_line
 from zoo.cli.command_line import Answer, add_output, add_set_flag, make_parser
@@ -27,7 +29,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--input", type=Path, help="text file or table; default: lines of the standard input"
     )
-    add_set_flag(parser, "how a table is read, such as data.text_column=sentence (default: text)")
+    add_set_flag(
+        parser,
+        "how a table is read, such as data.text_column=sentence (default: text); of lines "
+        "data.split_special_tokens alone",
+    )
     parser.add_argument("--prompt", help="name of a prompt of the model, put before every text")
     add_output(parser, "--out", ".npy", ".parquet", required=True, help=".npy or .parquet file")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -37,13 +43,18 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> Answer:
     from zoo.embedding.encoder import Encoder
     from zoo.embedding.files import write
+    from zoo.embedding.texts import texts_spec
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.notes import note
     from zoo.utils.progress import Progress, plain_console
 
-    with _texts(args) as texts:
+    spec = texts_spec(str(args.input), args.assignments)
+    with _texts(args.input, spec) as texts:
         loaded = load_pretrained(args.model)
-        encoder = Encoder.of(loaded, args.batch_size, prompt=args.prompt)
+        encoder = Encoder.of(
+            loaded, args.batch_size, prompt=args.prompt,
+            split_special_tokens=spec.split_special_tokens,
+        )  # fmt: skip
         prompts = loaded.source.preprocessing.get("prompts")
         if prompts and args.prompt is None:
             note(
@@ -60,8 +71,12 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 @contextmanager
-def _texts(args: argparse.Namespace) -> Iterator[Iterable[str]]:
+def _texts(path: Path | None, spec: Any) -> Iterator[Iterable[str]]:
     """The texts of the input, open while they are read.
+
+    Args:
+      path: of the input; None for the standard input.
+      spec: a `DataSpec` of how a table is read.
 
     Raises:
       ValueError: no such file, a table that cannot be read, or settings for what is no table.
@@ -72,18 +87,20 @@ def _texts(args: argparse.Namespace) -> Iterator[Iterable[str]]:
     from zoo.embedding.files import read_lines
     from zoo.embedding.texts import texts_spec
 
-    path = args.input
     if path is not None and (path.is_dir() or not path.exists()):
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         state = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"input={str(path)!r} {state}{nearest(path.name, there)}; give a file")
     packed = path is not None and path.suffix.lower() == ".gz"
     if path is not None and suffix(path) in SUFFIXES and (packed or suffix(path) != ".txt"):
-        spec = texts_spec(str(path), args.assignments)
         yield read_rows(spec, validation=False).texts(spec.text_column, "text_column")
         return
-    if args.assignments:
-        raise ValueError(f"--set {args.assignments[0]} is for tables, the input is lines of text")
+    lines = replace(texts_spec(spec.source, ()), split_special_tokens=spec.split_special_tokens)
+    if spec != lines:
+        raise ValueError(
+            "--set says how a table is read, the input is lines of text; leave out all but "
+            "data.split_special_tokens"
+        )
     with path.open("rb") if path is not None else nullcontext(sys.stdin.buffer) as file:
         yield read_lines(file, str(path or "stdin"))
 

@@ -54,8 +54,12 @@ def run(args: argparse.Namespace) -> Answer:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    texts = read_texts(texts_spec(args.data, args.assignments), whole=True)
-    encoder = Encoder.of(load_pretrained(args.model), args.batch_size)
+    spec = texts_spec(args.data, args.assignments)
+    texts = read_texts(spec, whole=True)
+    encoder = Encoder.of(
+        load_pretrained(args.model), args.batch_size,
+        split_special_tokens=spec.split_special_tokens,
+    )  # fmt: skip
     with Progress(plain_console(stderr=True)) as progress:
         texts, pairs = mining.mine(
             encoder, texts, args.neighbours, samples=args.samples, seed=args.seed, progress=progress

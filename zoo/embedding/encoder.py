@@ -48,7 +48,12 @@ class Encoder:
 
     @classmethod
     def of(
-        cls, loaded: Pretrained, batch_size: int = 64, *, prompt: str | None = None
+        cls,
+        loaded: Pretrained,
+        batch_size: int = 64,
+        *,
+        prompt: str | None = None,
+        split_special_tokens: bool | None = None,
     ) -> "Encoder":
         """The encoder of a pretrained model.
 
@@ -57,6 +62,7 @@ class Encoder:
           batch_size: texts a batch.
           prompt: name of one of the model's prompts, `loaded.source.preprocessing["prompts"]`, such
             as "query"; None for no prompt, which is what sentence-transformers' `encode` does.
+          split_special_tokens: see `DataSpec`; None as the model does.
 
         Raises:
           ValueError: a model of another task, or without a tokenizer, or one that does not fit;
@@ -79,8 +85,10 @@ class Encoder:
         if type(batch_size) is not int or not 1 <= batch_size < 10**6:
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 to 999999")
         given = loaded.source.preprocessing
-        split = bool(DataSpec().like(given).split_special_tokens)
-        vocabulary = read_tokenizer(loaded.tokenizer, "of the model", split)
+        spec = DataSpec(split_special_tokens=split_special_tokens).like(given)
+        vocabulary = read_tokenizer(
+            loaded.tokenizer, "of the model", bool(spec.split_special_tokens)
+        )
         vocabulary.require("[PAD]", "[CLS]", "[SEP]")
         if vocabulary.size > config.vocabulary:
             raise ValueError(

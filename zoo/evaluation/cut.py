@@ -76,7 +76,8 @@ def cut(
         similarity.read_pairs(specs[0])  # what is wrong with them is said before anything is fitted
 
         def error(model: Model, params: Params) -> float:
-            encoder = Encoder.of(replace(whole, model=model, params=params))
+            trial = replace(whole, model=model, params=params)
+            encoder = Encoder.of(trial, split_special_tokens=specs[0].split_special_tokens)
             return 1 - similarity.score(encoder, specs[0], progress)["spearman"]
 
     share = -(-samples // len(specs))

@@ -76,7 +76,8 @@ def data_for(loaded: Pretrained, spec: DataSpec, task: str | None = None) -> Dat
         return data
     note(
         f"{spec.source}: has the name of the data that the model was trained on, other content: "
-        "it is taken as new data, so all of it is scored where it has no validation split"
+        "it is taken as new data, so without a validation split all of it is scored, rows that the "
+        "model may have been trained on too"
     )
     return read(whole=True)
 
@@ -141,7 +142,8 @@ def batches(
         raise ValueError(f"seed={seed} must be at least 0 and below 2**32")
     draw = np.random.default_rng(seed)
     if loaded.model.config.task == "encode":
-        encoder = Encoder.of(loaded, batch_size)
+        split = spec.split_special_tokens
+        encoder = Encoder.of(loaded, batch_size, split_special_tokens=split)
         return [batch for _, batch in encoder.batches(drawn(_texts(spec), count, draw))]
     task, own = loaded.model.config.task, loaded.config and Path(loaded.config.data.source).name
     if task == "classify" and spec.text_pair_column is None and Path(spec.source).name != own:

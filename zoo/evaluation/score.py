@@ -53,7 +53,9 @@ def score_any(
             f"task={task!r}: this model makes embeddings; task='stsb' or 'agreement' scores those"
         )
     if task == "stsb" or encodes:
-        return similarity.score(Encoder.of(loaded, batch_size), spec, progress)
+        split = spec.split_special_tokens
+        encoder = Encoder.of(loaded, batch_size, split_special_tokens=split)
+        return similarity.score(encoder, spec, progress)
     data = data_for(loaded, spec, task)
     return score(
         loaded, data, batch_size=batch_size, ranks=ranks, train_split=train_split,
