@@ -1,1 +1,3 @@
-"""Atomic files, locks, progress, and trees of arrays as flat dicts; nothing of the repository."""
+"""Files read and written, records checked, locks, progress, notes, trees of arrays.
+
+Imports nothing of zoo."""
