@@ -272,6 +272,21 @@ def test_what_is_passed_over_is_named(tmp_path):
     assert data.train.samples + data.validation.samples == 4
 
 
+def test_a_split_whose_pictures_have_no_classes_is_named(tmp_path):
+    """As in competitions, where the test pictures have no labels."""
+    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/0", "test/1"):
+        write(tmp_path / "p" / f"{name}.png", flat_picture(9))
+    spec = DataSpec(source=str(tmp_path / "p"), held_out=0.25, **PLAIN)
+    with pytest.warns(Note, match=r"p: test holds pictures, but in no folder for each class"):
+        data = load(spec)
+    assert (data.train.samples, data.validation.samples) == (3, 1)  # of train alone
+    with (
+        pytest.warns(Note, match="test holds pictures"),
+        pytest.raises(ValueError, match=r"no split data.validation=.test.; it has train"),
+    ):
+        load(replace(spec, validation="test"))
+
+
 def test_a_model_whose_images_nobody_says_how_to_scale_is_not_scored(tmp_path):
     """With the mean of the pictures that are scored, each set of them would be another model."""
     source = Path(__file__).parent / "golden" / "hugging_face" / "vit_classify_5"

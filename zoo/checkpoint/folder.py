@@ -1,7 +1,6 @@
 """A run's folder of checkpoints: their names, which is newest and which best, and what is whole."""
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -9,6 +8,8 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from zoo.utils.files import read_json
 
 NAME = re.compile(r"checkpoint-(\d{6,})")
 PARTIAL = ".partial-"
@@ -71,15 +72,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _object(path: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint."""
-    if not (path / name).is_file():  # a device or a pipe would be waited for
-        raise damaged(path, f"{name} is not there, or no file")
     try:
-        found = json.loads((path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, f"{name}: {error}") from error
-    if not isinstance(found, dict):
-        raise damaged(path, f"{name} is not a JSON object")
-    return found
+        return read_json(path / name)
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
 
 
 def by_metric(paths: list[Path]) -> list[Path]:

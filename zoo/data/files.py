@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from zoo.utils.files import read_file
+from zoo.utils.memory import total_memory
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -34,7 +35,7 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
     # Not trusting the suffix alone: some tools unpack a download and keep its name.
     if path.suffix != ".gz" or data[:2] != b"\x1f\x8b":
         return data if count < 0 else data[:count]
-    most = max(SMALL, LARGEST_RATIO * len(data))
+    most = min(max(SMALL, LARGEST_RATIO * len(data)), total_memory())
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             unpacked = file.read(most + 1 if count < 0 else min(count, most + 1))

@@ -165,6 +165,12 @@ def has_classes(folder: Path) -> bool:
     return any(_is_picture(file) for inner in _subfolders(folder) for file in inner.iterdir())
 
 
+def is_flat(path: Path) -> bool:
+    """Whether a path is a folder with pictures and none of them in a folder of a class."""
+    inside = path.is_dir() and not _is_junk(path) and not has_classes(path)
+    return inside and any(map(_is_picture, path.iterdir()))
+
+
 def class_folders(folder: Path) -> list[tuple[Path, str]]:
     """(file, class) of every picture in a folder with a subfolder for each class, sorted.
 

@@ -19,6 +19,7 @@ from zoo.data.labels import only_of_a_class
 from zoo.data.order import HELD_OUT, epoch_order
 from zoo.data.prepare import Data
 from zoo.data.tables import Table
+from zoo.utils.notes import note
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "test", "t10k")
 """Splits that validate where none is named: the first of them that is there."""
@@ -161,6 +162,12 @@ def _find_in_folder(spec: DataSpec, folder: Path) -> Source:
         return _by_name({split: partial(_idx_table, spec, *pair) for split, pair in found.items()})
     with_classes = [entry for entry in entries if entry.is_dir() and pictures.has_classes(entry)]
     if folder / spec.train in with_classes:
+        flat = [entry.name for entry in entries if pictures.is_flat(entry)]
+        if flat:
+            note(
+                f"{folder}: {', '.join(flat)} {'hold' if len(flat) > 1 else 'holds'} pictures, but "
+                "in no folder for each class, and so no labels: passed over"
+            )
         return _by_name(
             {entry.name: partial(_picture_table, spec, entry) for entry in with_classes}
         )

@@ -15,6 +15,7 @@ import numpy as np
 from snapjax.errors import unknown_name
 from zoo.config.data import TOKENIZERS
 from zoo.data.files import half_character, nearest
+from zoo.utils.files import read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -145,8 +146,8 @@ def load_tokenizer(path: Path, split_special_tokens: bool = False) -> Vocabulary
       ValueError: the file cannot be read, or see `read_tokenizer`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except ValueError as error:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = nearest(path.name, [*TOKENIZERS, *there])
         if path.is_dir():

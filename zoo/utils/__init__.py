@@ -1,4 +1,3 @@
-"""Files written whole, records checked, outputs, locks, progress, notes, and trees as flat dicts.
+"""Files read and written, records checked, locks, progress, notes, trees of arrays.
 
-Imports nothing of the repository but `snapjax`.
-"""
+Imports nothing of zoo."""
