@@ -180,6 +180,21 @@ def test_a_part_is_priced_as_the_whole_and_bounded_as_any():
     assert "13 (12.8), of 0 (0) to 51 (51.2)" in found.table()
 
 
+def test_the_states_of_a_loop_may_leave_out_its_quietest_iteration():
+    """The states before each of two steps: the first, of another site, and what step one made."""
+
+    def states(a, c):
+        rows = cost.spikes(a, "a").reshape(2, 3, 4)
+        before = lax.scan(lambda state, row: (row, state), cost.spikes(c, "c"), rows)[1]
+        return before.reshape(6, 4) @ jnp.ones((4, 1))
+
+    counts = cost.trace(states, shape(6, 4), shape(3, 4))
+    a, c = np.zeros((6, 4)), np.zeros((3, 4))
+    a[:3], c[0] = 1, 1
+    rated = counts.with_rates({"a": a.mean(), "c": c.mean()})
+    assert hold(rated.acs_bounds, c.sum() + a[:3].sum())
+
+
 def test_a_convolution_meets_no_input_more_often_than_its_taps():
     """3 x 3 taps with stride 2 over 8 x 8: an input meets at most 4 of them."""
 

@@ -47,6 +47,7 @@ def scan(walker: Walker, visit: Visit) -> list[Value]:
         turns=turns,
         counted=counted,
         where=(path, inner_weights, visit.plan),
+        share=1 / max(length, 1),
     )
     # (context, iterations, shape) of a result is (context, shape) of the stack of them.
     stacked = [
@@ -138,11 +139,13 @@ def _loop(
     turns: counters.Turns,
     counted: bool,
     where: tuple[Path, np.ndarray, fusion.Plan | None],
+    share: float = 1.0,
 ) -> tuple[list[Value], list[Value]]:
     """(what a loop's carried values are after it, the body's results), counted once.
 
     What is known of a carried value is what its initial value and the body's have in common, and
-    of a counter its value in every iteration.
+    of a counter its value in every iteration. `share` of the iterations, at most, have the initial
+    values.
     """
     path, weights, plan = where
     carry = len(state)
@@ -155,9 +158,15 @@ def _loop(
         return walker.run(body, [*fixed, *inside, *rows], path, weights, plan)
 
     def joined(state: Sequence[Value], results: Sequence[Value]) -> list[Value]:
-        return [join_values([a, b]) for a, b in zip(state, results[:carry], strict=True)]
+        rows = zip(started, state, results[:carry], strict=True)
+        return [
+            join_values([before, after])._replace(
+                mark=marked.carried(first.mark, before.mark, after.mark, share)
+            )
+            for first, before, after in rows
+        ]
 
-    state = [Value(value.mark, spec=value.spec, static=value.static) for value in state]
+    started = state = [Value(value.mark, spec=value.spec, static=value.static) for value in state]
     follows = lambda: any(value.mark is not None or value.spec is not None for value in state)
     for rounds in itertools.count(1):
         if not follows() and (not walker.mesh or walker.whole_mesh):

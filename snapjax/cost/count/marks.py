@@ -151,6 +151,24 @@ def put_together(weighted: Sequence[tuple[float, Mark | None]]) -> Mark | None:
     return joined.fires(rates.among(rates.mean(means), most), joined.each)
 
 
+def carried(
+    first: Mark | None, before: Mark | None, after: Mark | None, share: float
+) -> Mark | None:
+    """The mark of a loop's carried value, over all iterations.
+
+    Args:
+      first: before the loop.
+      before, after: of the iterations, as far as they are known, and what one of them makes of it.
+      share: of the iterations that have the first.
+    """
+    joined = join(before, after)
+    if joined is None or first is None or after is None or first == after:
+        return joined
+    # Of what they make the last is not among them, and may be the quietest or the busiest.
+    most = rates.mean([(share, first.mean), (1.0, after.mean)])
+    return joined.fires(rates.evenly(rates.at_most(most), joined.each), joined.each)
+
+
 def widened(before: Mark | None, after: Mark | None, rounds: int) -> Mark | None:
     """A loop's carried mark after another round over its body, so that it settles.
 
