@@ -160,7 +160,9 @@ class Settings:
 
     def message_bytes(self, tokens: int, wire: str | None = None) -> int:
         """Bytes of the uint8 buffer that carries `tokens` tokens over one hop."""
-        check_types("message_bytes", {"tokens": (tokens, int), "wire": (wire, str | None)})
+        _check_tokens("message_bytes", tokens)
+        if wire is not None and wire not in WIRES:
+            raise unknown_name("wire", wire, WIRES)
         code = self.codec
         if not isinstance(code, SpikeCode):
             return tokens * code.bits // 8
@@ -170,7 +172,14 @@ class Settings:
 
     def gradient_message_bytes(self, tokens: int) -> int:
         """Bytes that carry the cotangent of `tokens` tokens back over one hop."""
+        _check_tokens("gradient_message_bytes", tokens)
         return dense.gradient_bytes(tokens, self.gradient_features, self.gradient_wire)
+
+
+def _check_tokens(where: str, tokens: int) -> None:
+    check_types(where, {"tokens": (tokens, int)})
+    if tokens < 0:
+        raise ValueError(f"{where}: tokens={tokens} must not be negative")
 
 
 def _default(entry: Field) -> Any:

@@ -20,11 +20,17 @@ from snapjax import (
     step_neuron,
     unplace,
 )
-from zoo import calibrate, create_model, list_models, load_pretrained, partition
+from zoo import Encoder, calibrate, create_model, evaluate, list_models, load_pretrained, partition
 
 BOUNDARY = Boundary(7)
 PARAMS = BOUNDARY.init(jax.random.key(0))
 X = jnp.zeros((2, 7))
+
+
+def with_gain(gain):
+    return {**PARAMS, "encoder": {**PARAMS["encoder"], "gain": gain}}
+
+
 MODEL = create_model("bert_nano", "hnn", stages=2)
 
 
@@ -78,7 +84,23 @@ CASES = [
     ),
     (
         lambda: jax.jit(BOUNDARY.apply)(jax.tree.map(lambda a: a.astype(jnp.bfloat16), PARAMS), X),
-        "steps_per_feature has dtype bfloat16, needs int32",
+        " has dtype bfloat16, needs int32",
+    ),
+    (lambda: BOUNDARY.message_bytes(-1), "message_bytes: tokens=-1 must not be negative"),
+    (lambda: Boundary(7, "int8").message_bytes(-1), "tokens=-1 must not be negative"),
+    (lambda: BOUNDARY.message_bytes(1, "plane"), "unknown wire 'plane'; did you mean 'planes'"),
+    (lambda: BOUNDARY.gradient_message_bytes(2.5), "tokens=2.5 must be of type int"),
+    (
+        lambda: BOUNDARY.apply(with_gain(np.ones(7, complex)), X),
+        "gain has dtype complex128, needs f",
+    ),
+    (
+        lambda: BOUNDARY.apply(with_gain(np.ones(7, int)), X),
+        "encoder/gain has dtype int64, needs flo",
+    ),
+    (
+        lambda: BOUNDARY.check(with_gain(np.array(["a"] * 7))),
+        "encoder/gain has dtype <U1, needs float",
     ),
     (lambda: BOUNDARY.message_bytes(2.5), "message_bytes: tokens=2.5 must be of type int"),
     (lambda: BOUNDARY.calibrate(PARAMS, X, axes=3), "calibrate: axes=3 must be of type str"),
@@ -108,6 +130,13 @@ CASES = [
     (lambda: MODEL.cut(2, "phase"), "bert_nano: boundary='phase' must be of type Boundary"),
     (lambda: MODEL.apply(None, {}), "bert_nano: parameters have NoneType, need ['blocks', 'bound"),
     (lambda: MODEL.pipeline(make_mesh(stage=2), 2.5), "Pipeline: microbatches=2.5 must be of type"),
+    (
+        lambda: MODEL.apply(MODEL.init(jax.random.key(0)), None),
+        "bert_nano: batch=None must be of ty",
+    ),
+    (lambda: MODEL.calibrate(MODEL.init(jax.random.key(0))), "calibrate needs at least one batch"),
+    (lambda: Encoder.of(None), "Encoder.of: loaded=None must be of type Pretrained"),
+    (lambda: evaluate(None, None), "evaluate: loaded=None must be of type Pretrained"),
     (lambda: list_models(3), "list_models: pattern=3 must be of type str"),
     (lambda: load_pretrained(None), "load_pretrained: name=None must be of type str or PathLike"),
     (lambda: load_pretrained("x", stages="3"), "stages='3' must be of type int or None"),

@@ -4,11 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from snapjax import Boundary, Neuron, make_mesh, run_neuron, split_plan, step_neuron
+from snapjax import Boundary, Neuron, make_mesh, place, run_neuron, split_plan, step_neuron
 from snapjax.codes.code import CODES, SPIKE_CODES
 from snapjax.codes.parameters import merge_plan
 from snapjax.wire import dense
@@ -381,6 +382,24 @@ class TestPlansAndCodes:
         np.testing.assert_array_equal(np.isnan(made).all((1, 2)), [False, False, True, False])
         if way == "send":
             np.testing.assert_array_equal(made[1], boundary.apply(good, x[0])[0])
+
+    def test_debug_reaches_the_loss_of_a_pipeline(self):
+        losses = {}
+        for debug in (False, True):
+            boundary = Boundary(meshes.FEATURES, budget=10, debug=debug)
+            params = meshes.toy_params(boundary, 2)
+            pipeline = meshes.toy_pipeline(boundary, 1, 2, 2)
+            run = jax.jit(lambda placed, batch, pipeline=pipeline: pipeline(placed, batch).sums)
+            for differ in (False, True):
+                ends = params["boundaries"]
+                plan = ends["encoder"]["steps_per_feature"]
+                other = plan.at[0, :2].set(jnp.array([0, 2], jnp.int32)) if differ else plan
+                ends = {**ends, "decoder": {**ends["decoder"], "steps_per_feature": other}}
+                placed = place({**params, "boundaries": ends}, 2)
+                losses[debug, differ] = float(run(placed, meshes.toy_batch(4))["loss"])
+        assert np.isfinite([losses[False, False], losses[False, True]]).all()
+        assert losses[True, False] == losses[False, False]
+        assert np.isnan(losses[True, True])
 
     def test_without_debug_nothing_more_crosses_the_link(self):
         def device(boundary):

@@ -80,12 +80,13 @@ def check_structure(what: str, expected: Any, params: Any, lead: int = 0) -> Non
     if wrong:
         raise ValueError(f"Boundary: parameters do not fit {what}; {'; '.join(wrong)}")
     for end in params:
-        for name in ("steps_per_feature", *RECORDS):
-            leaf = params[end].get(name)
-            if leaf is not None and not jnp.issubdtype(leaf.dtype, jnp.integer):
+        for name, leaf in params[end].items():
+            kind = jnp.floating if expected[end][name].dtype == jnp.float32 else jnp.integer
+            if not jnp.issubdtype(leaf.dtype, kind):
                 raise ValueError(
-                    f"Boundary: {end}/{name} has dtype {leaf.dtype}, needs int32: it is no number "
-                    "to train or to round; cast the parameters of `split_plan` alone"
+                    f"Boundary: {end}/{name} has dtype {leaf.dtype}, needs "
+                    f"{expected[end][name].dtype}. Of the parameters cast those alone that "
+                    "`split_plan` calls trainable; a plan counts steps"
                 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snapjax.errors import unknown_name
+from snapjax.errors import check_types, unknown_name
 from zoo.config.data import DataSpec
 from zoo.data import Batch
 from zoo.data.tokenizer import Vocabulary, checked_texts, read_tokenizer
@@ -68,10 +68,7 @@ class Encoder:
           ValueError: a model of another task, or without a tokenizer, or one that does not fit;
             or an unknown prompt.
         """
-        if not isinstance(loaded, Pretrained):
-            raise ValueError(
-                f"loaded={loaded!r:.60} is no trained model; give what load_pretrained returns"
-            )
+        check_types("Encoder.of", {"loaded": (loaded, Pretrained)})
         config = loaded.model.config
         if config.task != "encode" or not hasattr(config, "vocabulary"):
             raise ValueError(

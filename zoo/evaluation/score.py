@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from snapjax.errors import check_types
 from snapjax.parallel.sharding import make_mesh
 from zoo.config.specs import TrainSpec
 from zoo.data import Data, DataSpec
@@ -47,6 +48,7 @@ def score_any(
         return agreement.score(loaded, spec, dense=dense, batch_size=batch_size)
     if dense is not None:
         raise ValueError(f"task={task!r} compares with no other model; only 'agreement' does")
+    check_types("evaluate", {"loaded": (loaded, Pretrained)})
     encodes = loaded.model.config.task == "encode"
     if encodes and task not in (None, "stsb"):
         raise ValueError(

@@ -114,6 +114,7 @@ class Model:
 
     def check(self, batch: Mapping[str, Any]) -> None:
         """Raises ValueError when a batch, of arrays or their shapes, is not one of the model's."""
+        check_types(self.config.name, {"batch": (batch, Mapping)})
         self.family.check_batch(self.config, batch)
 
     def check_params(self, params: Params) -> None:
@@ -253,6 +254,8 @@ class Model:
         self.check_params(params)
         if self.config.stages == 1:
             return params
+        if not batches:
+            raise ValueError(f"{self.config.name}: calibrate needs at least one batch")
         run = jax.jit(self.run_stage)
         send = jax.jit(lambda ends, x: self.boundary.apply(ends, x)[0])
         real = [real_tokens(batch) for batch in batches]
