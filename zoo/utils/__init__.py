@@ -1,1 +1,1 @@
-"""Atomic files, locks, progress, and trees of arrays as flat dicts; nothing of the repository."""
+"""Atomic files, locks, progress, and trees as flat dicts. Imports nothing of this repository."""
