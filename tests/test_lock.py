@@ -115,6 +115,7 @@ def test_a_lock_that_is_no_file_is_told(tmp_path):
 
 
 def test_commands_refuse_a_folder_that_a_run_writes_into(tmp_path):
+    (tmp_path / "table.json").write_text("{}")  # an earlier demo's folder
     with locked(tmp_path / "ann"):
         for arguments in (["train", "digits_ann", "--out", tmp_path / "ann"],
                           ["demo", "--out", tmp_path]):  # fmt: skip

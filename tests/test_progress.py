@@ -128,7 +128,8 @@ def test_scoring_and_calibrating_tell_how_far_they_are(tmp_path, eager):
     assert fitted.returncode == 0, fitted.stderr
     assert re.search(r"^boundaries fitted: 1 of 2 \(50 %\), 0:\d\d gone", fitted.stderr, re.M)
     assert "; variance_refit: boundary 1 of 1" in fitted.stderr
-    first, *methods, last = fitted.stdout.splitlines()
+    first, *rest = fitted.stdout.splitlines()
     assert first.startswith("error: 1 - CKA of the embeddings")
-    assert sorted(each.split()[0] for each in methods) == ["variance", "variance_refit"]
-    assert last.endswith("bits a token and hop")
+    methods = [line.split() for line in rest if line.startswith("  ")]
+    assert sorted(method for method, _ in methods) == ["variance", "variance_refit"]
+    assert rest[-1].endswith("bits a token and hop")

@@ -90,7 +90,7 @@ def test_the_optimiser_counts_the_steps_of_the_record():
         ({}, None),
         ({"step": 24}, "step=24, but its optimiser has made 25 updates"),
         ({"step": 10**9}, r"step=1000000000 is not in \[0, 44\], the steps of the run"),
-        ({"window": "x"}, "window='x' is no list"),
+        ({"window": "x"}, "window='x'"),
         ({"data": {}}, "the data in digits are not those that the run began with"),
         ({"data": None}, "data="),
         ({"config": 5}, "config"),

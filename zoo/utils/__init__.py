@@ -1,3 +1,4 @@
 """Files read and written, records checked, locks, progress, notes, trees of arrays.
 
-Imports nothing of zoo."""
+Imports nothing of zoo.
+"""
