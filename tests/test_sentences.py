@@ -135,7 +135,7 @@ def test_a_grade_is_a_number_as_it_is_written(encoder, tmp_path, grade):
 
 
 def test_an_encoder_is_of_a_trained_model(loaded):
-    with pytest.raises(ValueError, match="Encoder.of: loaded=None must be of type Pretrained"):
+    with pytest.raises(ValueError, match=r"Encoder\.of: loaded=None must be of type Pretrained"):
         Encoder.of(None)
     for size in (True, "8", 1.5):
         with pytest.raises(ValueError, match="must be a whole number of at least 1"):
