@@ -1,6 +1,7 @@
 """Files of embeddings, written as they are made: .npy, or .parquet with the texts beside them."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,8 @@ def write(
     formats = {".npy": _write_npy, ".parquet": _write_parquet}
     check_out(path, *formats)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Of a name of its own: two that write the same file at once must not write into each other.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         rows = formats[path.suffix](partial, encoder, _windows(encoder, texts), progress)
         if not rows:
