@@ -6,12 +6,13 @@ import pytest
 from command_lines import cli
 
 from snapjax.boundary import Boundary
-from zoo.evaluation import compare
+from zoo.evaluation import compare, tables
 from zoo.evaluation.inputs import spec_for
 from zoo.evaluation.score import score_any
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.warm_start import partition
 from zoo.utils.files import write_json
+from zoo.utils.progress import silent
 
 DENSE, SPIKING = "vit_nano_patch2_8.ann_digits", "vit_nano_patch2_8.hnn_digits"
 
@@ -108,6 +109,20 @@ def test_rows_are_added_to_a_table_and_replace_those_of_their_name():
     # Two seeds of one training are two rows.
     twice = compare.added([], [row("trained", 0.4), row("trained", 0.5)])
     assert [one["accuracy"] for one in twice] == [0.4, 0.5]
+
+
+def test_rows_that_another_command_adds_meanwhile_are_kept(tmp_path):
+    out, dense, spiking = tmp_path / "table.json", load_pretrained(DENSE), load_pretrained(SPIKING)
+    table = tables.of_models(dense, [spiking], "digits", codes=[])
+    write_json(out, {**table, "rows": []})
+    other = compare.record(Boundary(64, "int8"), "dense", {"accuracy": 0.5, "loss": 1.0}, None)
+
+    def begin(what, total):
+        write_json(out, {**table, "rows": [other]})
+        return silent(what, total)
+
+    again = tables.of_models(dense, [spiking], "digits", codes=[], earlier=out, progress=begin)
+    assert again["rows"] == [other, *table["rows"]]
 
 
 def test_a_table_of_something_else_is_not_added_to(tmp_path):

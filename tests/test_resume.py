@@ -165,3 +165,14 @@ def test_an_extension_that_is_stopped_goes_on_and_is_no_run_of_fewer_epochs_any_
     assert train(longer, out, resume=True, console=quiet())["steps"] == 10
     lines = [line["step"] for line in read_metrics(out) if line["kind"] == "train"]
     assert lines == [5, 10]
+
+
+def test_metrics_that_are_gone_are_told_of(tmp_path):
+    out, console = shutil.copytree(OLD, tmp_path / "run"), quiet()
+    config = from_dict(json.loads((OLD / "config.json").read_text()))
+    go_on = lambda: prepare(config, out, resume=True, fallback=False, console=console)
+    go_on()
+    assert "metrics.jsonl" not in console.file.getvalue()
+    (out / "metrics.jsonl").unlink()
+    assert go_on().step == 25
+    assert f"{out}: metrics.jsonl is gone" in console.file.getvalue()

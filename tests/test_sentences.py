@@ -205,6 +205,24 @@ def test_files_hold_what_the_encoder_makes(encoder, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy()), wanted)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_two_that_write_one_file_at_once_do_not_mix(encoder, tmp_path, monkeypatch, suffix):
+    """The second begins and ends while the first is at work; the last to end has the file."""
+    monkeypatch.setattr(embeddings, "WINDOW", 1)
+    out, first, second = tmp_path / f"a{suffix}", texts(12), texts(9, seed=1)
+
+    def interrupted():
+        yield from first[:6]
+        assert embeddings.write(out, encoder, second, lambda done: None) == 9
+        yield from first[6:]
+
+    assert embeddings.write(out, encoder, interrupted(), lambda done: None) == 12
+    alone = tmp_path / f"b{suffix}"
+    embeddings.write(alone, encoder, first, lambda done: None)
+    assert out.read_bytes() == alone.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, alone.name]
+
+
 def test_a_file_is_whole_or_absent(encoder, tmp_path):
     def broken():
         yield from texts(3)

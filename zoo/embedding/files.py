@@ -1,6 +1,7 @@
 """Files of embeddings, written as they are made: .npy, or .parquet with the texts beside them."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -38,7 +39,8 @@ def write(
     formats = dict(zip(SUFFIXES, (_write_npy, _write_parquet), strict=True))
     check_out(path, *SUFFIXES)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Of a name of its own: two that write the same file at once must not write into each other.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with naming(path, partial):
             rows = formats[path.suffix](partial, encoder, _windows(encoder, texts), progress)

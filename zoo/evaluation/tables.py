@@ -65,7 +65,8 @@ def of_models(
         "data": Path(source).name,
         "jax": jax.__version__,
     }
-    before = compare.rows_of(earlier, about) if earlier is not None and earlier.exists() else []
+    there = lambda: compare.rows_of(earlier, about) if earlier and earlier.exists() else []
+    there()  # an error in it is said before anything is scored
 
     def row(loaded: Pretrained, weights: str) -> compare.Record:
         result = score_any(
@@ -83,7 +84,8 @@ def of_models(
         wire = Boundary(first.config.width, code, budget=first.boundary.budget)
         rows.append(row(partition(dense, stages=first.config.stages, boundary=wire), "dense"))
     rows += [row(loaded, compare.weights_of(loaded.record)) for loaded in cut]
-    return {**about, "rows": compare.added(before, rows)}
+    # Read only now: others may have added to it while these were scored.
+    return {**about, "rows": compare.added(there(), rows)}
 
 
 def of_runs(ann: Path, hnn: Path, hardware: str, progress: Begin = silent) -> dict[str, Any]:

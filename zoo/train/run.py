@@ -115,6 +115,10 @@ def prepare(config: RunConfig, out: Path, *, resume: bool, fallback: bool, conso
 
     if jax.process_index() == 0:
         write_json(out / "config.json", to_dict(config))
+        if saved is not None and not (out / "metrics.jsonl").exists():
+            console.print(
+                f"{out}: metrics.jsonl is gone, and with it the lines of the steps so far"
+            )
     progress = {"window": [], "step": 0, "seconds": 0.0} if saved is None else saved.record
     return Run(
         config=config,
