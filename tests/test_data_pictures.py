@@ -17,6 +17,7 @@ from zoo.config.values import override
 from zoo.data import DataSpec, load
 from zoo.evaluation.inputs import data_for
 from zoo.evaluation.score import score
+from zoo.pretrained import single_file
 from zoo.pretrained.load import load_pretrained
 from zoo.train.start import load_data
 from zoo.utils.notes import Note
@@ -309,6 +310,15 @@ def test_a_model_whose_images_nobody_says_how_to_scale_is_not_scored(tmp_path):
     grey = (np.array(sorted(20 * i for i in range(10))) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(np.sort(image[:, 0, 0, 1]), grey, rtol=1e-6)
     assert score(loaded, data, ranks=1)["samples"] == 10
+    # What is cut with them remembers them.
+    cut = loaded.scaled_by(replace(given, image_size=8))
+    single_file.save(tmp_path / "c.safetensors", cut.model, cut.params, cut.source, cut.record)
+    again = load_pretrained(tmp_path / "c.safetensors")
+    assert again.source.preprocessing == {
+        "mean": [0.5] * 3, "std": [0.25] * 3, "resample": "bicubic", "size": 8,
+    }  # fmt: skip
+    assert cut.scaled_by(replace(given, mean=(0.1,) * 3)) == cut
+    assert (data_for(again, spec).validation.pixels == data.validation.pixels).all()
     done = cli("evaluate", model, "--data", tmp_path / "p")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "set data.mean and data.std to what it was trained with" in done.stderr

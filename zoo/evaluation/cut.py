@@ -70,6 +70,7 @@ def cut(
     if not specs:
         raise ValueError("specs=[]: give at least one source of samples")
     names = source_names([*specs, *others])
+    loaded = loaded.scaled_by(specs[0])
     whole = partition(loaded, stages=stages, boundary=boundary)
     error = None
     if choose_by == "stsb":

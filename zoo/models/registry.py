@@ -184,6 +184,10 @@ def create_model(
     changed = {
         field: coerce(type(config), field, value, name) for field, value in overrides.items()
     }
+    for field, value in changed.items():
+        if isinstance(overrides[field], str) and not isinstance(value, str):  # "3" is not 3
+            kind = {bool: "true or false", int: "an integer"}.get(type(value), "a number")
+            raise ValueError(f"{name}: {field}={overrides[field]!r} must be {kind}, not a text")
     config = replace(config, **changed, stages=stages)
     default = default_boundary(config.width, variant)
     if isinstance(boundary, str):

@@ -1,6 +1,6 @@
 """A trained model with what belongs to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snapjax.codes.parameters import count_trainable
@@ -58,3 +58,13 @@ class Pretrained:
                 f"to what it was trained with, such as data.mean={half} and data.std={half}"
             )
         return made
+
+    def scaled_by(self, spec: DataSpec) -> "Pretrained":
+        """The same, remembering how a spec scales its images where nothing said so before."""
+        known = self.source.preprocessing
+        if spec.mean is None or "mean" in known or registered(self.model).inputs != "images":
+            return self
+        said = {"mean": list(spec.mean), "std": list(spec.std), "resample": spec.resample}
+        sizes = {"size": spec.image_size, "resize": spec.resize}
+        said |= {name: size for name, size in sizes.items() if size is not None}
+        return replace(self, source=replace(self.source, preprocessing={**said, **known}))

@@ -151,9 +151,10 @@ def check_batch(config: ViTConfig, batch: Batch) -> None:
     expected = (config.image_size, config.image_size, config.channels)
     shape = batch["image"].shape if "image" in batch else None
     if shape is None or len(shape) != 4 or shape[1:] != expected:
+        sized = shape is not None and len(shape) == 4 and shape[3] == config.channels
         raise ValueError(
             f"{config.name}: batch['image'] needs shape (batch, {', '.join(map(str, expected))}), "
-            f"got {shape}"
+            f"got {shape}" + f"; set data.image_size={config.image_size} to resize all" * sized
         )
     if not jnp.issubdtype(batch["image"].dtype, jnp.floating):
         raise ValueError(
