@@ -89,13 +89,13 @@ def load(path: str | Path) -> Pretrained:
         if digest(arrays) != whole["sha256"]:
             raise ValueError("the tensors are not those of its SHA-256: the file is damaged")
         params = to_params(model, arrays)
-    except ValueError as error:
+        config = _run(whole["record"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     origin = whole["source"]
     source = PretrainedConfig(
         origin["source"], digests([path]), origin.get("licence"), origin.get("preprocessing", {})
     )
-    config = _run(whole["record"])
     return Pretrained(model, params, config, whole["record"], whole["tokenizer"], source)
 
 
