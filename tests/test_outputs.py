@@ -107,6 +107,7 @@ def test_what_is_read_is_not_overwritten(tmp_path, no_work):
     calibrate, models = ["calibrate", "--data", "digits"], ["compare", "models", "--data"]
     for arguments in (
         ["mine", "minilm_l6", "--data", table, "--out", table],
+        ["mine", "minilm_l6", "--data", f"{table}:text", "--out", table],
         ["mine", "minilm_l6", "--data", "data", "--out", "data/../data/pairs.csv"],
         ["mine", "minilm_l6", "--data", "topics", "--set", f"data.source={table}", "--out", table],
         [*calibrate, model, "--out", model / "model.safetensors"],

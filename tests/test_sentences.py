@@ -303,7 +303,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
     out = tmp_path / "a.npy"
     embed = lambda *more: cli("embed", file, "--out", out, *more)
     made = lambda: np.load(io.BytesIO(out.read_bytes()))
-    for source in (("t.csv", "--set", "data.text_column=say"), ("t.md",)):
+    for source in (("t.csv", "--set", "data.text_column=say"), ("t.csv:say",), ("t.md",)):
         done = embed("--input", tmp_path / source[0], *source[1:])
         assert done.returncode == 0, done.stderr
         assert "note: " in done.stderr
@@ -328,6 +328,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
             ("--input", "next.txt", "--set", "data.text_column=x"),
             "--set says how a table is read, the input",
         ),
+        (("--input", "next.txt:x"), "and a column behind its name"),
         (
             ("--input", "t.csv"),
             "t.csv: no column data.text_column='text'; it has label: set data.te",

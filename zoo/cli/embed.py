@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         "model", metavar="NAME", help="a model of task encode: name, folder, Hub id"
     )
     parser.add_argument(
-        "--input", type=Path, help="text file or table; default: lines of the standard input"
+        "--input",
+        metavar="FILE[:COLUMN]",
+        help="text file, or table and the column of its texts; default: lines of stdin",
     )
     add_set_flag(
         parser,
@@ -48,8 +50,8 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.utils.notes import note
     from zoo.utils.progress import Progress, plain_console
 
-    spec = texts_spec(str(args.input), args.assignments)
-    with _texts(args.input, spec) as texts:
+    spec = texts_spec("stdin" if args.input is None else args.input, args.assignments)
+    with _texts(None if args.input is None else Path(spec.source), spec) as texts:
         loaded = load_pretrained(args.model)
         encoder = Encoder.of(
             loaded, args.batch_size, prompt=args.prompt,
@@ -99,7 +101,7 @@ def _texts(path: Path | None, spec: Any) -> Iterator[Iterable[str]]:
     if spec != lines:
         raise ValueError(
             "--set says how a table is read, the input is lines of text; leave out all but "
-            "data.split_special_tokens"
+            "data.split_special_tokens, and a column behind its name"
         )
     with path.open("rb") if path is not None else nullcontext(sys.stdin.buffer) as file:
         yield read_lines(file, str(path or "stdin"))

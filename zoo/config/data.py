@@ -187,3 +187,11 @@ def is_path(source: str) -> bool:
     if source in EMBEDDED:
         return False
     return not HUB_NAME.fullmatch(source) or Path(source).expanduser().exists()
+
+
+def source_and_column(source: str) -> tuple[str, str | None]:
+    """A source as a user gives it, parted from the column of its texts: "FILE:COLUMN"."""
+    name, colon, column = source.rpartition(":")
+    if not colon or not name or not column or Path(source).expanduser().exists():
+        return source, None
+    return name, column

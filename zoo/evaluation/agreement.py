@@ -42,12 +42,14 @@ def score(
       ValueError: the models are of two tasks, or all parameters were trained and `dense` is None.
     """
     model, config = loaded.model, loaded.config
-    if dense is None and config is not None and config.train.trainable == "all":
+    fitted = "calibration" in loaded.record  # after the training, to what it ended with
+    if dense is None and not fitted and config is not None and config.train.trainable == "all":
         teacher = config.distill.teacher
         if teacher is not None or model.config.stages > 1:
             raise ValueError(
-                f"{model.config.name}: all its parameters were trained; say which model it shall "
-                f"agree with, such as {teacher or 'its dense one'}"
+                f"{model.config.name}: all its parameters were trained; give the model that it "
+                f"shall agree with, {f'such as {teacher}' if teacher else 'its dense one'} "
+                "(--against NAME, in Python dense=)"
             )
     dense = dense or replace(loaded, model=model.cut(1))
     if dense.model.config.task != model.config.task:
@@ -72,7 +74,9 @@ def on(
 ) -> float:
     """The agreement of a model with a dense one on batches; see `between`."""
     task = model.config.task
-    wanted = answers(dense, without_boundaries(dense_params), batches)
+    if dense.config.stages == 1:  # the parameters may be those of the cut model
+        dense_params = without_boundaries(dense_params)
+    wanted = answers(dense, dense_params, batches)
     return between(task, answers(model, params, batches), wanted)
 
 
