@@ -46,6 +46,14 @@ def test_every_argument_that_is_written_to_is_declared():
     assert declared == {*WRITERS, *INTO_FOLDERS}
 
 
+def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
+    """The shell leaves the ~ of --out=~/x as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("embed", "train"):
+        parser = importlib.import_module(COMMANDS[name].module).parser()
+        assert parser.parse_args(["x", "--out=~/y.npy"]).out == tmp_path / "y.npy"
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     """The work of every command is an error, which none of these tests expects."""

@@ -138,7 +138,7 @@ def test_an_encoder_is_of_a_trained_model(loaded):
     with pytest.raises(ValueError, match="loaded=None is no trained model; give what load_pretra"):
         Encoder.of(None)
     for size in (True, "8", 1.5):
-        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match="must be a whole number from 1 to 999999"):
             Encoder.of(loaded, size)
 
 

@@ -102,7 +102,7 @@ def add_output(
       suffixes, beside: see `Output`; without suffixes it is a folder.
       options: of `add_argument`.
     """
-    added = parser.add_argument(flag, type=Path, **options)
+    added = parser.add_argument(flag, type=lambda text: Path(text).expanduser(), **options)
     others = parser.get_default("outputs") or ()
     parser.set_defaults(outputs=(*others, Output(added.dest, suffixes, beside)))
 

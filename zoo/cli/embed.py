@@ -1,7 +1,7 @@
 """Turns texts into embeddings, one vector a text, in a file of numpy or parquet.
 
 snapjax embed minilm_l6 --input sentences.txt --out sentences.npy
-snapjax embed minilm_l6 --input reviews.csv --set data.text_column=review --out reviews.parquet
+snapjax embed minilm_l6 --input reviews.csv:review --out reviews.parquet
 cat *.txt | snapjax embed minilm_l6 --out sentences.parquet
 
 Of a text file and of the standard input every line is a text, read as a stream, so it may be longer
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.utils.progress import Progress, plain_console
 
     spec = texts_spec("stdin" if args.input is None else args.input, args.assignments)
-    with _texts(None if args.input is None else Path(spec.source), spec) as texts:
+    path = None if args.input is None else Path(spec.source).expanduser()
+    with _texts(path, spec) as texts:
         loaded = load_pretrained(args.model)
         encoder = Encoder.of(
             loaded, args.batch_size, prompt=args.prompt,
