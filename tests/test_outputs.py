@@ -54,6 +54,40 @@ def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
         assert parser.parse_args(["x", "--out=~/y.npy"]).out == tmp_path / "y.npy"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "vit_nano_patch2_8.ann_digits", "--data", "~nobody.tsv"],
+        ["evaluate", "~nobody"],
+        ["embed", "minilm_l6", "--input", "~nobody.txt", "--out", "x.npy"],
+        [
+            "train",
+            "topics_ann",
+            "--set",
+            "data.tokenizer=~nobody/t.json",
+            "--set",
+            "mesh.stage=1",
+            "--out",
+            "~n",
+        ],
+        [
+            "train",
+            "digits_ann",
+            "--set",
+            "data.source=~nobody/x",
+            "--set",
+            "mesh.stage=1",
+            "--out",
+            "~n/x",
+        ],
+    ],
+)
+def test_a_name_may_begin_with_a_tilde(tmp_path, arguments):
+    done = cli(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "'~nobody" in done.stderr
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     """The work of every command is an error, which none of these tests expects."""

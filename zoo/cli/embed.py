@@ -48,10 +48,11 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.embedding.texts import texts_spec
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.notes import note
+    from zoo.utils.paths import expanded
     from zoo.utils.progress import Progress, plain_console
 
     spec = texts_spec("stdin" if args.input is None else args.input, args.assignments)
-    path = None if args.input is None else Path(spec.source).expanduser()
+    path = None if args.input is None else expanded(spec.source)
     with _texts(path, spec) as texts:
         loaded = load_pretrained(args.model)
         encoder = Encoder.of(

@@ -11,6 +11,7 @@ from typing import Any
 
 from snapjax.errors import unknown_name
 from zoo.config.fields import normalise
+from zoo.utils.paths import expanded
 
 TASKS = ("classify", "mlm", "unlabelled")
 EMBEDDED = {"digits": "classify", "topics": "mlm"}
@@ -186,12 +187,12 @@ def is_path(source: str) -> bool:
     """Whether a source is a path, and not the name of embedded data or of a data set on the Hub."""
     if source in EMBEDDED:
         return False
-    return not HUB_NAME.fullmatch(source) or Path(source).expanduser().exists()
+    return not HUB_NAME.fullmatch(source) or expanded(source).exists()
 
 
 def source_and_column(source: str) -> tuple[str, str | None]:
     """A source as a user gives it, parted from the column of its texts: "FILE:COLUMN"."""
     name, colon, column = source.rpartition(":")
-    if not colon or not name or not column or Path(source).expanduser().exists():
+    if not colon or not name or not column or expanded(source).exists():
         return source, None
     return name, column
