@@ -57,14 +57,14 @@ def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["evaluate", "vit_nano_patch2_8.ann_digits", "--data", "~nobody.tsv"],
-        ["evaluate", "~nobody"],
-        ["embed", "minilm_l6", "--input", "~nobody.txt", "--out", "x.npy"],
+        ["evaluate", "vit_nano_patch2_8.ann_digits", "--data", "~no_such_user.tsv"],
+        ["evaluate", "~no_such_user"],
+        ["embed", "minilm_l6", "--input", "~no_such_user.txt", "--out", "x.npy"],
         [
             "train",
             "topics_ann",
             "--set",
-            "data.tokenizer=~nobody/t.json",
+            "data.tokenizer=~no_such_user/t.json",
             "--set",
             "mesh.stage=1",
             "--out",
@@ -74,7 +74,7 @@ def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
             "train",
             "digits_ann",
             "--set",
-            "data.source=~nobody/x",
+            "data.source=~no_such_user/x",
             "--set",
             "mesh.stage=1",
             "--out",
@@ -85,7 +85,7 @@ def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
 def test_a_name_may_begin_with_a_tilde(tmp_path, arguments):
     done = cli(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "'~nobody" in done.stderr
+    assert "'~no_such_user" in done.stderr
 
 
 @pytest.fixture
