@@ -352,3 +352,11 @@ def test_a_model_that_was_fitted_after_its_training_agrees_with_what_it_was_fitt
     assert scored["agreement"] == whole["agreement"] > 0.5
     with pytest.raises(ValueError, match="give the model that it shall agree with, its dense one"):
         agreement.score(load_pretrained("vit_nano_patch2_8.hnn_digits"), data)
+
+
+def test_an_empty_source_and_a_column_of_images_are_told():
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    with pytest.raises(ValueError, match=r"data.source='' is empty"):
+        spec_for(loaded, "", ())
+    with pytest.raises(ValueError, match="'image' would be a column of texts, and vit_nano_patch2"):
+        spec_for(loaded, "digits:image", ())

@@ -191,8 +191,12 @@ def is_path(source: str) -> bool:
 
 
 def source_and_column(source: str) -> tuple[str, str | None]:
-    """A source as a user gives it, parted from the column of its texts: "FILE:COLUMN"."""
-    name, colon, column = source.rpartition(":")
-    if not colon or not name or not column or expanded(source).exists():
+    """A source as a user gives it, parted from the column of its texts: "FILE:COLUMN". Either may
+    have colons in its name: the longest name that is there is the file's."""
+    if expanded(source).exists():
         return source, None
-    return name, column
+    parts = source.split(":")
+    pairs = [(":".join(parts[:i]), ":".join(parts[i:])) for i in range(len(parts) - 1, 0, -1)]
+    pairs = [(name, column) for name, column in pairs if name and column]
+    there = [pair for pair in pairs if expanded(pair[0]).exists()]
+    return next(iter(there or pairs), (source, None))

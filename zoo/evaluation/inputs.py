@@ -113,10 +113,16 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
             spec = DataSpec(task=model.task)
         config = unknown = RunConfig(model.name, data=spec)
     name, column = (None, None) if source is None else source_and_column(source)
+    if column is not None and registered(loaded.model).inputs == "images":
+        raise ValueError(
+            f"{source}: {column!r} would be a column of texts, and {model.name} reads images; set "
+            "data.image_column to that of the images"
+        )
     if column is not None and config is unknown:  # the pairs of STS-B were a guess
         config = replace(config, data=replace(config.data, text_pair_column=None))
     spec = override(config, list(assignments)).data
-    return replace(spec, source=name or spec.source, text_column=column or spec.text_column)
+    named = {} if name is None else {"source": name}
+    return replace(spec, **named, text_column=column or spec.text_column)
 
 
 def batches(
