@@ -16,10 +16,10 @@ from zoo.embedding import similarity
 from zoo.embedding.encoder import Encoder
 from zoo.embedding.texts import drawn, read_texts
 from zoo.evaluation import agreement
-from zoo.evaluation.cut import source_names
+from zoo.evaluation.cut import cut, source_names
 from zoo.evaluation.inputs import spec_for
 from zoo.models import calibration
-from zoo.models.registry import create_model
+from zoo.models.registry import create_model, spike_boundary
 from zoo.pretrained import single_file
 from zoo.pretrained.load import load_pretrained
 from zoo.pretrained.pretrained_model import Pretrained
@@ -324,3 +324,39 @@ def test_a_cut_tells_its_agreement_on_every_kind_of_data(model, params, tmp_path
 def test_sources_of_one_name_are_told_apart():
     specs = [DataSpec(source=source) for source in ("/a/x.txt", "/b/x.txt", "digits", "/c/x.txt")]
     assert source_names(specs) == ["x.txt", "x.txt #2", "digits", "x.txt #3"]
+
+
+def test_columns_of_one_source_are_told_apart():
+    specs = [DataSpec(source="/a/x.csv", text_column=name) for name in ("one", "two")]
+    assert source_names(specs) == ["x.csv:one", "x.csv:two"]
+
+
+@pytest.mark.parametrize("columns", [("one", None), ("two", "one")])
+def test_no_source_is_fitted_to_and_called_unseen(columns):
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    spec, other = (
+        DataSpec(source="/a/x.csv", text_column=text, text_pair_column=pair)
+        for text, pair in (("one", None), columns)
+    )
+    with pytest.raises(ValueError, match=r"x\.csv: is given twice; give each source"):
+        cut(loaded, spec, others=[other], stages=2, boundary=spike_boundary(64))
+
+
+def test_a_model_that_was_fitted_after_its_training_agrees_with_what_it_was_fitted_to():
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    data = spec_for(loaded, None, ())
+    wire = spike_boundary(64)
+    made = cut(loaded, data, stages=2, boundary=wire, methods=["variance"], samples=64)
+    scored = agreement.score(made, data, samples=64)
+    whole = agreement.score(made, data, samples=64, dense=loaded)
+    assert scored["agreement"] == whole["agreement"] > 0.5
+    with pytest.raises(ValueError, match="give the model that it shall agree with, its dense one"):
+        agreement.score(load_pretrained("vit_nano_patch2_8.hnn_digits"), data)
+
+
+def test_an_empty_source_and_a_column_of_images_are_told():
+    loaded = load_pretrained("vit_nano_patch2_8.ann_digits")
+    with pytest.raises(ValueError, match=r"data.source='' is empty"):
+        spec_for(loaded, "", ())
+    with pytest.raises(ValueError, match="'image' would be a column of texts, and vit_nano_patch2"):
+        spec_for(loaded, "digits:image", ())

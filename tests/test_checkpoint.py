@@ -280,3 +280,17 @@ def test_loaded_parameters_can_be_donated(tmp_path):
     doubled = jax.jit(lambda t: jax.tree.map(lambda x: x + x, t), donate_argnums=0)(loaded)
     assert loaded["params"]["w"].is_deleted()
     np.testing.assert_array_equal(doubled["params"]["w"], 2 * np.arange(1024))
+
+
+@pytest.mark.parametrize("name", ["run [1]", "a*b", "what?", "[!x] $a:b % é"])
+def test_a_folder_may_be_named_like_a_pattern(tmp_path, name):
+    tree = small(7)
+    path = save(tmp_path / name, tree, {"step": 1})
+    assert (path / "params" / "manifest.ocdbt").is_file()
+    loaded, _ = load(tmp_path / name, abstract(tree))
+    assert bits(loaded) == bits(tree)
+    (tmp_path / "plain").mkdir()
+    shutil.move(path, tmp_path / "plain")
+    shutil.move(tmp_path / "plain", tmp_path / f"{name} moved")
+    loaded, _ = load(tmp_path / f"{name} moved", abstract(tree))
+    assert bits(loaded) == bits(tree)

@@ -138,3 +138,8 @@ def test_a_table_of_something_else_is_not_added_to(tmp_path):
         write_json(out, damaged)
         with pytest.raises(ValueError, match=r"table.json: has no rows as `snapjax compare mo"):
             compare.rows_of(out, {})
+
+
+def test_runs_that_are_not_finished_are_not_compared(tmp_path):
+    with pytest.raises(ValueError, match=r"has no summary\.json, .* go on with it by --resume"):
+        tables.of_runs(tmp_path, tmp_path, "none")

@@ -163,6 +163,8 @@ def test_a_distillation_fits_spikes_first_and_has_no_labels():
     assert (config.model.variant, config.model.calibration) == ("hnn", "sensitivity_pca_refit")
     assert (config.model.steps, config.mesh.data, config.data.task) == (4, 2, "unlabelled")
     assert (config.distill.teacher, config.data.source) == ("a_teacher", "lines.txt")
+    named = distillation(student[0], "a/x.tsv:one", *student[2:]).data
+    assert (named.source, named.text_column) == ("a/x.tsv", "one")
     dense = distillation(*student, code="int4")
     assert (dense.model.variant, dense.model.calibration) == ("ann", "variance")
 

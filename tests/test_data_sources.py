@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from data_files import json_lines, letters, write
 
+from zoo.config.data import source_and_column
 from zoo.data import Data, DataSpec, embedded, load, train_batches
 from zoo.data.order import HELD_OUT, epoch_order
 from zoo.data.tables import read_table
@@ -286,3 +287,24 @@ def test_the_same_spec_gives_the_same_data_and_a_models_tokenizer_goes_first(tmp
     assert other.tokenizer == letters()
     assert other.vocabulary == 13
     assert other.record["sha256"] != first.record["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("x.csv", ("x.csv", None)),
+        ("x.csv:one", ("x.csv", "one")),
+        ("x.csv:a:b", ("x.csv", "a:b")),
+        ("a:b.csv", ("a:b.csv", None)),
+        ("a:b.csv:c:d", ("a:b.csv", "c:d")),
+        ("owner/name:one", ("owner/name", "one")),
+        ("x.csv:", ("x.csv:", None)),
+        (":one", (":one", None)),
+        ("", ("", None)),
+    ],
+)
+def test_a_column_is_what_follows_the_file(tmp_path, monkeypatch, given, wanted):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.csv", "a:b.csv"):
+        (tmp_path / name).write_text("a\n")
+    assert source_and_column(given) == wanted

@@ -36,7 +36,7 @@ def test_a_tsv_in_quotes_is_told_and_can_be_read(tmp_path, quoting):
     rows.to_csv(tmp_path / "t.tsv", sep="\t", index=False, quoting=quoting)
     path = tmp_path / "t.tsv"
     with pytest.warns(
-        Note, match=r"has fields in quotes, such as '\"say \"\"a.*data.tsv_quotes=tr"
+        Note, match=r'has fields in quotes, such as "say ""a b""", and .*data.tsv_quotes=tr'
     ):
         as_written = read_table(path)
     assert next(iter(as_written.columns.values()))[0] == '"say ""a b"""'
@@ -130,5 +130,5 @@ def test_the_part_of_a_file_that_is_too_short_is_named(tmp_path):
 def test_the_tokenizer_of_a_folder_is_named(tmp_path):
     write(tmp_path / "model" / "tokenizer.json", letters())
     file = str(tmp_path / "model" / "tokenizer.json")
-    refused(f"Is a directory...; in this folder that is {file!r}", table(tmp_path, rows(0, 1)),
+    refused(f"is a folder...; in this folder that is {file!r}", table(tmp_path, rows(0, 1)),
             tokenizer=str(tmp_path / "model"))  # fmt: skip

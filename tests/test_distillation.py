@@ -283,7 +283,7 @@ def test_a_student_has_the_teachers_sizes_whatever_its_preset():
         (["distill.teacher=x", "model.layers=8"], "model.layers=8: a student has the sizes"),
         (["distill.teacher=x", "train.label_smoothing=0.1"], "is for labels"),
         (["distill.output=0", "distill.states=0"], "leave nothing to learn"),
-        (["distill.similarity=nan"], "distill.similarity=nan must be finite"),
+        (["distill.similarity=nan"], "distill.similarity=nan must be a finite number"),
         (["distill.similarity=1"], "is of pairs of texts, but data.pairs=False"),
         (["data.pairs=true"], "keeps unlabelled texts of two columns together"),
         (
@@ -291,7 +291,7 @@ def test_a_student_has_the_teachers_sizes_whatever_its_preset():
             "data.text_pair_column=None; set data.task='unlabelled' and name the second column",
         ),
         ([*PAIRS, "train.batch_size=12"], "multiple of 8: .* x 2 texts of data.pairs"),
-        (["distill.output=-1"], "distill.output=-1.0 must be finite"),
+        (["distill.output=-1"], "distill.output=-1.0 must be at least 0"),
         (["distill.temperature=0"], "distill.temperature=0.0 must be positive"),
         (["train.trainable=boundary"], "did you mean 'boundaries'"),
         (["model.calibration=sensitivity_pca_refits"], "did you mean 'sensitivity_pca_refit'"),

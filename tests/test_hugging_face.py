@@ -380,7 +380,9 @@ def test_pictures_that_are_not_resized_must_have_the_models_size(copied, tmp_pat
         if size == 8:
             assert score(loaded, data, ranks=1)["samples"] == 5
         else:
-            with pytest.raises(ValueError, match=r"got \(1, 9, 9, 3\); set data.image_size=8 to resize"):
+            with pytest.raises(
+                ValueError, match=r"got \(1, 9, 9, 3\); set data.image_size=8 to resize"
+            ):
                 score(loaded, data, ranks=1)
 
 

@@ -46,6 +46,48 @@ def test_every_argument_that_is_written_to_is_declared():
     assert declared == {*WRITERS, *INTO_FOLDERS}
 
 
+def test_an_output_in_the_home_is_there(monkeypatch, tmp_path):
+    """The shell leaves the ~ of --out=~/x as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("embed", "train"):
+        parser = importlib.import_module(COMMANDS[name].module).parser()
+        assert parser.parse_args(["x", "--out=~/y.npy"]).out == tmp_path / "y.npy"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "vit_nano_patch2_8.ann_digits", "--data", "~no_such_user.tsv"],
+        ["evaluate", "~no_such_user"],
+        ["embed", "minilm_l6", "--input", "~no_such_user.txt", "--out", "x.npy"],
+        [
+            "train",
+            "topics_ann",
+            "--set",
+            "data.tokenizer=~no_such_user/t.json",
+            "--set",
+            "mesh.stage=1",
+            "--out",
+            "~n",
+        ],
+        [
+            "train",
+            "digits_ann",
+            "--set",
+            "data.source=~no_such_user/x",
+            "--set",
+            "mesh.stage=1",
+            "--out",
+            "~n/x",
+        ],
+    ],
+)
+def test_a_name_may_begin_with_a_tilde(tmp_path, arguments):
+    done = cli(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "'~no_such_user" in done.stderr
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     """The work of every command is an error, which none of these tests expects."""
@@ -107,6 +149,7 @@ def test_what_is_read_is_not_overwritten(tmp_path, no_work):
     calibrate, models = ["calibrate", "--data", "digits"], ["compare", "models", "--data"]
     for arguments in (
         ["mine", "minilm_l6", "--data", table, "--out", table],
+        ["mine", "minilm_l6", "--data", f"{table}:text", "--out", table],
         ["mine", "minilm_l6", "--data", "data", "--out", "data/../data/pairs.csv"],
         ["mine", "minilm_l6", "--data", "topics", "--set", f"data.source={table}", "--out", table],
         [*calibrate, model, "--out", model / "model.safetensors"],

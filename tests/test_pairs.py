@@ -13,7 +13,9 @@ from distilling import distilled, saved_teacher
 from rich.console import Console
 from stops import StopAt
 
+from zoo.config.specs import RunConfig
 from zoo.data import DataSpec, load, train_batches
+from zoo.embedding import similarity
 from zoo.evaluation import inputs
 from zoo.pretrained.load import load_pretrained
 from zoo.train.distillation import similarity_error
@@ -192,3 +194,19 @@ def test_an_encoder_is_calibrated_on_the_texts_that_there_are(tmp_path, header, 
         return
     made = inputs.batches(loaded, spec, 9, 4)
     assert sum(int(batch["weight"].sum()) for batch in made) == count
+
+
+def test_a_column_named_with_its_file_keeps_the_pair_that_is_set(tmp_path):
+    """STS-B's pair is a guess for an encoder; what the user sets, or the run had, is not."""
+    path = write(tmp_path / "t.csv", "one,two,score\na,b,1\n")
+    loaded = load_pretrained(saved_teacher(tmp_path, "encode"))
+    spec = inputs.spec_for(loaded, f"{path}:one", ())
+    assert (spec.source, spec.text_column, spec.text_pair_column) == (str(path), "one", None)
+    with pytest.raises(ValueError, match=r"'one', is named; set data.text_pair_column to that of"):
+        similarity.read_pairs(spec)
+    spec = inputs.spec_for(loaded, f"{path}:one", ["data.text_pair_column=two"])
+    assert (spec.text_column, spec.text_pair_column) == ("one", "two")
+    data = DataSpec(source="x.csv", text_column="p", text_pair_column="two")
+    loaded = replace(loaded, config=RunConfig("bert_nano", data=data))
+    spec = inputs.spec_for(loaded, f"{path}:one", ())
+    assert (spec.text_column, spec.text_pair_column) == ("one", "two")

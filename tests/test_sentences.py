@@ -138,7 +138,7 @@ def test_an_encoder_is_of_a_trained_model(loaded):
     with pytest.raises(ValueError, match=r"Encoder\.of: loaded=None must be of type Pretrained"):
         Encoder.of(None)
     for size in (True, "8", 1.5):
-        with pytest.raises(ValueError, match="must be a whole number from 1"):
+        with pytest.raises(ValueError, match="must be a whole number from 1 to 999999"):
             Encoder.of(loaded, size)
 
 
@@ -321,7 +321,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
     out = tmp_path / "a.npy"
     embed = lambda *more: cli("embed", file, "--out", out, *more)
     made = lambda: np.load(io.BytesIO(out.read_bytes()))
-    for source in (("t.csv", "--set", "data.text_column=say"), ("t.md",)):
+    for source in (("t.csv", "--set", "data.text_column=say"), ("t.csv:say",), ("t.md",)):
         done = embed("--input", tmp_path / source[0], *source[1:])
         assert done.returncode == 0, done.stderr
         assert "note: " in done.stderr
@@ -346,6 +346,7 @@ def test_embed_takes_a_table_row_by_row(loaded, encoder, tmp_path):
             ("--input", "next.txt", "--set", "data.text_column=x"),
             "--set says how a table is read, the input",
         ),
+        (("--input", "next.txt:x"), "and a column behind its name"),
         (
             ("--input", "t.csv"),
             "t.csv: no column data.text_column='text'; it has label: set data.te",

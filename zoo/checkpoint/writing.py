@@ -1,7 +1,11 @@
 """Writes one checkpoint to the disk, all or nothing, and removes those that are not to be kept."""
 
+import glob
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +114,24 @@ def write_part(path: Path, part: dict) -> None:
         barrier_sync_key_prefix=f"process_{process}",
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(part))
+    with (
+        _no_pattern(path) as plain,
+        ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
+    ):
+        checkpointer.save(plain, args=ocp.args.PyTreeSave(part))
+
+
+@contextmanager
+def _no_pattern(path: Path) -> Iterator[Path]:
+    """The path by a name that no pattern of files is in.
+
+    Orbax (0.12.8) finds what it wrote by a pattern with the whole path in it. In a folder such as
+    "run [1]" it would find nothing, and leave a checkpoint that cannot be read, with a warning.
+    """
+    if glob.escape(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="snapjax-") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name

@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.config.data import source_and_column
+from zoo.utils.paths import expanded
+
 COULD_NOT, USAGE, LOST, INTERRUPTED = 1, 2, 3, 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
@@ -100,7 +103,7 @@ def add_output(
       suffixes, beside: see `Output`; without suffixes it is a folder.
       options: of `add_argument`.
     """
-    added = parser.add_argument(flag, type=Path, **options)
+    added = parser.add_argument(flag, type=expanded, **options)
     others = parser.get_default("outputs") or ()
     parser.set_defaults(outputs=(*others, Output(added.dest, suffixes, beside)))
 
@@ -134,13 +137,15 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def _paths(value: Any) -> Iterator[Path]:
-    """The paths that an argument may name: itself, each of several, or VALUE of KEY=VALUE."""
+    """The paths that an argument may name: itself, each of several, VALUE of KEY=VALUE, or
+    FILE of FILE:COLUMN."""
     if isinstance(value, list | tuple):
         for each in value:
             yield from _paths(each)
     elif isinstance(value, str | Path) and str(value) and "\0" not in str(value):
-        yield Path(value).expanduser()
-        yield Path(str(value).partition("=")[2] or value).expanduser()
+        yield expanded(value)
+        yield expanded(str(value).partition("=")[2] or value)
+        yield expanded(source_and_column(str(value))[0])
 
 
 def add_cut_flags(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         type=current_method,
         help="how spikes are fitted first; default: sensitivity_pca_refit, see snapjax calibrate",
     )
-    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
+    parser.add_argument("--data", metavar="SOURCE[:COLUMN]", required=True)
     parser.add_argument(
         "--trainable", choices=("all", "boundaries"), default="all", help="which parameters"
     )

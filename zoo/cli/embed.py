@@ -1,7 +1,7 @@
 """Turns texts into embeddings, one vector a text, in a file of numpy or parquet.
 
 snapjax embed minilm_l6 --input sentences.txt --out sentences.npy
-snapjax embed minilm_l6 --input reviews.csv --set data.text_column=review --out reviews.parquet
+snapjax embed minilm_l6 --input reviews.csv:review --out reviews.parquet
 cat *.txt | snapjax embed minilm_l6 --out sentences.parquet
 
 Of a text file and of the standard input every line is a text, read as a stream, so it may be longer
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         "model", metavar="NAME", help="a model of task encode: name, folder, Hub id"
     )
     parser.add_argument(
-        "--input", type=Path, help="text file or table; default: lines of the standard input"
+        "--input",
+        metavar="FILE[:COLUMN]",
+        help="text file, or table and the column of its texts; default: lines of stdin",
     )
     add_set_flag(
         parser,
@@ -46,10 +48,12 @@ def run(args: argparse.Namespace) -> Answer:
     from zoo.embedding.texts import texts_spec
     from zoo.pretrained.load import load_pretrained
     from zoo.utils.notes import note
+    from zoo.utils.paths import expanded
     from zoo.utils.progress import Progress, plain_console
 
-    spec = texts_spec(str(args.input), args.assignments)
-    with _texts(args.input, spec) as texts:
+    spec = texts_spec("stdin" if args.input is None else args.input, args.assignments)
+    path = None if args.input is None else expanded(spec.source)
+    with _texts(path, spec) as texts:
         loaded = load_pretrained(args.model)
         encoder = Encoder.of(
             loaded, args.batch_size, prompt=args.prompt,
@@ -99,7 +103,7 @@ def _texts(path: Path | None, spec: Any) -> Iterator[Iterable[str]]:
     if spec != lines:
         raise ValueError(
             "--set says how a table is read, the input is lines of text; leave out all but "
-            "data.split_special_tokens"
+            "data.split_special_tokens, and a column behind its name"
         )
     with path.open("rb") if path is not None else nullcontext(sys.stdin.buffer) as file:
         yield read_lines(file, str(path or "stdin"))

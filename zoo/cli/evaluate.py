@@ -30,9 +30,9 @@ def parser() -> argparse.ArgumentParser:
         help="the model of task agreement; default: the same weights in one piece",
     )  # fmt: skip
     parser.add_argument(
-        "--data", metavar="FILE_OR_HUB_NAME",
-        help="default: what the model was trained on; of other data without a validation split, "
-        "all is scored",
+        "--data", metavar="SOURCE[:COLUMN]",
+        help="file, folder or Hub name, and the column of its texts; default: what the model was "
+        "trained on; of other data without a validation split, all is scored",
     )  # fmt: skip
     add_set_flag(parser, "how the data are read, such as data.text_column=sentence")
     parser.add_argument("--split", choices=("validation", "train"), default="validation")

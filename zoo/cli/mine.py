@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", metavar="NAME", help="a model of task encode: name, folder, file, Hub id"
     )
-    parser.add_argument("--data", metavar="FILE_OR_HUB_NAME", required=True)
+    parser.add_argument("--data", metavar="SOURCE[:COLUMN]", required=True)
     add_set_flag(
         parser,
         "how the texts are read, such as data.text_column=sentence (default: text) and "

@@ -1,9 +1,10 @@
 """The run that cuts a trained model with spikes and trains it against the dense one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from snapjax.codes.code import SPIKE_CODES
-from zoo.config.data import DataSpec
+from zoo.config.data import DataSpec, source_and_column
 from zoo.config.specs import DistillSpec, ModelSpec, RunConfig, TrainSpec
 from zoo.config.values import override
 
@@ -29,7 +30,7 @@ def distillation(
 
     Args:
       teacher: a trained model, as `zoo.load_pretrained` takes it.
-      source: of the data.
+      source: of the data. "FILE:COLUMN" names the column of its texts too.
       preset: the student's model, see `zoo.train.distillation.student_preset`.
       stages, code, bits_per_feature, steps: of `ModelSpec`; a dense code makes it an "ann".
       calibration: of `ModelSpec`; None for the best of a spike code, or the only one of a dense.
@@ -40,6 +41,10 @@ def distillation(
       ValueError: an unknown name, or values that do not go together.
     """
     spikes = code in SPIKE_CODES
+    source, column = source_and_column(source)
+    data = DataSpec(task="unlabelled", source=source, sequence=32, held_out=0.05)
+    if column is not None:
+        data = replace(data, text_column=column)
     config = RunConfig(
         "distill",
         ModelSpec(
@@ -51,7 +56,7 @@ def distillation(
             bits_per_feature=bits_per_feature,
             calibration=calibration or ("sensitivity_pca_refit" if spikes else "variance"),
         ),
-        data=DataSpec(task="unlabelled", source=source, sequence=32, held_out=0.05),
+        data=data,
         train=TrainSpec(
             epochs=epochs,
             batch_size=batch_size,

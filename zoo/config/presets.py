@@ -5,12 +5,12 @@ The figures are of `results/`; docs/results has the tables.
 
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 from snapjax.errors import unknown_name
 from zoo.config.data import DataSpec, is_path
 from zoo.config.specs import DistillSpec, LogSpec, ModelSpec, RunConfig, TrainSpec
 from zoo.config.values import pairs
+from zoo.utils.paths import expanded
 
 
 def digits_ann() -> RunConfig:
@@ -194,7 +194,7 @@ def command(config: RunConfig) -> str:
     usual, given = pairs(get_preset(config.name)), pairs(config)
     changed = {key: value for key, value in given.items() if value != usual[key]}
     for key, value in changed.items():
-        path = isinstance(value, str) and Path(value).expanduser().is_absolute()
+        path = isinstance(value, str) and expanded(value).is_absolute()
         if path or (key == "data.source" and is_path(str(value))):
             changed[key] = "FOLDER"
     words = [f"--set {key}={_text(value)}" for key, value in changed.items()]

@@ -21,6 +21,7 @@ from zoo.data.labels import read_labels
 from zoo.data.tables import Table
 from zoo.data.tokenizer import Vocabulary, load_tokenizer, read_tokenizer, train_tokenizer
 from zoo.utils.notes import note
+from zoo.utils.paths import expanded
 
 Pair = tuple[str, str]
 
@@ -305,7 +306,7 @@ def _vocabulary(spec: DataSpec, texts: list[str], tokenizer: str | None) -> Voca
         return read_tokenizer(tokenizer, "of the model", split)
     if spec.tokenizer in TOKENIZERS:
         return train_tokenizer(spec.tokenizer, texts, spec.vocabulary)
-    return load_tokenizer(Path(spec.tokenizer).expanduser(), split)
+    return load_tokenizer(expanded(spec.tokenizer), split)
 
 
 def _check_inputs(spec: DataSpec, table: Table, inputs: str | None) -> bool:

@@ -20,6 +20,7 @@ from zoo.data.order import HELD_OUT, epoch_order
 from zoo.data.prepare import Data
 from zoo.data.tables import Table
 from zoo.utils.notes import note
+from zoo.utils.paths import expanded
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "test", "t10k")
 """Splits that validate where none is named: the first of them that is there."""
@@ -68,7 +69,7 @@ def load(
     }  # fmt: skip
     if spec.source in EMBEDDED:
         return _load_embedded(spec, model)
-    train, validation = _parts(spec, _find(spec, Path(spec.source).expanduser()), whole)
+    train, validation = _parts(spec, _find(spec, expanded(spec.source)), whole)
     return prepare.prepared(spec, train, validation, **model)
 
 
@@ -85,7 +86,7 @@ def read_rows(spec: DataSpec, validation: bool, *, whole: bool = False) -> Table
     """
     if spec.source in EMBEDDED:
         return _embedded(spec)[0][validation]
-    path = Path(spec.source).expanduser()
+    path = expanded(spec.source)
     if path.is_file():
         return tables.read_table(path, spec.tsv_quotes)
     return _parts(spec, _find(spec, path), whole)[validation]

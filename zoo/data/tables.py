@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -324,9 +325,10 @@ def _note_quotes(columns: dict[str, list[str]], path: Path) -> None:
         quoted = [field for field in fields if _QUOTED.fullmatch(field)]
         doubled = sum('""' in field[1:-1] for field in quoted)
         if doubled or (len(quoted) == len(fields) > 1):
+            seen = textwrap.shorten(quoted[0], 40)
             note(
-                f"{path}: column {name!r} has fields in quotes, such as {quoted[0]!r:.40}, and the "
-                "quotes are taken for a part of the text, as GLUE's files need it; if pandas or "
+                f"{path}: column {name!r} has fields in quotes, such as {seen}, and the quotes "
+                "are taken for a part of the text, as GLUE's files need it; if pandas or "
                 "a spreadsheet wrote the file, set data.tsv_quotes=true"
             )
             return

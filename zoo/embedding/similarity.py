@@ -35,7 +35,10 @@ def read_pairs(spec: DataSpec) -> tuple[list[str], list[str], np.ndarray]:
     """
     table = read_rows(spec, validation=True)
     if spec.text_pair_column is None:
-        raise ValueError("data.text_pair_column=None: similarity is of two texts; name its column")
+        raise ValueError(
+            f"{spec.source}: similarity is of two texts, and the column of one, "
+            f"{spec.text_column!r}, is named; set data.text_pair_column to that of the other"
+        )
     pair = [
         table.texts(spec.text_column, "text_column", missing=True),
         table.texts(spec.text_pair_column, "text_pair_column", missing=True),

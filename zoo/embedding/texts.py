@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from zoo.config.data import source_and_column
 from zoo.config.specs import RunConfig
 from zoo.config.values import override
 from zoo.data import DataSpec
@@ -16,14 +17,15 @@ def texts_spec(source: str, assignments: Sequence[str]) -> DataSpec:
     """How texts are read: in the column "text", unless the user says otherwise.
 
     Args:
-      source: a file, folder or Hub name.
+      source: a file, folder or Hub name. "FILE:COLUMN" names the column too.
       assignments: what the user says, such as ["data.text_column=sentence"].
 
     Raises:
       ValueError: an assignment that does not fit.
     """
     spec = override(RunConfig("texts"), list(assignments)).data
-    return replace(spec, source=source)
+    name, column = source_and_column(source)
+    return replace(spec, source=name, text_column=column or spec.text_column)
 
 
 def read_texts(spec: DataSpec, *, whole: bool = False) -> list[str]:

@@ -5,6 +5,7 @@ score on one benchmark while its answers on other kinds of data are no longer th
 model.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 from zoo.data import Batch, DataSpec
+from zoo.data.tokenizer import read_tokenizer
 from zoo.embedding.similarity import boundary_figures, unit
 from zoo.evaluation import inputs
 from zoo.models import calibration
 from zoo.models.model import Model, Params, without_boundaries
+from zoo.models.registry import registered
 from zoo.pretrained.pretrained_model import Pretrained
 
 
@@ -42,12 +45,14 @@ def score(
       ValueError: the models are of two tasks, or all parameters were trained and `dense` is None.
     """
     model, config = loaded.model, loaded.config
-    if dense is None and config is not None and config.train.trainable == "all":
+    fitted = "calibration" in loaded.record  # after the training, to what it ended with
+    if dense is None and not fitted and config is not None and config.train.trainable == "all":
         teacher = config.distill.teacher
         if teacher is not None or model.config.stages > 1:
             raise ValueError(
-                f"{model.config.name}: all its parameters were trained; say which model it shall "
-                f"agree with, such as {teacher or 'its dense one'}"
+                f"{model.config.name}: all its parameters were trained; give the model that it "
+                f"shall agree with, {f'such as {teacher}' if teacher else 'its dense one'} "
+                "(--against NAME, in Python dense=)"
             )
     dense = dense or replace(loaded, model=model.cut(1))
     if dense.model.config.task != model.config.task:
@@ -55,6 +60,8 @@ def score(
             f"{dense.model.config.name} is for task={dense.model.config.task!r}, "
             f"{model.config.name} for {model.config.task!r}; compare models of one task"
         )
+    dense = dense.in_order(loaded.class_names)
+    _check_same_inputs(loaded, dense, spec)
     batches = inputs.batches(loaded, spec, samples, batch_size, seed)
     return {
         "model": model.config.name,
@@ -67,12 +74,48 @@ def score(
     }
 
 
+def _check_same_inputs(loaded: Pretrained, dense: Pretrained, spec: DataSpec) -> None:
+    """Raises ValueError where one batch is not the same sample to both models, or one class."""
+    pair = loaded, dense
+    names = [each.class_names for each in pair]
+    if all(names) and names[0] != names[1]:
+        differ = f"the classes {', '.join(names[0][:10])} and {', '.join(names[1][:10])}"
+    elif all(each.tokenizer for each in pair) and _rules(loaded) != _rules(dense):
+        differ = "two tokenizers"
+    elif registered(loaded.model).inputs == "images" and not np.allclose(
+        _scale(loaded, spec), _scale(dense, spec), rtol=1e-3
+    ):
+        differ = "two means or deviations of their images"
+    else:
+        return
+    raise ValueError(
+        f"{loaded.source.source} and {dense.source.source} have {differ}, so they cannot agree on "
+        "one sample; give the dense model that the other was made from"
+    )
+
+
+def _rules(loaded: Pretrained) -> list[Any]:
+    """What decides the ids of a text."""
+    assert loaded.tokenizer is not None
+    read = read_tokenizer(loaded.tokenizer, loaded.source.source).tokenizer
+    made = json.loads(read.to_str())
+    return [made[part] for part in ("normalizer", "pre_tokenizer", "model")]
+
+
+def _scale(loaded: Pretrained, spec: DataSpec) -> tuple[Any, ...]:
+    """What images are scaled by."""
+    made = loaded.preprocessed(spec)
+    return made.mean, made.std
+
+
 def on(
     model: Model, params: Params, dense: Model, dense_params: Params, batches: Sequence[Batch]
 ) -> float:
     """The agreement of a model with a dense one on batches; see `between`."""
     task = model.config.task
-    wanted = answers(dense, without_boundaries(dense_params), batches)
+    if dense.config.stages == 1:  # the parameters may be those of the cut model
+        dense_params = without_boundaries(dense_params)
+    wanted = answers(dense, dense_params, batches)
     return between(task, answers(model, params, batches), wanted)
 
 

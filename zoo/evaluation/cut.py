@@ -70,6 +70,7 @@ def cut(
     if not specs:
         raise ValueError("specs=[]: give at least one source of samples")
     names = source_names([*specs, *others])
+    _check_different([*specs, *others])
     loaded = loaded.scaled_by(specs[0])
     whole = partition(loaded, stages=stages, boundary=boundary)
     error = None
@@ -111,12 +112,29 @@ def cut(
 
 
 def source_names(specs: Sequence[DataSpec]) -> list[str]:
-    """The sources without their folders; where two have one name, with a number behind."""
+    """The sources without their folders, with the column of the texts where one source is given
+    with several; where two have one name still, with a number behind."""
+    columns: dict[str, set[str]] = {}
+    for spec in specs:
+        columns.setdefault(spec.source, set()).add(spec.text_column)
     names: list[str] = []
     for spec in specs:
-        same = sum(each.partition(" #")[0] == spec.named for each in names)
-        names.append(f"{spec.named} #{same + 1}" if same else spec.named)
+        name = f"{spec.named}:{spec.text_column}" if len(columns[spec.source]) > 1 else spec.named
+        same = sum(each.partition(" #")[0] == name for each in names)
+        names.append(f"{name} #{same + 1}" if same else name)
     return names
+
+
+def _check_different(specs: Sequence[DataSpec]) -> None:
+    """Raises ValueError where one source is given twice: of data that were fitted to, "not fitted
+    to" would be said."""
+    for one, other in itertools.combinations(specs, 2):
+        columns = ({each.text_column, each.text_pair_column} - {None} for each in (one, other))
+        if one.source == other.source and set.intersection(*columns):
+            raise ValueError(
+                f"{one.named}: is given twice; give each source, or each of its columns, once, to "
+                "be fitted to or to tell the agreement on"
+            )
 
 
 def measure_of(choose_by: str, task: str) -> str:

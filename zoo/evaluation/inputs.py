@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.config.data import EMBEDDED
+from zoo.config.data import EMBEDDED, source_and_column
 from zoo.config.specs import RunConfig
 from zoo.config.values import override
 from zoo.data import Batch, Data, DataSpec, load
@@ -94,7 +94,7 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
     Raises:
       ValueError: no source, or an assignment that does not fit.
     """
-    config, model = loaded.config, loaded.model.config
+    config, unknown, model = loaded.config, None, loaded.model.config
     if config is not None and config.data.task == "unlabelled":
         config = None  # what it was distilled on has no labels to be scored by
     if config is None:
@@ -111,17 +111,18 @@ def spec_for(loaded: Pretrained, source: str | None, assignments: Sequence[str])
             spec = DataSpec(task=model.task, sequence=min(longest, model.positions))
         else:
             spec = DataSpec(task=model.task)
-        config = RunConfig(model.name, data=spec)
+        config = unknown = RunConfig(model.name, data=spec)
+    name, column = (None, None) if source is None else source_and_column(source)
+    if column is not None and registered(loaded.model).inputs == "images":
+        raise ValueError(
+            f"{source}: {column!r} would be a column of texts, and {model.name} reads images; set "
+            "data.image_column to that of the images"
+        )
+    if column is not None and config is unknown:  # the pairs of STS-B were a guess
+        config = replace(config, data=replace(config.data, text_pair_column=None))
     spec = override(config, list(assignments)).data
-    return spec if source is None else with_source(spec, source)
-
-
-def with_source(spec: DataSpec, source: str) -> DataSpec:
-    """The spec with another source, which may name the column of its texts: "FILE:COLUMN"."""
-    name, colon, column = source.rpartition(":")
-    if not colon or not name or Path(source).expanduser().exists():
-        return replace(spec, source=source)
-    return replace(spec, source=name, text_column=column, text_pair_column=None)
+    named = {} if name is None else {"source": name}
+    return replace(spec, **named, text_column=column or spec.text_column)
 
 
 def batches(

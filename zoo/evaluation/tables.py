@@ -104,6 +104,12 @@ def of_runs(ann: Path, hnn: Path, hardware: str, progress: Begin = silent) -> di
       ValueError: a run that is not there or not finished, or runs that are no pair.
     """
     folders = {"ann": ann, "hnn": hnn}
+    for folder in folders.values():
+        if folder.is_dir() and not (folder / "summary.json").is_file():
+            raise ValueError(
+                f"{folder}: has no summary.json, which a run writes at its end; go on with it by "
+                "--resume, or give the folder of a finished run"
+            )
     loaded = {name: load_pretrained(folder) for name, folder in folders.items()}
     summaries = {
         name: read_json(folder / "summary.json", SUMMARY) for name, folder in folders.items()

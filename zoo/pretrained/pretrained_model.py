@@ -1,7 +1,10 @@
 """A trained model with what belongs to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from snapjax.codes.parameters import count_trainable
 from zoo.config.data import DataSpec
@@ -42,6 +45,19 @@ class Pretrained:
         """Names of the classes that it was trained for, in their order; None where they have
         none."""
         return self.source.preprocessing.get("class_names") or self.record.get("labels")
+
+    def in_order(self, names: Sequence[str] | None) -> Self:
+        """The same model, its outputs in the order of `names` where these are its classes in
+        another order; as it is where they are others, or not known."""
+        own = self.class_names
+        if not own or not names or list(own) == list(names) or sorted(own) != sorted(names):
+            return self
+        order = np.array([own.index(name) for name in names])
+        head = self.params["head"]
+        last = {name: leaf[..., order] for name, leaf in head["classifier"].items()}
+        params = {**self.params, "head": {**head, "classifier": last}}
+        known = {**self.source.preprocessing, "class_names": list(names)}
+        return replace(self, params=params, source=replace(self.source, preprocessing=known))
 
     def preprocessed(self, spec: DataSpec) -> DataSpec:
         """How data are read for the model: its images are scaled as it expects them.

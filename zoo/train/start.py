@@ -181,6 +181,7 @@ def init_params(model: Model, config: RunConfig, inputs: Inputs) -> Params:
     if config.model.init_from is not None:
         loaded = load_named("model.init_from", config.model.init_from)
         check_tokens(loaded.tokenizer, inputs.data.tokenizer, config.model.init_from)
+        loaded = loaded.in_order(inputs.data.record.get("class_names"))
     if loaded is None:
         params = model.init(key)
     else:
