@@ -114,6 +114,7 @@ def test_a_later_boundary_is_fitted_to_what_the_earlier_one_delivers(model, para
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow  # fits a model by every method
 def test_the_chosen_method_is_the_best_on_held_out_samples(model, params):
     methods = ("variance", "sensitivity_pca_refit", "sensitivity_refit")
     some, held = batches(12), batches(4, seed=9)

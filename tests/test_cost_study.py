@@ -33,6 +33,7 @@ def study():
     return scaling.run("snap-mesh", ["vit"], (2, 4), sizes=1, rate=0.5)
 
 
+@pytest.mark.slow  # prices a study
 def test_rows_of_the_study(study):
     assert len(study) == 2 * len(scaling.VARIANTS)
     by = {(row["devices"], row["variant"]): row for row in study}
@@ -146,6 +147,7 @@ def test_measured_constants_are_work_over_time():
     assert profile.constants["start"].status == "measured"
 
 
+@pytest.mark.slow  # measures a machine
 def test_calibrating_and_predicting(capsys, tmp_path):
     """The whole way on tiny programs: what is written can be read, and every row is there."""
     path, out = tmp_path / "machine.toml", tmp_path / "latency.json"

@@ -69,6 +69,7 @@ def test_an_old_run_goes_on(tmp_path):
     assert summary["train"]["train"]["trainable"] == "boundaries"
 
 
+@pytest.mark.slow  # trains twice
 def test_an_old_run_with_averaged_weights_goes_on_in_the_middle_of_a_window(tmp_path):
     """Its line of step 40 is a mean over 5 steps that version 0.1.0 made and 15 of this one."""
     shutil.copytree(AVERAGED, tmp_path / "run")

@@ -97,6 +97,7 @@ def test_a_plain_console_prints_names_as_they_are(capsys):
     assert capsys.readouterr().out == "runs/[b]/[/x] :cat:\n"
 
 
+@pytest.mark.slow  # trains twice
 def test_training_to_a_file_tells_how_far_it_is(tmp_path, eager):
     small = ("layers=2", "stages=2", "width=8", "heads=1", "mlp_width=8")
     done = cli("train", "digits_ann", *(f"--set=model.{value}" for value in small),
@@ -112,6 +113,7 @@ def test_training_to_a_file_tells_how_far_it_is(tmp_path, eager):
     assert all("bits" in each and "spike_rate" not in each for each in (summary, trained, scored))
 
 
+@pytest.mark.slow  # runs five commands
 def test_scoring_and_calibrating_tell_how_far_they_are(tmp_path, eager):
     model, data = saved_teacher(tmp_path), lines(tmp_path)
     rows = ["sentence1\tsentence2\tscore", *(f"a b\tc {letter}\t{score}" for score, letter in

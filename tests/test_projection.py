@@ -68,6 +68,7 @@ def error_of(boundary, x, metric, **options):
     return np.einsum("ni,ij,nj->", error, metric, error) / len(x)
 
 
+@pytest.mark.slow  # fits every option on many draws
 def test_each_option_lowers_the_error_it_is_for():
     x, metric, plain = correlated(), metric_of(), np.eye(12)
     whole = Boundary(12, "phase", steps=8, budget=12)

@@ -151,6 +151,7 @@ def test_more_epochs_extend_a_finished_run_by_the_schedule_of_the_longer_one(tmp
         train(config, out, resume=True, console=quiet())
 
 
+@pytest.mark.slow  # trains three times
 def test_an_extension_that_is_stopped_goes_on_and_is_no_run_of_fewer_epochs_any_more(tmp_path):
     small = ["model.width=8", "model.mlp_width=8", "model.heads=1", "model.layers=2",
              "model.stages=1", "train.batch_size=256", "train.microbatches=1", "train.epochs=1",

@@ -82,6 +82,7 @@ def hybrid(dense, tmp_path_factory):
         return config, out, train(config, out, console=quiet())
 
 
+@pytest.mark.slow  # compiles a run for five meshes
 def test_a_checkpoint_restores_onto_other_meshes(tmp_path):
     """8 devices to 4, 2 and 1; 4 ranks to 2 and 1: state and outputs are equal."""
     config = small("digits_hnn", "mesh.data=2", "mesh.stage=4", "train.ema=0.9",
@@ -102,6 +103,7 @@ def test_a_checkpoint_restores_onto_other_meshes(tmp_path):
         np.testing.assert_allclose(again.spike_rate, scores.spike_rate, atol=1e-5)
 
 
+@pytest.mark.slow  # trains twice
 def test_a_run_goes_on_with_its_config_and_its_data_wherever_they_lie(tmp_path):
     labels = np.arange(64) % 10
     for split in ("train", "t10k"):
@@ -118,6 +120,7 @@ def test_a_run_goes_on_with_its_config_and_its_data_wherever_they_lie(tmp_path):
         going_on(moved, out)
 
 
+@pytest.mark.slow  # compiles a run for three meshes
 def test_the_optimiser_goes_on_where_it_was(tmp_path):
     """The same three steps after a restore onto another mesh as without one."""
     config = small("digits_ann", "mesh.stage=4", "train.microbatches=1")
@@ -136,6 +139,7 @@ def test_the_optimiser_goes_on_where_it_was(tmp_path):
     assert results[2] == pytest.approx(results[0], rel=1e-4)
 
 
+@pytest.mark.slow  # trains twice
 def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(dense, hybrid):
     (_, ann, summary, _), (_, hnn, spiking) = dense, hybrid
     blocks = [load_pretrained(out).params["blocks"]["mlp"]["up"]["kernel"] for out in (ann, hnn)]
@@ -147,6 +151,7 @@ def test_a_hybrid_starts_from_a_dense_run_and_is_evaluated_by_path(dense, hybrid
     assert (result["samples"], result["bits_per_token"]) == (360, 16)
 
 
+@pytest.mark.slow  # compiles three runs
 def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
     """They may be gone; what images they expect is in the checkpoint."""
     shutil.copytree(SHIPPED / "vit_nano_patch2_8.ann_digits", tmp_path / "ann")

@@ -180,6 +180,7 @@ def test_the_moving_average_follows_its_recursion():
     assert np.abs(average - new).max() > 1e-5
 
 
+@pytest.mark.slow  # trains twice, to a loss
 def test_bfloat16_compute_keeps_float32_weights_and_comes_close(alone):
     exact, (state, rounded) = alone[-1], run(trainer(precision="bfloat16"), 3)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
