@@ -11,7 +11,7 @@ from typing import Any
 
 from snapjax.errors import unknown_name
 from zoo.config.fields import normalise
-from zoo.utils.paths import expanded
+from zoo.utils.paths import there
 
 TASKS = ("classify", "mlm", "unlabelled")
 EMBEDDED = {"digits": "classify", "topics": "mlm"}
@@ -187,16 +187,16 @@ def is_path(source: str) -> bool:
     """Whether a source is a path, and not the name of embedded data or of a data set on the Hub."""
     if source in EMBEDDED:
         return False
-    return not HUB_NAME.fullmatch(source) or expanded(source).exists()
+    return not HUB_NAME.fullmatch(source) or there(source)
 
 
 def source_and_column(source: str) -> tuple[str, str | None]:
     """A source as a user gives it, parted from the column of its texts: "FILE:COLUMN". Either may
     have colons in its name: the longest name that is there is the file's."""
-    if expanded(source).exists():
+    if there(source):
         return source, None
     parts = source.split(":")
     pairs = [(":".join(parts[:i]), ":".join(parts[i:])) for i in range(len(parts) - 1, 0, -1)]
     pairs = [(name, column) for name, column in pairs if name and column]
-    there = [pair for pair in pairs if expanded(pair[0]).exists()]
-    return next(iter(there or pairs), (source, None))
+    found = [pair for pair in pairs if there(pair[0])]
+    return next(iter(found or pairs), (source, None))

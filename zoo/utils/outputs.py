@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from zoo.utils.paths import there
+
 NEVER_READ = (".html", "curves.png")
 """Ends of what we write into the folder of a run and read nowhere."""
 
@@ -33,7 +35,7 @@ def check_out(path: Path, *suffixes: str, name: str = "out", inputs: Iterable[Pa
         raise ValueError(f"{shown} is a device or pipe; give the name of a file")
     for read in inputs if path.exists() else ():
         inside = read.resolve() in path.resolve().parents and not path.name.endswith(NEVER_READ)
-        if read.exists() and (read.samefile(path) or inside):
+        if there(read) and (read.samefile(path) or inside):
             raise ValueError(
                 f"{shown} belongs to what is read, {str(read)!r}, and would be overwritten; name "
                 "another file"
@@ -55,7 +57,7 @@ def check_out_folder(path: Path, *, name: str = "out", inputs: Iterable[Path] = 
     """
     shown = f"{name}={str(path)!r}"
     for read in inputs if path.exists() else ():
-        if read.exists() and read.samefile(path):
+        if there(read) and read.samefile(path):
             raise ValueError(
                 f"{shown} is what is read, whose files would be overwritten; name another folder"
             )
@@ -72,13 +74,13 @@ def check_place(folder: Path, shown: str) -> Path:
     Raises:
       OSError: a file is in the way, or nothing can be written there.
     """
-    there = Path(os.path.abspath(folder))
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise OSError(f"{shown}: {there} is a file, not a folder; give another place")
+    nearest = Path(os.path.abspath(folder))
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise OSError(f"{shown}: {nearest} is a file, not a folder; give another place")
     # A file is tried because mode bits say nothing: root passes them, read-only disks do not.
-    trial = there / f".writable-{uuid.uuid4().hex}"
+    trial = nearest / f".writable-{uuid.uuid4().hex}"
     try:
         try:
             trial.write_bytes(b"x")
@@ -86,6 +88,6 @@ def check_place(folder: Path, shown: str) -> Path:
             trial.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(
-            f"{shown}: nothing can be written in {there}: {error.strerror}; give another place"
+            f"{shown}: nothing can be written in {nearest}: {error.strerror}; give another place"
         ) from error
-    return there
+    return nearest

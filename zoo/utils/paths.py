@@ -11,3 +11,9 @@ def expanded(path: str | Path) -> Path:
     `Path.expanduser` raises RuntimeError.
     """
     return Path(os.path.expanduser(path))
+
+
+def there(path: str | Path) -> bool:
+    """Whether something lies at a path; nothing does at one that no file system could hold, such as
+    a name of 300 letters, of which `Path.exists` raises OSError."""
+    return os.path.exists(expanded(path))
