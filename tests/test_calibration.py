@@ -78,6 +78,7 @@ def test_the_metric_is_the_mean_squared_change_of_the_output(model, params):
     assert error @ metric @ error == pytest.approx(float(np.mean(changes)), rel=0.1)
 
 
+@pytest.mark.slow  # fits a model twice
 def test_padding_and_missing_rows_do_not_count(model, params):
     some = batches(4)
     padded = [
@@ -138,6 +139,7 @@ def test_the_chosen_method_is_the_best_on_held_out_samples(model, params):
     assert 0 < error < 1
 
 
+@pytest.mark.slow  # fits a model for each budget
 def test_more_bits_lose_less(model, params):
     some, held, errors = batches(8), batches(4, seed=9), []
     for budget in (WIDTH // 2, 2 * WIDTH, 5 * WIDTH):

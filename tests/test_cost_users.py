@@ -232,6 +232,7 @@ def test_auto_sharded_programs_say_so():
     assert (alone.total("add"), alone.notes) == (16 * 16 / 8, ())
 
 
+@pytest.mark.slow  # traces and compiles a step for eight devices
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_the_trainers_whole_step(fsdp):
     """Optimiser and all: XLA adds two scalars' sums, of the norm and of what is finite."""

@@ -134,6 +134,7 @@ def sums_and_gradients(data, stage):
     return sums, {name: whole[name] for name in ("embed", "blocks")}
 
 
+@pytest.mark.slow  # compiles a distillation for each mesh
 @pytest.mark.parametrize(("data", "stage"), [(1, 2), (2, 1), (2, 2)])
 def test_the_same_on_a_mesh(data, stage):
     """With the pairs kept together."""
@@ -355,6 +356,7 @@ def test_boundaries_that_learn_nothing_are_not_trained_alone(model, tmp_path):
         train(config, tmp_path / "run", console=Console(file=io.StringIO()))
 
 
+@pytest.mark.slow  # compiles three runs
 def test_a_run_goes_on_with_its_teacher_alone(tmp_path):
     """The weights may be other ones at the same path: then every target would be another."""
     config = distilled(saved_teacher(tmp_path), lines(tmp_path, 60))
@@ -368,6 +370,7 @@ def test_a_run_goes_on_with_its_teacher_alone(tmp_path):
     assert going_on().step == 2
 
 
+@pytest.mark.slow  # trains twice
 def test_batches_grouped_by_length_save_padding_and_change_nothing_else(tmp_path):
     """A loss that is the same, whatever the padding; speeds by what is really computed."""
     words = "\n".join(" ".join("abcdefgh"[: n % 8 + 1] * (1 + n % 3)) for n in range(120))

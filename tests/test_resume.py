@@ -113,6 +113,7 @@ def test_a_changed_record_is_refused_with_the_right_checksums_too(tmp_path, chan
         assert str(path) in str(caught.value) or str(out) in str(caught.value)
 
 
+@pytest.mark.slow  # trains three times
 def test_more_epochs_extend_a_finished_run_by_the_schedule_of_the_longer_one(tmp_path):
     small = ["model.width=8", "model.mlp_width=8", "model.heads=1", "model.layers=2",
              "model.stages=1", "train.batch_size=256", "train.microbatches=1", "train.epochs=2",
