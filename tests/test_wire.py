@@ -144,8 +144,18 @@ def check_bits_survive(x: np.ndarray, format: str, words: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(back).view(words.dtype), words)
 
 
+LARGEST_BFLOAT16 = float(jnp.finfo(jnp.bfloat16).max)  # beyond, numbers are clipped
+
+
 @few
-@given(x=arrays(np.float32, st.floats(width=32, allow_nan=False)))
+@given(
+    x=arrays(
+        np.float32,
+        st.floats(-LARGEST_BFLOAT16, LARGEST_BFLOAT16, width=32)
+        | st.sampled_from([np.inf, -np.inf]),
+    )
+)
+@example(x=np.array([4.4e-39, -1e-45], np.float32))
 def test_bfloat16_rounds_float32_to_nearest_even(x):
     words = np.ascontiguousarray(x).view(np.uint32).astype(np.uint64)
     expected = ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype(np.uint16)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 
 
@@ -55,7 +54,9 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _clip(largest: float, x: jax.Array) -> jax.Array:
     limit = jnp.asarray(largest, x.dtype)
-    return jnp.where(jnp.isinf(x), x, lax.clamp(-limit, x, limit))
+    # Selected, not clamped: XLA:CPU's clamp makes numbers below the smallest normal one 0.
+    x = jnp.where((x > limit) & ~jnp.isinf(x), limit, x)
+    return jnp.where((x < -limit) & ~jnp.isinf(x), -limit, x)
 
 
 @_clip.defjvp
