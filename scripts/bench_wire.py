@@ -114,7 +114,7 @@ def main() -> None:
     table("unpack bits", unpack_variants(k), planes)
     table("pack events", event_variants(capacity), sent)
     owners: Variants = {
-        "scatter, cumsum (wire)": lambda n: spikes._owner(jnp.cumsum(n), capacity),
+        "scatter, cumsum (wire)": lambda n: spikes.owner_of_slot(jnp.cumsum(n), capacity),
         "searchsorted": lambda n: jnp.searchsorted(jnp.cumsum(n), jnp.arange(capacity), "right"),
     }
     table("token of each event", owners, jnp.sum(sent, 1, dtype=jnp.int32))

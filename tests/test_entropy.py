@@ -193,6 +193,20 @@ def test_what_has_no_tables(probability, groups, message):
         tables(probability, groups)
 
 
+def test_symbols_that_the_tables_do_not_know_are_told():
+    made = tables(np.full((2, 3), 0.1))
+    for symbols in (jnp.zeros(3, jnp.int8), jnp.zeros((4, 2), jnp.int8)):
+        with pytest.raises(
+            ValueError, match=r"symbols have shape .*; reshape them to \(tokens, 3\)"
+        ):
+            entropy.pack(symbols, made, 50)
+    with pytest.raises(ValueError, match="symbols have shape"):
+        entropy.pack_plain(jnp.zeros(3, jnp.int8), 2)
+    for size, fits in ((2, True), (3, False)):
+        one = jnp.zeros((4, 3), jnp.int8).at[1, 1].set(-size)
+        assert entropy.pack(one, made, 50)[1] == fits
+
+
 def test_a_buffer_too_small_for_its_counts():
     made = tables(np.full((1, 3), 0.1), groups=9)
     with pytest.raises(ValueError, match="size=1 bytes does not hold the counts of 9 groups"):

@@ -25,7 +25,7 @@ from jax import lax
 
 from snapjax.wire.rates import Tables
 from snapjax.wire.rows import check_buffer, check_sizes, pack_codes, unpack_codes
-from snapjax.wire.spikes import set_bits
+from snapjax.wire.spikes import owner_of_slot, set_bits
 
 
 def plain_bytes(tokens: int, features: int, levels: int) -> int:
@@ -35,7 +35,20 @@ def plain_bytes(tokens: int, features: int, levels: int) -> int:
 
 
 def pack_plain(symbols: jax.Array, levels: int) -> jax.Array:
-    """Any symbols (tokens, features) in fields of 2, 4 or 8 bits: (plain_bytes(...),) uint8."""
+    """Any symbols in fields of 2, 4 or 8 bits.
+
+    Args:
+      symbols: (tokens, features), whole numbers from -levels to levels; others would come back as
+        different ones.
+      levels: 1 to 127.
+
+    Returns:
+      (plain_bytes(tokens, features, levels),) uint8.
+
+    Raises:
+      ValueError: another shape.
+    """
+    _check_symbols("pack_plain", symbols, symbols.shape[-1:])
     width = _plain_width(levels)
     return pack_codes((symbols + levels).astype(jnp.uint8), width).reshape(-1)
 
@@ -70,8 +83,13 @@ def pack(symbols: jax.Array, tables: Tables, size: int) -> tuple[jax.Array, jax.
 
     Returns:
       the buffer (size,) uint8; and whether the message fits, () bool. Of one that does not, the
-      buffer holds nothing useful: send it in the plain form.
+      buffer holds nothing useful: send it in the plain form. One with a magnitude beyond the levels
+      fits into no size.
+
+    Raises:
+      ValueError: symbols of another shape than the tables', or no room for the counts of groups.
     """
+    _check_symbols("pack", symbols, tables.order.shape)
     tokens, features = symbols.shape
     groups, width = tables.shift.shape[0], _count_bits(tokens * features, size)
     room = 8 * size - groups * width
@@ -83,7 +101,8 @@ def pack(symbols: jax.Array, tables: Tables, size: int) -> tuple[jax.Array, jax.
     if tokens == 0:
         return jnp.zeros(size, jnp.uint8), jnp.asarray(True)
     made = _events(symbols, tables, room)
-    fits = made.all_there & (made.bits <= room)
+    known = (jnp.abs(symbols) <= tables.group.shape[0]).all()
+    fits = known & made.all_there & (made.bits <= room)
     quotient_end = groups * width + jnp.cumsum(jnp.where(made.used, made.quotient + 1, 0))
     shift = jnp.where(made.used, tables.shift[made.group], 0)
     low = quotient_end[-1] + jnp.cumsum(shift) - shift
@@ -114,7 +133,7 @@ def unpack(buffer: jax.Array, tables: Tables, tokens: int, features: int) -> jax
 
     most = _capacity(room, n)
     ends = jnp.cumsum(counts)
-    group = _owner(ends, min(levels * most, max(room, 1)))
+    group = owner_of_slot(ends, min(levels * most, max(room, 1)))
     used = group < groups
     one = set_bits(_without(words, header), group.shape[0])
     before = jnp.concatenate([jnp.full(1, header - 1, one.dtype), one[:-1]])
@@ -216,6 +235,12 @@ def _events(symbols: jax.Array, tables: Tables, room: int | None) -> _Events:
     )
 
 
+def _check_symbols(where: str, symbols: jax.Array, features: tuple[int, ...]) -> None:
+    if symbols.ndim != 2 or symbols.shape[1:] != features:
+        shown = f"(tokens, {features[0]})" if features else "(tokens, features)"
+        raise ValueError(f"{where}: symbols have shape {symbols.shape}; reshape them to {shown}")
+
+
 def _capacity(room: int, n: int) -> int:
     """Slots for the events, and for the entries that go on, of a level.
 
@@ -246,10 +271,6 @@ def _positions(mask: jax.Array, capacity: int) -> jax.Array:
     packed = pack_codes(jnp.pad(mask, (0, -n % 32)).astype(jnp.uint8), 1).reshape(-1, 4)
     found = set_bits(lax.bitcast_convert_type(packed, jnp.uint32), capacity)
     return jnp.minimum(found, n)
-
-
-def _owner(ends: jax.Array, slots: int) -> jax.Array:
-    return jnp.searchsorted(ends, jnp.arange(slots, dtype=ends.dtype), side="right")
 
 
 def _put(words: jax.Array, bit: jax.Array, value: jax.Array, used: jax.Array) -> jax.Array:

@@ -117,7 +117,7 @@ def unpack_events(
     split = tokens * count_dtype.itemsize
     counts = _from_bytes(buffer[:split], count_dtype)
     column = _from_bytes(buffer[split:], index_dtype)
-    row = _owner(jnp.cumsum(counts), capacity)  # past the last spike: `tokens`, dropped
+    row = owner_of_slot(jnp.cumsum(counts), capacity)  # past the last spike: `tokens`, dropped
     return jnp.zeros((tokens, k), dtype).at[row, column].set(jnp.ones((), dtype), mode="drop")
 
 
@@ -128,14 +128,16 @@ def set_bits(words: jax.Array, capacity: int) -> jax.Array:
     """
     population = lax.population_count(words).astype(jnp.int32)
     ends = jnp.cumsum(population)
-    owner = _owner(ends, capacity)  # len(words) past the last one, where a word of zeros is read
+    owner = owner_of_slot(
+        ends, capacity
+    )  # len(words) past the last one, where a word of zeros is read
     word = words.at[owner].get(mode="fill", fill_value=0)
     rank = jnp.arange(capacity, dtype=jnp.int32) - (ends - population)[owner]
     position = _position_of_set_bit(word, rank.astype(jnp.uint32)).astype(jnp.int32)
     return jnp.where(word == 0, 32 * words.shape[0], 32 * owner + position)
 
 
-def _owner(ends: jax.Array, slots: int) -> jax.Array:
+def owner_of_slot(ends: jax.Array, slots: int) -> jax.Array:
     """For slots 0, 1, ... the first group whose exclusive end is beyond the slot, (slots,) int32.
 
     The ends at or before a slot, counted by a scatter and a cumsum: 0.5 ms for the tokens of
