@@ -36,8 +36,7 @@ MATMUL_KINDS = ("mac", "ac", "spike_spike")
 ELEMENTWISE_KINDS = ("add", "multiply", "divide", "compare", "transcendental", "other")
 KINDS = (*MATMUL_KINDS, *ELEMENTWISE_KINDS, "random", "move")
 
-# Joins the names of sites whose spikes were put together, such as by a concatenate.
-SITE_SEPARATOR = " + "
+SITE_SEPARATOR = " + "  # joins the names of sites whose spikes were put together
 
 
 @dataclass(frozen=True)

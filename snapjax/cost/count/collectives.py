@@ -36,6 +36,10 @@ _REDUCING = {"psum": "add", "reduce_scatter": "add", "pmax": "compare", "pmin": 
 ENDS = frozenset(["precv", *(f"{name}_done" for name in COLLECTIVES)])
 
 
+class NoPrice(LookupError):
+    """A collective of which nothing says what it sends; it is listed as unpriced."""
+
+
 class Collective(NamedTuple):
     """One execution of a collective."""
 
@@ -62,23 +66,24 @@ def read(equation: Any, mesh: Mapping[str, int], shards: Sequence[int]) -> Colle
       shards: into which XLA divides each operand besides.
 
     Raises:
-      KeyError: for an axis that the mesh does not have.
-      NotImplementedError: for groups of devices over several axes, or of unequal sizes.
+      NoPrice: for an axis that the mesh does not have, for groups of devices over several axes, or
+        of unequal sizes.
     """
     name = COLLECTIVES[equation.primitive.name.removesuffix("_start")]
     params = equation.params
     axes = _axes(params)
+    in_order = in_mesh_order(axes, mesh)
     if name != "ppermute":  # whose pairs count along the axes in their own order
-        axes = in_mesh_order(axes, mesh)
+        axes = in_order
     sizes = [mesh[axis] for axis in axes]
     groups = params.get("axis_index_groups")
     if groups is not None and len(axes) == 1:
         groups = tuple(tuple(map(int, group)) for group in groups)
         sizes = [len(groups[0])]
         if len({len(group) for group in groups}) > 1:
-            raise NotImplementedError(f"groups of unequal sizes, {groups}")
+            raise NoPrice(f"no rule for groups of unequal sizes, {groups}")
     elif groups is not None:
-        raise NotImplementedError(f"groups of devices over several axes, {', '.join(axes)}")
+        raise NoPrice(f"no rule for groups of devices over several axes, {', '.join(axes)}")
     # Of a ragged all-to-all only the first operand travels; the rest says where to.
     operands = equation.invars[:1] if name == "ragged_all_to_all" else equation.invars
     divided = list(zip(operands, shards, strict=False))
@@ -151,10 +156,11 @@ def sends(
 
 
 def in_mesh_order(axes: Sequence[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
-    """Axes in the order of the mesh; KeyError for one that it does not have."""
+    """Axes in the order of the mesh; NoPrice for one that it does not have."""
     order = list(mesh)
     for axis in axes:
-        mesh[axis]
+        if axis not in mesh:
+            raise NoPrice(f"the mesh has no axis {axis!r}")
     return tuple(sorted(axes, key=order.index))
 
 

@@ -229,11 +229,9 @@ def _send(walker: Walker, visit: Visit) -> None:
     try:
         shards = [layout.shards([value.spec], walker.mesh) for value in visit.operands]
         found = collectives.read(equation, walker.mesh, shards)
-    except (KeyError, NotImplementedError) as error:
+    except collectives.NoPrice as error:
         size = sum(_jax.size_of(operand.aval) for operand in equation.invars)
-        missing = isinstance(error, KeyError)
-        reason = f"the mesh has no axis {error}" if missing else f"no rule for {error}"
-        walker.record.unpriced(Unpriced(visit.name, visit.where, size, times, reason))
+        walker.record.unpriced(Unpriced(visit.name, visit.where, size, times, str(error)))
         return
     if found.name == "ragged_all_to_all":
         walker.note(f"{visit.title}: ragged_all_to_all counts its whole operand as sent")
